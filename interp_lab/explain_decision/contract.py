@@ -1,0 +1,124 @@
+r"""What every attribution method keeps: checked inputs, an untouched model, the gradient of one logit per row.
+
+A method of this folder is ``method(model, x, target=None, *, ...) -> Tensor`` of the shape, dtype and device of
+``x``. It explains the logit :math:`f_c(x)` of the target class in eval mode and leaves the model as it was.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+Model = nn.Module | Callable[[Tensor], Tensor]
+Target = int | Tensor | None
+
+
+class UnsupportedModelError(ValueError):
+    """A method met an operation or a model that it has no right answer for; the message names it."""
+
+
+@contextmanager
+def explaining(model: Model, x: Tensor) -> Iterator[Tensor]:
+    """The checked, detached x, inside a block that leaves the model and the global random state as they were.
+
+    The model runs in eval mode with gradients on, whatever mode it or the caller is in.
+
+    Raises:
+        ValueError: x is not a finite floating-point batch ``(N, ...)``, or not of the model's dtype and device.
+    """
+    modes = [(module, module.training) for module in model.modules()] if isinstance(model, nn.Module) else []
+    check_input(model, x)
+    cuda = [x.device] if x.device.type == "cuda" else []
+    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(cuda):
+        try:
+            for module, _ in modes:
+                module.training = False
+            yield x.clone() if x.is_inference() else x.detach()
+        finally:
+            for module, training in modes:
+                module.training = training
+
+
+def check_input(model: Model, x: Tensor) -> None:
+    """Refuse what no method can treat; see :func:`explaining`."""
+    if not isinstance(x, Tensor):
+        raise ValueError(f"x must be a torch.Tensor batch (N, ...), got {type(x).__name__}")
+    if not x.is_floating_point():
+        raise ValueError(f"x must be a floating-point batch, got dtype {x.dtype}; use x.float() and scale it")
+    if x.dim() < 2:
+        raise ValueError(f"x must be a batch (N, ...), got shape {tuple(x.shape)}; add a batch axis with x[None]")
+    if not torch.isfinite(x).all():
+        raise ValueError(f"x must be finite, got {int((~torch.isfinite(x)).sum())} NaN or infinite values")
+    parameters = model.named_parameters() if isinstance(model, nn.Module) else ()
+    for name, p in parameters:
+        if p.is_floating_point() and (p.dtype, p.device) != (x.dtype, x.device):
+            raise ValueError(f"x is {x.dtype} on {x.device}, but parameter {name!r} is {p.dtype} on {p.device}")
+        break
+
+
+def logits_of(model: Model, x: Tensor) -> Tensor:
+    """``model(x)``, checked to be logits ``(N, K)``.
+
+    Raises:
+        ValueError: the model cannot take x's shape, gives no ``(N, K)`` tensor, or gives NaN.
+    """
+    try:
+        logits = model(x)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise ValueError(f"the model could not be run on x of shape {tuple(x.shape)}: {error}") from error
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x):
+        got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"the model must give logits of shape ({len(x)}, K) for x {tuple(x.shape)}, got {got}")
+    if torch.isnan(logits).any():
+        raise ValueError("the model gives NaN logits for this x")
+    return logits
+
+
+def check_target(logits: Tensor, target: Target) -> Tensor:
+    """Target classes as a LongTensor ``(N,)``; None means the predicted class.
+
+    Raises:
+        ValueError: not None, an int or an integer tensor ``(N,)``, or a class outside ``0 .. K - 1``.
+    """
+    count, classes = logits.shape
+    if target is None:
+        return logits.argmax(1)
+    if isinstance(target, Tensor) and target.dtype in (torch.int64, torch.int32, torch.int16, torch.uint8):
+        if target.dim() != 0 and target.shape != (count,):
+            raise ValueError(f"target must have shape ({count},), got {tuple(target.shape)}")
+    elif not isinstance(target, int) or isinstance(target, bool):
+        got = f"a tensor of {target.dtype}" if isinstance(target, Tensor) else repr(target)
+        raise ValueError(f"target must be None, an int or a LongTensor ({count},), got {got}")
+    target = torch.as_tensor(target, device=logits.device).long().expand(count)
+    if count and not (0 <= target.min() and target.max() < classes):
+        raise ValueError(f"target must lie in 0..{classes - 1}, got {target.min().item()}..{target.max().item()}")
+    return target
+
+
+def resolve(model: Model, x: Tensor, target: Target) -> Tensor:
+    """Target classes ``(N,)`` of a checked batch, by one forward pass without a graph."""
+    with torch.no_grad():
+        return check_target(logits_of(model, x), target)
+
+
+def gradient(model: Model, x: Tensor, target: Target) -> Tensor:
+    r""":math:`\partial f_c / \partial x` for every row of a checked batch, by one forward and one backward pass.
+
+    Rows are independent in eval mode, so the gradient of the sum of the chosen logits holds each row's own.
+
+    Raises:
+        UnsupportedModelError: the logits do not depend on x through differentiable operations.
+    """
+    x = x.detach().requires_grad_()
+    logits = logits_of(model, x)
+    chosen = logits.gather(1, check_target(logits, target)[:, None]).sum()
+    if not chosen.requires_grad:
+        raise UnsupportedModelError(
+            "the logits do not depend on x through differentiable operations (is there a detach(), a no_grad or "
+            "an integer operation between x and the logits?)"
+        )
+    (grad,) = torch.autograd.grad(chosen, x, materialize_grads=True)
+    return grad

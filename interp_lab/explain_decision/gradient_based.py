@@ -1,0 +1,207 @@
+r"""Gradient-based attribution: perturb the input to :math:`x^*` and use the ordinary gradient there.
+
+One line of mathematics each, over :func:`~interp_lab.explain_decision.contract.gradient`. SmoothGrad and integrated
+gradients are both a weighted sum of gradients at n points per image; ``_sum_of_gradients`` runs those n passes
+in batches.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .contract import Model, Target, explaining, gradient, resolve
+
+# Elements of x that one pass takes by default: more no longer fits a processor's cache, fewer leave a GPU idle.
+PASS_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}
+
+
+def saliency(model: Model, x: Tensor, target: Target = None) -> Tensor:
+    r"""Saliency map: the gradient of the logit, :math:`R_i(x) = \partial f_c(x) / \partial x_i` (signed).
+
+    Simonyan, Vedaldi & Zisserman 2013, arXiv:1312.6034 (they show the largest magnitude over the channels:
+    ``saliency(...).abs().amax(1)``).
+
+    Args:
+        model: a module or function from ``(N, ...)`` to logits ``(N, K)``.
+        x: float batch ``(N, ...)``.
+        target: None (the predicted class), an int, or a LongTensor ``(N,)``.
+
+    Returns:
+        The attribution, of the shape, dtype and device of x. A linear model's is its weight row.
+
+    Raises:
+        ValueError: x, target or the logits are not as above (see :mod:`~interp_lab.explain_decision.contract`).
+        UnsupportedModelError: the logits do not depend on x through differentiable operations.
+    """
+    with explaining(model, x) as x:
+        return gradient(model, x, target)
+
+
+def gradient_x_input(model: Model, x: Tensor, target: Target = None) -> Tensor:
+    r"""Gradient times input, :math:`R_i(x) = x_i\,\partial f_c(x) / \partial x_i`.
+
+    Shrikumar, Greenside & Kundaje 2017, arXiv:1704.02685. It sums to :math:`f_c(x)` on a ReLU network without
+    biases. Arguments, shapes and errors as for :func:`saliency`.
+    """
+    return saliency(model, x, target) * x.detach()
+
+
+def smoothgrad(
+    model: Model,
+    x: Tensor,
+    target: Target = None,
+    *,
+    n: int = 50,
+    noise: float = 0.15,
+    seed: int = 0,
+    batch_size: int | None = None,
+) -> Tensor:
+    r"""SmoothGrad: the mean gradient over noisy copies of the input.
+
+    .. math:: R(x) = \frac1n \sum_{k=1}^n \nabla f_c(x + \sigma \varepsilon_k), \qquad
+        \varepsilon_k \sim \mathcal N(0, I), \qquad \sigma = \mathrm{noise} \cdot (\max x - \min x)
+
+    Smilkov et al. 2017, arXiv:1706.03825. The mean is signed and :math:`\sigma` is each image's own. All images
+    share the draws :math:`\varepsilon_k` of the seed, so an image's map does not depend on its batch.
+
+    Args:
+        model, x, target: as for :func:`saliency`; None is the class predicted for the clean x.
+        n: number of noisy copies, at least 1.
+        noise: standard deviation of the noise as a fraction of the range of each image, at least 0.
+        seed: seed of the noise; the global random state is not used.
+        batch_size: rows per pass, to bound memory; any value gives the same numbers. None chooses by device.
+
+    Raises:
+        ValueError: also for n < 1 or a negative noise.
+    """
+    if not noise >= 0:
+        raise ValueError(f"noise must be a fraction of the range of x, at least 0, got {noise}")
+    weights = _uniform(n, "n")
+    with explaining(model, x) as x:
+        low, high = x.flatten(1).aminmax(dim=1)
+        sigma = (noise * (high - low)).view(-1, *[1] * (x.dim() - 1))
+
+        def noisy(rows: slice) -> Callable[[int], Tensor]:
+            generator = torch.Generator().manual_seed(seed)
+
+            def point(_: int) -> Tensor:
+                draw = torch.randn(x.shape[1:], generator=generator, dtype=torch.float32)
+                return x[rows] + sigma[rows] * draw.to(x)
+
+            return point
+
+        return _sum_of_gradients(model, x, resolve(model, x, target), noisy, weights, batch_size)
+
+
+def interior_gradient(model: Model, x: Tensor, target: Target = None, *, alpha: float) -> Tensor:
+    r"""Interior gradient: the gradient at a scaled-down copy of the input, :math:`R(x) = \nabla f_c(\alpha x)`.
+
+    Sundararajan, Taly & Yan 2016, arXiv:1611.02639. A feature that saturates the network at x may still act at
+    :math:`\alpha x`: of :math:`1 - \mathrm{relu}(1 - x_1 - x_2)` at (1, 1) it shows (1, 1) for
+    :math:`\alpha = 1/4` and (0, 0) for :math:`\alpha = 3/4`.
+
+    Args:
+        model, x, target: as for :func:`saliency`; None is the class predicted for x itself.
+        alpha: the scale, :math:`0 < \alpha \le 1`; 1 is the saliency map.
+
+    Raises:
+        ValueError: also for alpha outside (0, 1].
+    """
+    if not 0 < alpha <= 1:
+        raise ValueError(f"alpha must lie in (0, 1], got {alpha}")
+    with explaining(model, x) as x:
+        return gradient(model, alpha * x, resolve(model, x, target))
+
+
+def integrated_gradients(
+    model: Model,
+    x: Tensor,
+    target: Target = None,
+    *,
+    baseline: float | Tensor = 0.0,
+    steps: int = 50,
+    batch_size: int | None = None,
+) -> Tensor:
+    r"""Integrated gradients: the gradient averaged along the line from a baseline, times the difference.
+
+    .. math:: R(x) = (x - x_0) \odot \int_0^1 \nabla f_c\bigl(x_0 + \alpha (x - x_0)\bigr)\,d\alpha
+
+    Sundararajan, Taly & Yan 2017, arXiv:1703.01365. The integral is Gauss-Legendre quadrature, exact where the
+    gradient is a polynomial of degree at most ``2 * steps - 1`` along the line. The attribution sums to
+    :math:`f_c(x) - f_c(x_0)` up to the error of the quadrature.
+
+    Args:
+        model, x, target: as for :func:`saliency`; None is the class predicted for x.
+        baseline: :math:`x_0`, a number or a tensor that broadcasts to the shape of x.
+        steps: number of points on the line, at least 1.
+        batch_size: rows per pass, to bound memory; any value gives the same numbers. None chooses by device.
+
+    Raises:
+        ValueError: also for steps < 1 or a baseline that is not finite or does not broadcast to x.
+    """
+    _uniform(steps, "steps")
+    nodes, weights = np.polynomial.legendre.leggauss(steps)
+    with explaining(model, x) as x:
+        difference = x - check_baseline(baseline, x)
+
+        def on_the_line(rows: slice) -> Callable[[int], Tensor]:
+            return lambda k: x[rows] - (1 - nodes[k]) / 2 * difference[rows]
+
+        target = resolve(model, x, target)
+        return difference * _sum_of_gradients(model, x, target, on_the_line, weights / 2, batch_size)
+
+
+def check_baseline(baseline: float | Tensor, x: Tensor) -> Tensor:
+    """The baseline as a tensor of x's shape, dtype and device.
+
+    Raises:
+        ValueError: it is not finite or does not broadcast to x.
+    """
+    value = torch.as_tensor(baseline, dtype=x.dtype, device=x.device).detach()
+    if not torch.isfinite(value).all():
+        raise ValueError("baseline must be finite")
+    try:
+        return value.expand_as(x)
+    except RuntimeError:
+        raise ValueError(
+            f"baseline must be a number or broadcast to x {tuple(x.shape)}, got shape {tuple(value.shape)}"
+        ) from None
+
+
+def _uniform(n: int, name: str) -> np.ndarray:
+    if not isinstance(n, int) or n < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, got {n!r}")
+    return np.full(n, 1 / n)
+
+
+def _sum_of_gradients(
+    model: Model,
+    x: Tensor,
+    target: Tensor,
+    points: Callable[[slice], Callable[[int], Tensor]],
+    weights: Sequence[float],
+    batch_size: int | None,
+) -> Tensor:
+    """``sum_k weights[k] * gradient(point_k)`` per row, with about ``batch_size`` rows in each pass.
+
+    ``points(rows)`` gives a function from k to the k-th point of those rows; it is called with k = 0, 1, 2, ...
+    """
+    if batch_size is None:
+        budget = PASS_ELEMENTS.get(x.device.type, PASS_ELEMENTS["cuda"])
+        batch_size = max(len(x), budget // max(1, x[0:1].numel()))
+    elif batch_size < 1:
+        raise ValueError(f"batch_size must be None or at least 1, got {batch_size}")
+    total = torch.zeros_like(x)
+    for start in range(0, len(x), batch_size):
+        rows = slice(start, min(start + batch_size, len(x)))
+        point, count = points(rows), rows.stop - rows.start
+        together = max(1, batch_size // count)
+        for first in range(0, len(weights), together):
+            ks = range(first, min(first + together, len(weights)))
+            batch = torch.cat([point(k) for k in ks])
+            grad = gradient(model, batch, target[rows].repeat(len(ks)))
+            weight = torch.as_tensor(weights[ks.start : ks.stop], dtype=x.dtype, device=x.device)
+            total[rows] += torch.einsum("k,k...->...", weight, grad.view(len(ks), count, *x.shape[1:]))
+    return total
