@@ -1,0 +1,48 @@
+# Every target works in .venv, which is made on first use and again when the pins or the package's metadata change.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help book test exercises clean
+
+help:
+	@echo "make book       run the pages and build the textbook into _build/html"
+	@echo "make test       lint, spelling, all tests, the solutions, the built site in a browser"
+	@echo "make exercises  write exercises/ again from solutions/"
+	@echo "make clean      delete what the other targets built, except .venv"
+
+.venv/.installed: requirements.txt pyproject.toml
+	@echo "== environment: installing the pinned packages into .venv (minutes the first time)"
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { \
+	  echo "The pins need Python 3.11 or newer: make PYTHON=python3.11 ..., or follow 'Without make' in README.md"; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv || { \
+	  echo "No virtual environment could be made: on Debian and Ubuntu, install the package python3-venv"; exit 1; }
+	@$(PIP) install -q -r requirements.txt -e . || { \
+	  echo "pip could not install the packages (see above): the set-up needs a package index once; check the network"; exit 1; }
+	@touch $@
+
+book: .venv/.installed
+	@echo "== book: running pages, rendering"
+	@$(BIN)/python book/build.py
+
+test: .venv/.installed
+	@sh .ci/system-packages
+	@echo "== lint and spelling"
+	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && $(BIN)/codespell
+	@echo "== tests"
+	@$(BIN)/python -m pytest -m "not browser"
+	@echo "== solutions"
+	@$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300 solutions
+	@echo "== book"
+	@$(BIN)/python book/build.py
+	@echo "== site in a browser"
+	@$(BIN)/python -m pytest -m browser tests/book
+
+exercises: .venv/.installed
+	@echo "== exercises from solutions"
+	@$(BIN)/python -m interp_lab.grade.release
+
+clean:
+	@echo "== removing _build and caches (.venv stays; delete it by hand if you want)"
+	@rm -rf _build build dist .pytest_cache .ruff_cache
+	@find . -name __pycache__ -not -path "./.venv/*" -prune -exec rm -rf {} +

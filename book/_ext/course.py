@@ -1,0 +1,88 @@
+"""Sphinx extension of the course: alt text for every picture, repairs of the theme's HTML, launch buttons.
+
+`interp_lab.plot` writes the alt text of a figure into the metadata of its output (`{"image/png": {"alt": ...}}`).
+myst_nb reads only the width and the height there, so its renderer is extended; the cell's own
+`mystnb: {image: {alt: ...}}` still wins. A picture that has no alt text in the end is a warning, and the build of
+the course turns warnings into errors.
+"""
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Any
+
+from docutils import nodes
+from myst_nb.core.render import MimeData, NbElementRenderer
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.util import logging
+from sphinx.util.nodes import get_node_line
+
+logger = logging.getLogger(__name__)
+IMG_WITHOUT_ALT = re.compile(r"<img(?![^>]*\salt\s*=)[^>]*>", re.IGNORECASE)
+HTML_REPAIRS = {
+    # the visible text of the summary is its name; another label is a mismatch for speech input
+    '<summary aria-label="Toggle hidden content">': "<summary>",
+    'role="doc-biblioentry"': 'role="listitem"',  # deprecated role, and not allowed inside the role "list"
+}
+
+
+def with_output_alt(render_image: Callable[..., list[nodes.Element]]) -> Callable[..., list[nodes.Element]]:
+    """The image renderer of myst_nb, with the alt text of the output's metadata where the cell gives none."""
+
+    @functools.wraps(render_image)
+    def render(self: NbElementRenderer, data: MimeData) -> list[nodes.Element]:
+        images = render_image(self, data)
+        alt = data.output_metadata.get(data.mime_type, {}).get("alt")
+        for image in images:
+            if alt:
+                image.setdefault("alt", alt)
+        return images
+
+    return render
+
+
+def require_alt_text(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Warn of every picture without alt text, also inside raw HTML."""
+    for image in doctree.findall(nodes.image):
+        if not image.get("alt", "").strip():
+            logger.warning("picture without alt text: %s", image["uri"], location=(docname, get_node_line(image)))
+    for raw in doctree.findall(nodes.raw):
+        for tag in IMG_WITHOUT_ALT.findall(raw.astext()):
+            logger.warning("picture without alt text: %.80s", tag, location=(docname, get_node_line(raw)))
+
+
+def repair_html(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Mend the accessibility faults of the theme's page body, and drop launch buttons that cannot work."""
+    for fault, repair in HTML_REPAIRS.items():
+        if context.get("body"):
+            context["body"] = context["body"].replace(fault, repair)
+    if context.get("page_source_suffix") != ".ipynb":  # the launch services open .ipynb files only
+        buttons = context.get("header_buttons", [])
+        context["header_buttons"] = [b for b in buttons if b.get("label") != "launch-buttons"]
+
+
+def switch_launch_buttons(app: Sphinx, config: Config) -> None:
+    """Turn the one value `course_repository` into the theme's repository and launch settings."""
+    if config.course_repository:
+        config.html_theme_options |= {
+            "repository_url": config.course_repository,
+            "repository_branch": "main",
+            "use_repository_button": True,
+            "launch_buttons": {
+                "colab_url": "https://colab.research.google.com",
+                "binderhub_url": "https://mybinder.org",
+                "notebook_interface": "jupyterlab",
+            },
+        }
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the parts above with Sphinx."""
+    if not hasattr(NbElementRenderer.render_image, "__wrapped__"):  # several builds in one process
+        NbElementRenderer.render_image = with_output_alt(NbElementRenderer.render_image)
+    app.add_config_value("course_repository", "", "env", str)
+    app.connect("config-inited", switch_launch_buttons, priority=100)  # before the theme reads its options
+    app.connect("doctree-resolved", require_alt_text)
+    app.connect("html-page-context", repair_html, priority=900)  # after the theme has made its buttons
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,148 @@
+"""Build the textbook: run the pages that changed, several at a time, then render the site (`python book/build.py`).
+
+Outputs are kept in jupyter-cache under _build/. Its key is the code of a page alone, so a page would keep its old
+outputs when the package changes under it: the whole cache is dropped when the fingerprint of everything else that
+pages read has changed.
+"""
+
+import hashlib
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import yaml
+from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
+from jupyter_cache.executors.utils import single_nb_execution
+from jupyter_cache.readers import get_reader
+from myst_nb.core.read import is_myst_markdown_notebook
+from nbformat import NotebookNode
+from sphinx_external_toc.parsing import parse_toc_yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+MAX_WORKERS = 4  # each page is a kernel with torch in it, several hundred MB
+
+
+def data_folders() -> list[Path]:
+    """The folders of data and weights outside the project that pages may read."""
+    torch_home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "torch")
+    folders = [Path(torch_home).expanduser() / "hub" / "checkpoints"]
+    if os.environ.get("INTERP_LAB_DATA"):
+        folders.append(Path(os.environ["INTERP_LAB_DATA"]))
+    return folders
+
+
+def files_in(folder: Path) -> list[Path]:
+    """All files below a folder, none if it is absent, in a fixed order and without compiled Python."""
+    return sorted(p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+
+
+def fingerprint(root: Path) -> str:
+    """Hash of what pages depend on beside their own code: Python, packages, `interp_lab`, book/data, external data.
+
+    External data enter by relative path and size, since hashing their contents would take longer than the build.
+    """
+    packages = {f"{d.name}=={d.version}" for d in importlib.metadata.distributions()}
+    digest = hashlib.sha256(repr((sys.version, sorted(packages))).encode())
+    for folder in (root / "interp_lab", root / "book" / "data"):
+        for path in files_in(folder):
+            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    for folder in data_folders():
+        for path in files_in(folder):
+            digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode())
+    return digest.hexdigest()
+
+
+def drop_stale_cache(root: Path) -> None:
+    """Delete the outputs of all pages if they were made with another fingerprint."""
+    cache = root / "_build" / ".jupyter_cache"
+    stamp, current = cache / "fingerprint", fingerprint(root)
+    if not stamp.exists() or stamp.read_text() != current:
+        if cache.exists():
+            print("code, packages or data changed: every page runs again", flush=True)
+        shutil.rmtree(cache, ignore_errors=True)
+        cache.mkdir(parents=True)
+        stamp.write_text(current)
+
+
+def notebooks(root: Path) -> Iterator[tuple[Path, NotebookNode]]:
+    """The pages of the table of contents that the configuration lets run, as (path, notebook)."""
+    excluded = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))["execute"]["exclude_patterns"]
+    for name in parse_toc_yaml(root / "_toc.yml"):
+        path = next(p for p in (root / f"{name}.md", root / f"{name}.ipynb", root / name) if p.is_file())
+        if any(path.relative_to(root).match(pattern) for pattern in excluded):
+            continue
+        if path.suffix == ".ipynb":
+            yield path, get_reader({"type": "plugin", "name": "nbformat"})(str(path))
+        elif is_myst_markdown_notebook(path.read_text(encoding="utf-8")):
+            yield path, get_reader({"type": "plugin", "name": "myst_nb_md"})(str(path))
+
+
+def execute(root: Path) -> bool:
+    """Run the pages without a cached output and cache theirs; report each with its time; True if none failed."""
+    drop_stale_cache(root)
+    cache = get_cache(str(root / "_build" / ".jupyter_cache"))
+    timeout = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))["execute"]["timeout"]
+    # one thread per kernel: no contention between pages, and sums in the same order on every machine
+    os.environ["OMP_NUM_THREADS"] = "1"
+    pending = {}
+    for path, notebook in notebooks(root):
+        try:
+            cache.match_cache_notebook(notebook)
+        except KeyError:
+            pending[path] = notebook
+    print(f"{len(pending)} pages to run", flush=True)
+
+    def run(path: Path) -> CacheBundleIn:
+        quiet = ["--log-level=ERROR"]  # ipykernel warns of its local TCP socket at every start
+        result = single_nb_execution(pending[path], str(path.parent), timeout, False, extra_arguments=quiet)
+        if result.err:
+            raise result.err
+        return CacheBundleIn(result.nb, str(path), data={"execution_seconds": result.time})
+
+    failed = 0
+    with ThreadPoolExecutor(min(MAX_WORKERS, os.cpu_count() or 1)) as pool:
+        futures = {pool.submit(run, path): path for path in pending}
+        for done, future in enumerate(as_completed(futures), 1):
+            name = futures[future].relative_to(root).as_posix()
+            if error := future.exception():
+                failed += 1
+                print(f"[{done}/{len(pending)}]  FAILED  {name}\n{error}", flush=True)
+            else:
+                bundle = future.result()
+                cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+                print(f"[{done}/{len(pending)}] {bundle.data['execution_seconds']:6.1f} s  {name}", flush=True)
+    return not failed
+
+
+def render(root: Path) -> bool:
+    """Render the site from the cache with warnings as errors; True if there was none."""
+    # leftovers of removed pages; and a page read before does not repeat its warnings, which would hide an error
+    for leftover in ("html", ".doctrees", "jupyter_execute"):
+        shutil.rmtree(root / "_build" / leftover, ignore_errors=True)
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(root)]
+    strict = ["-W", "--keep-going", "-n", "-q"]
+    return subprocess.run([*command, *strict], stdout=subprocess.DEVNULL).returncode == 0  # warnings come on stderr
+
+
+def main() -> int:
+    """Run and render; 0 if every page ran and nothing warned."""
+    start = time.perf_counter()
+    if not execute(ROOT):
+        print("the site was not built: mend the pages that failed", file=sys.stderr)
+        return 1
+    if not render(ROOT):
+        print("the site has warnings, listed above; each counts as an error", file=sys.stderr)
+        return 1
+    print(f"built in {time.perf_counter() - start:.0f} s: open {ROOT / '_build' / 'html' / 'index.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

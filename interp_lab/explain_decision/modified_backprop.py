@@ -1,0 +1,222 @@
+r"""One mechanism for every modified backward pass: the operations are replaced while the model runs.
+
+A backprop-based method is a table from operations to rules. While the model runs, a
+:class:`torch.overrides.TorchFunctionMode` replaces each listed call - module, functional, method or in place - by an
+``autograd.Function`` of the same forward value and another gradient. Module hooks would miss functional calls,
+reused modules and residual additions.
+
+What the mode cannot see (compiled, scripted and C++ code) still leaves its node in the autograd graph. So the
+graph between x and the logits is searched before the backward pass, and a node that the method has no rule for is
+an :class:`~interp_lab.UnsupportedModelError` with its name. Nothing is ever passed through in silence.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.graph import Node
+from torch.overrides import TorchFunctionMode
+
+from .contract import Model, Target, UnsupportedModelError, check_target, logits_of
+
+Rule = Callable[..., Any]  # called as rule(func, args, kwargs) in place of func(*args, **kwargs)
+
+
+def operations(*names: str) -> list[Callable]:
+    """The functions and methods of torch with these names, in place or not."""
+    spaces = (torch, F, Tensor, torch._C._nn)
+    return [getattr(s, n) for name in names for n in (name, name + "_") for s in spaces if hasattr(s, n)]
+
+
+def nodes(*names: str) -> frozenset[str]:
+    return frozenset(f"{name}Backward" for name in names)
+
+
+# Linear in x with one tensor on the way to x, or a choice of the largest: their gradient is every method's rule.
+PASSED = nodes(
+    "Add", "Sub", "Rsub", "Neg", "Sum", "Mean", "Cat", "Stack", "Clone", "ToCopy", "Alias", "Detach", "View",
+    "UnsafeView", "ReshapeAlias", "AsStrided", "T", "Transpose", "Permute", "Expand", "Repeat", "Squeeze", "Unsqueeze",
+    "Select", "Slice", "Split", "SplitWithSizes", "UnsafeSplit", "Unbind", "Narrow", "Index", "IndexSelect", "Gather",
+    "Flip", "Roll", "Movedim", "Unfold", "Im2Col", "Col2Im", "ConstantPadNd", "MaskedFill",
+    "ReflectionPad1D", "ReflectionPad2D", "ReflectionPad3D", "ReplicationPad1D", "ReplicationPad2D", "ReplicationPad3D",
+    "AvgPool1D", "AvgPool2D", "AvgPool3D", "AdaptiveAvgPool1D", "AdaptiveAvgPool2D", "AdaptiveAvgPool3D",
+    "UpsampleNearest1D", "UpsampleNearest2D", "UpsampleBilinear2D", "UpsampleBicubic2D", "PixelShuffle",
+    "PixelUnshuffle", "ChannelShuffle", "NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm",
+) | {"CopyBackwards"}  # fmt: skip
+MAX_POOLS = nodes(
+    "MaxPool1DWithIndices", "MaxPool2DWithIndices", "MaxPool3DWithIndices", "AdaptiveMaxPool1D", "AdaptiveMaxPool2D",
+    "AdaptiveMaxPool3D", "Max", "Amax",
+)  # fmt: skip
+# Linear in x as long as only one factor lies on a path to x.
+PRODUCTS = nodes("Mul", "Div", "Mm", "Bmm", "Mv", "Dot", "Addmm", "Baddbmm", "Linear")
+LAYERS = nodes("Convolution", "MkldnnConvolution", "CudnnConvolution")
+
+
+class Interception(TorchFunctionMode):
+    """While active, calls of the operations in the table go to their rule if an argument lies on a path to x."""
+
+    def __init__(self, table: Mapping[Callable, Rule], leaves: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.table, self.leaves = table, leaves
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        rule = self.table.get(func)
+        if rule is None or not any(origin(a, self.leaves) for a in (*args, *kwargs.values())):
+            return func(*args, **kwargs)
+        if "input" in kwargs:
+            args = (kwargs.pop("input"), *args)
+        return rule(func, args, kwargs)
+
+
+class Replacement(Function):
+    """Base of the functions that stand in for an operation; the graph search knows them by it."""
+
+
+def origin(tensor: Any, leaves: Sequence[Tensor]) -> str | None:
+    """Where a value comes from: "hidden" (a replaced operation), "input" (x alone), or None (not from x)."""
+    if not isinstance(tensor, Tensor) or not tensor.requires_grad:
+        return None
+    if any(tensor is leaf for leaf in leaves):
+        return "input"
+    found, seen, stack = None, set(), [tensor.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if is_replacement(node):
+            return "hidden"
+        if any(getattr(node, "variable", None) is leaf for leaf in leaves):
+            found = "input"
+        stack.extend(parent for parent, _ in node.next_functions)
+    return found
+
+
+def is_replacement(node: Node) -> bool:
+    return issubclass(getattr(node, "_forward_cls", object), Replacement)
+
+
+def in_place(target: Tensor, value: Tensor) -> Tensor:
+    """What an in-place operation returns: its argument, holding the value and the value's history."""
+    return target.copy_(value)
+
+
+def product_table(leaves: Sequence[Tensor], product: Callable[[Tensor, Tensor], Tensor]) -> dict[Callable, Rule]:
+    """The table that gives the product of two activations to ``product``; a product with a constant stays."""
+
+    def rule(func, args, kwargs):
+        a, b = args if len(args) == 2 else (args[0], *kwargs.values())
+        if not (origin(a, leaves) and origin(b, leaves)):
+            return func(*args, **kwargs)
+        out = product(a, b)
+        return in_place(a, out) if func.__name__ in ("mul_", "multiply_", "__imul__") else out
+
+    return dict.fromkeys(operations("mul", "multiply", "__mul__", "__rmul__", "__imul__"), rule)
+
+
+def modified_gradient(
+    model: Model,
+    x: Tensor,
+    target: Target,
+    table: Mapping[Callable, Rule],
+    *,
+    allowed: Iterable[str],
+    leaves: Sequence[Tensor] = (),
+    start: Callable[[Tensor], Tensor] = torch.ones_like,
+) -> list[Tensor]:
+    """The gradient of the target logit to x (and to further leaves) under the table's rules.
+
+    Args:
+        model, x, target: checked by ``explaining``; target None is the predicted class.
+        table: operation -> rule; a rule returns the operation's value with another gradient.
+        allowed: names of further autograd nodes whose ordinary gradient is this method's rule.
+        leaves: further tensors to differentiate to, which rules bring into the graph.
+        start: the backward signal at the logit, as a function of the logit ``(N,)``.
+
+    Raises:
+        UnsupportedModelError: an operation that the method has no rule for, or a result that is not finite.
+    """
+    leaves = [x.requires_grad_(), *leaves]
+    with Interception(table, leaves):
+        logits = logits_of(model, x)
+    chosen = logits.gather(1, check_target(logits, target)[:, None]).squeeze(1)
+    check_graph(chosen, leaves, PASSED | frozenset(allowed), model)
+    grads = torch.autograd.grad(chosen, leaves, start(chosen.detach()), allow_unused=True, materialize_grads=True)
+    if not all(torch.isfinite(grad).all() for grad in grads):
+        raise UnsupportedModelError(f"the backward signal overflows {x.dtype}; use a wider dtype")
+    return list(grads)
+
+
+def check_graph(output: Tensor, leaves: Sequence[Tensor], allowed: frozenset[str], model: Model) -> None:
+    """Refuse a graph from the leaves to the output with a node that is neither allowed nor a replacement.
+
+    Raises:
+        UnsupportedModelError: names the operation and, where a module can be found that ends in it, the module.
+    """
+    on_path = paths(output.grad_fn, leaves)
+    if not on_path:
+        raise UnsupportedModelError("the logits do not depend on x through differentiable operations")
+    for node, inputs in on_path.items():
+        name = re.sub(r"\d+$", "", type(node).__name__)
+        if is_replacement(node) or name == "AccumulateGrad":
+            continue
+        if getattr(node, "_saved_training", False):
+            raise UnsupportedModelError("batch_norm uses the statistics of the batch, so images are not independent")
+        if name in PRODUCTS and name in allowed:
+            if len(inputs) == 1 and not (name == "DivBackward" and inputs != [0]):
+                continue
+        elif name in allowed:
+            continue
+        operation = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.removesuffix("Backward")).lower()
+        where = locate(model, leaves[0], name)
+        raise UnsupportedModelError(
+            f"this method has no rule for the operation {operation!r}{where} as it is called here"
+        )
+
+
+def paths(root: Node, leaves: Sequence[Tensor]) -> dict[Node, list[int]]:
+    """Every node on a path from the root to a leaf, with the positions of its inputs that lie on such a path."""
+    result: dict[Node, list[int]] = {}
+    done: set[Node] = set()
+    stack = [(root, False)]
+    while stack:
+        node, finished = stack.pop()
+        if finished:
+            inputs = [i for i, (parent, _) in enumerate(node.next_functions) if parent in result]
+            if inputs or any(getattr(node, "variable", None) is leaf for leaf in leaves):
+                result[node] = inputs
+        elif node not in done:
+            done.add(node)
+            stack.append((node, True))
+            stack.extend((parent, False) for parent, _ in node.next_functions if parent is not None)
+    return result
+
+
+def locate(model: Model, x: Tensor, node_name: str) -> str:
+    """ " (module 'name')" for the first module whose output comes right from such a node, else ""."""
+    found: list[str] = []
+
+    def watch(name: str) -> Callable:
+        def hook(module, args, output):
+            if isinstance(output, Tensor) and type(output.grad_fn).__name__.startswith(node_name):
+                found.append(name)
+
+        return hook
+
+    if isinstance(model, nn.Module):
+        handles = [
+            module.register_forward_hook(watch(name))
+            for name, module in model.named_modules()
+            if not isinstance(module, torch.jit.ScriptModule)
+        ]
+        try:
+            model(x.clone())
+        finally:
+            for handle in handles:
+                handle.remove()
+    return f" (module {found[0]!r})" if found and found[0] else ""

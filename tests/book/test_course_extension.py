@@ -1,0 +1,110 @@
+"""book/_ext/course.py on one-page Sphinx projects: where alt text comes from, what is refused without it, repairs."""
+
+import io
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbformat
+import pytest
+from nbformat import v4
+
+application = pytest.importorskip("sphinx.application", reason="needs Sphinx (extra `book`)")
+docutils = pytest.importorskip("sphinx.util.docutils")
+
+EXTENSIONS = Path(__file__).parents[2] / "book" / "_ext"
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+@pytest.fixture
+def course(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXTENSIONS))
+    return pytest.importorskip("course", reason="needs the extra `book`")
+
+
+@pytest.fixture
+def build(course, tmp_path):
+    """A function from one output, or Markdown, to the <img> tags of the built page and the warnings."""
+
+    def run(output: dict, output_metadata: dict, cell_metadata: dict, markdown: str = "") -> tuple[list[str], str]:
+        result = v4.new_output("display_data", data=output, metadata=output_metadata)
+        cell = v4.new_code_cell("figure", outputs=[result] if output else [], metadata=cell_metadata)
+        notebook = v4.new_notebook(cells=[v4.new_markdown_cell("# Page\n\n" + markdown), cell])
+        notebook.metadata["language_info"] = {"name": "python"}
+        nbformat.write(notebook, tmp_path / "index.ipynb")
+        warnings = io.StringIO()
+        settings = {"extensions": ["myst_nb", "course"], "nb_execution_mode": "off", "suppress_warnings": ["image"]}
+        folders = tmp_path, None, tmp_path / "out", tmp_path / "doctrees"
+        with docutils.patch_docutils(), docutils.docutils_namespace():
+            application.Sphinx(*folders, "html", settings, status=None, warning=warnings).build()
+        page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+        return re.findall(r"<img [^>]*>", page), warnings.getvalue()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("output_metadata", "cell_metadata", "alt"),
+    [
+        ({"image/png": {"alt": "from the figure"}}, {}, "from the figure"),
+        ({"image/png": {"alt": "from the figure"}}, {"mystnb": {"image": {"alt": "from the cell"}}}, "from the cell"),
+        ({}, {"mystnb": {"image": {"alt": "from the cell"}}}, "from the cell"),
+    ],
+)
+def test_alt_text_reaches_the_page(output_metadata, cell_metadata, alt, build):
+    (tag,), warnings = build({"image/png": PIXEL, "text/plain": "figure"}, output_metadata, cell_metadata)
+    assert f'alt="{alt}"' in tag
+    assert warnings == ""
+
+
+@pytest.mark.parametrize(
+    ("output", "output_metadata", "markdown"),
+    [
+        ({"image/png": PIXEL}, {}, ""),
+        ({"image/png": PIXEL}, {"image/png": {"alt": ""}}, ""),
+        ({"image/png": PIXEL}, {"image/png": {"alt": " "}}, ""),
+        ({"text/html": "<p><img src='a.png'></p>"}, {}, ""),
+        ({"text/html": "<img src='a.png' data-alt='not it'>"}, {}, ""),
+        ({}, {}, "![](a.png)"),
+    ],
+)
+def test_picture_without_alt_text_is_a_warning(output, output_metadata, markdown, build):
+    _, warnings = build(output, output_metadata, {}, markdown)
+    assert len(re.findall(r"index\.ipynb:\d+: WARNING: picture without alt text", warnings)) == 1
+
+
+def test_html_with_alt_text_is_no_warning(build):
+    _, warnings = build({"text/html": "<img src='a.png' alt='A disc.'>"}, {}, {})
+    assert warnings == ""
+
+
+def page_context(suffix: str) -> dict:
+    return {
+        "body": '<summary aria-label="Toggle hidden content">Show</summary><div role="doc-biblioentry">',
+        "page_source_suffix": suffix,
+        "header_buttons": [{"label": "launch-buttons"}, {"label": "download-buttons"}],
+    }
+
+
+def test_repairs_of_the_page_body(course):
+    context = page_context(".md")
+    course.repair_html(None, "page", "page.html", context, None)
+    assert context["body"] == '<summary>Show</summary><div role="listitem">'
+
+
+@pytest.mark.parametrize(("suffix", "kept"), [(".ipynb", 2), (".md", 1)])
+def test_launch_buttons_stay_only_where_the_services_can_open_the_page(suffix, kept, course):
+    context = page_context(suffix)
+    course.repair_html(None, "page", "page.html", context, None)
+    assert len(context["header_buttons"]) == kept
+
+
+def test_one_value_switches_the_launch_buttons_on(course):
+    off = SimpleNamespace(course_repository="", html_theme_options={})
+    course.switch_launch_buttons(None, off)
+    assert off.html_theme_options == {}
+    on = SimpleNamespace(course_repository="https://example.org/owner/course", html_theme_options={"kept": 1})
+    course.switch_launch_buttons(None, on)
+    assert on.html_theme_options["repository_url"] == "https://example.org/owner/course"
+    assert set(on.html_theme_options["launch_buttons"]) >= {"colab_url", "binderhub_url"}
+    assert on.html_theme_options["kept"] == 1

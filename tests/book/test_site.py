@@ -1,0 +1,167 @@
+"""Every page of the built site, opened in headless Chromium from a local server that nothing may leave.
+
+`problems` does the checking; the negative controls show that it finds each fault in a page that has it.
+"""
+
+import functools
+import shutil
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright (extra `test`)")
+axe_playwright = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
+
+SITE = Path(__file__).parents[2] / "_build" / "html"
+PAGES = sorted(
+    p.relative_to(SITE).as_posix() for p in SITE.rglob("*.html") if not p.relative_to(SITE).parts[0].startswith("_")
+)
+VIEWS = [("light", 1366), ("dark", 390)]
+
+# Runs in the page: faults that a reader would see, one line each. JPEG noise aside, a picture of one colour is blank.
+READER_CHECKS = """async () => {
+  const found = [];
+  for (const img of document.images) {
+    const name = img.src.slice(0, 100), alt = img.getAttribute("alt");
+    if (!alt?.trim()) found.push(`picture without alt text: ${name}`);
+    else if (/\\.(png|jpe?g|svg|gif|webp)$/i.test(alt.trim())) found.push(`alt text is a file name: ${alt}`);
+    try { await img.decode(); } catch { found.push(`picture cannot be decoded: ${name}`); continue; }
+    const canvas = document.createElement("canvas");
+    canvas.width = Math.min(img.naturalWidth || 64, 512);
+    canvas.height = Math.min(img.naturalHeight || 64, 512);
+    const context = canvas.getContext("2d");
+    context.drawImage(img, 0, 0, canvas.width, canvas.height);
+    const pixels = new Uint32Array(context.getImageData(0, 0, canvas.width, canvas.height).data.buffer);
+    if (pixels.every(p => p === pixels[0])) found.push(`blank picture: ${name}`);
+  }
+  const formulas = [...document.querySelectorAll(".math")];
+  if (formulas.length) await window.MathJax?.startup?.promise;
+  for (const formula of formulas)
+    if (!formula.querySelector("mjx-container")) found.push(`formula not rendered: ${formula.textContent}`);
+  for (const error of document.querySelectorAll("mjx-merror, [data-mml-node='merror']"))
+    found.push(`formula with an error: ${error.parentElement.textContent}`);
+  const root = document.documentElement;
+  if (root.scrollWidth > root.clientWidth) {
+    const wide = [...document.querySelectorAll("main *, body > *")].filter(
+      e => e.getBoundingClientRect().right > root.clientWidth + 1);
+    const names = wide.slice(-3).map(e => `${e.tagName.toLowerCase()}.${e.className}`);
+    found.push(`scrolls sideways: ${root.scrollWidth} px on ${root.clientWidth} px (${names.join(", ")})`);
+  }
+  return found;
+}"""
+
+
+class _QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="session")
+def serve() -> Iterator:
+    """A function from a folder to the address that serves it."""
+    servers = []
+
+    @functools.cache
+    def start(folder: Path) -> str:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_QuietHandler, directory=str(folder)))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator:
+    """Headless Chromium: the system's, else the one that Playwright downloaded, else a skip."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    with sync_api.sync_playwright() as playwright:
+        executable = next(filter(None, map(shutil.which, names)), playwright.chromium.executable_path)
+        if not Path(executable).exists():
+            pytest.skip("needs Chromium: the system's package chromium, or `playwright install chromium`")
+        chromium = playwright.chromium.launch(
+            executable_path=executable, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        )
+        yield chromium
+        chromium.close()
+
+
+def problems(browser, origin: str, page_name: str, scheme: str, width: int) -> list[str]:
+    """What is wrong with a page in one colour scheme and at one width: script, network, reader and axe faults."""
+    found = []
+    context = browser.new_context(
+        color_scheme=scheme, viewport={"width": width, "height": 844}, reduced_motion="reduce"
+    )
+    page = context.new_page()
+
+    def only_local(route):
+        if route.request.url.startswith(origin):
+            route.continue_()
+        else:
+            found.append(f"foreign request: {route.request.url}")
+            route.abort()
+
+    page.route("**/*", only_local)
+    page.on("pageerror", lambda error: found.append(f"script error: {error}"))
+    page.on(
+        "console",
+        lambda m: found.append(f"console {m.type}: {m.text}") if m.type in ("error", "warning") else None,
+    )
+    page.on("response", lambda r: found.append(f"status {r.status}: {r.url}") if r.status >= 400 else None)
+    page.goto(f"{origin}/{page_name}", wait_until="networkidle")
+    found += page.evaluate(READER_CHECKS)
+    # preload would fetch the style sheets again, their @import from a wrong address
+    options = {"resultTypes": ["violations"], "preload": False}
+    for violation in axe_playwright.Axe().run(page, options=options).response["violations"]:
+        if violation["impact"] in ("serious", "critical"):
+            target = violation["nodes"][0]["html"][:200]
+            found.append(f"axe {violation['impact']} {violation['id']}: {target}")
+    context.close()
+    return found
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("scheme", "width"), VIEWS)
+@pytest.mark.parametrize("page_name", PAGES or [None])
+def test_page_is_sound(page_name, scheme, width, browser, serve):
+    if page_name is None:
+        pytest.skip("no built site: run `make book` (or `python book/build.py`) first")
+    found = problems(browser, serve(SITE), page_name, scheme, width)
+    assert not found, "\n".join(found)
+
+
+PIXELS = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' width='9' height='9'%3E{}%3C/svg%3E"
+DRAWN = PIXELS.format("%3Ccircle r='5'/%3E")
+FAULTS = {
+    "": "",
+    "script error": "<script>nothing.here()</script>",
+    "console error": "<script>console.error('x')</script>",
+    "foreign request": "<script src='https://example.org/x.js'></script>",
+    "status 404": "<link rel='stylesheet' href='absent.css'>",
+    "picture without alt text": f'<img src="{DRAWN}">',
+    "alt text is a file name": f'<img src="{DRAWN}" alt="../_images/ab12.png">',
+    "picture cannot be decoded": "<img src='data:image/png;base64,AAAA' alt='a broken file'>",
+    "blank picture": f'<img src="{PIXELS.format("")}" alt="nothing drawn">',
+    "formula not rendered": r"<p class='math'>\(x\)</p>",
+    "formula with an error": "<p class='math'><mjx-container><mjx-merror>?</mjx-merror></mjx-container></p>",
+    "scrolls sideways": "<div style='width: 500px'>wide</div>",
+    "axe serious color-contrast": "<p style='color: #999; background: #aaa'>hard to read</p>",
+    "axe critical button-name": "<button></button>",
+}
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("fault", FAULTS)
+def test_check_finds_the_fault(fault, browser, serve, tmp_path):
+    """Negative control: the one planted fault is found, and the page without one is clean."""
+    body = f'<main><h1>Page</h1><img src="{DRAWN}" alt="a quarter of a disc">{FAULTS[fault]}</main>'
+    head = '<meta name="viewport" content="width=device-width"><title>Page</title><link rel="icon" href="data:,">'
+    (tmp_path / "page.html").write_text(f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>')
+    found = problems(browser, serve(tmp_path), "page.html", "light", 390)
+    assert any(problem.startswith(fault) for problem in found) if fault else not found, found

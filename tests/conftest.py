@@ -1,0 +1,5 @@
+"""Shared by all tests: one thread, so that sums come in one order and tests can run side by side."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported; subprocesses and kernels inherit it
