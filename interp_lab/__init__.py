@@ -4,21 +4,45 @@ from . import _torchvision  # must come before any import of torchvision
 from .explain_decision import (
     METHODS,
     UnsupportedModelError,
+    deconvnet,
+    deep_taylor,
+    deeplift,
+    fit_patterns,
+    grad_cam,
     gradient_x_input,
+    guided_backprop,
+    guided_grad_cam,
     integrated_gradients,
     interior_gradient,
+    lrp,
+    pattern_attribution,
+    pattern_net,
+    rectgrad,
     saliency,
     smoothgrad,
 )
+from .explain_model import project_activation
 
 __version__ = "0.1.0"
 
 __all__ = [
     "METHODS",
     "UnsupportedModelError",
+    "deconvnet",
+    "deep_taylor",
+    "deeplift",
+    "fit_patterns",
+    "grad_cam",
     "gradient_x_input",
+    "guided_backprop",
+    "guided_grad_cam",
     "integrated_gradients",
     "interior_gradient",
+    "lrp",
+    "pattern_attribution",
+    "pattern_net",
+    "project_activation",
+    "rectgrad",
     "saliency",
     "smoothgrad",
 ]

@@ -6,6 +6,7 @@ sequential one; what the colours clip is written under the picture.
 """
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib.figure
@@ -146,12 +147,13 @@ def curves(
     figure = Figure(figsize=(5.4, 3.2), layout="constrained")
     axis = figure.subplots()
     styles = ("-", "--", "-.", ":")
+    x = torch.as_tensor(x).cpu().numpy()
     for k, (name, y) in enumerate(lines.items()):
-        y = torch.as_tensor(y).cpu()
+        y = torch.as_tensor(y).cpu().numpy()
         color, marker = COLORS[k % len(COLORS)], "os^Dvx*"[k % 7] if len(y) <= 30 else None
         axis.plot(x, y, label=name, color=color, marker=marker, markersize=4, linestyle=styles[k % 4])
         if bands and name in bands:
-            half = torch.as_tensor(bands[name]).cpu()
+            half = torch.as_tensor(bands[name]).cpu().numpy()
             axis.fill_between(x, y - half, y + half, color=color, alpha=0.2, linewidth=0)
     _label(axis, xlabel, ylabel)
     if len(lines) > 1:
@@ -179,7 +181,7 @@ def bars(
 
 
 def _grid(rows: int, columns: int, size: float) -> tuple[Figure, list[list[Axes]]]:
-    figure = Figure(figsize=(size * columns, size * rows + 0.45), layout="constrained")
+    figure = Figure(figsize=(size * columns, size * rows + 0.6), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     for cell in axes.flat:
         cell.set(xticks=[], yticks=[])
@@ -196,14 +198,14 @@ def _label(axis: Axes, xlabel: str, ylabel: str) -> None:
 
 
 def _caption(figure: Figure, text: str) -> None:
-    figure.supxlabel(text, fontsize=7.5, color="#444444")
+    figure.supxlabel(textwrap.fill(text, int(16 * figure.get_figwidth())), fontsize=7.5, color="#444444")
 
 
 def _show_image(cell: Axes, image: Tensor) -> None:
     image = image.detach().cpu().clamp(0, 1)
     if image.dim() != 3 or len(image) not in (1, 3):
         raise ValueError(f"an image must be (1, H, W) or (3, H, W), got shape {tuple(image.shape)}")
-    cell.imshow(image.permute(1, 2, 0).squeeze(2), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    cell.imshow(image.permute(1, 2, 0).squeeze(2).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
 
 
 def _map(attribution: Tensor, title: str) -> Tensor:
@@ -229,7 +231,7 @@ def _show_map(cell: Axes, values: Tensor, percentile: float) -> None:
         cell.text(0.5, 0.5, "all zero", ha="center", va="center", transform=cell.transAxes, fontsize=8)
     signed = _signed(values)
     cell.imshow(
-        values,
+        values.numpy(),
         cmap=DIVERGING if signed else SEQUENTIAL,
         vmin=-(scale or 1) if signed else 0,
         vmax=scale or 1,

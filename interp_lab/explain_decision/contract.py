@@ -64,7 +64,7 @@ def logits_of(model: Model, x: Tensor) -> Tensor:
         ValueError: the model cannot take x's shape, gives no ``(N, K)`` tensor, or gives NaN.
     """
     try:
-        logits = model(x)
+        logits = model(x.clone())  # a model that works in place shall not change the caller's x
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
@@ -104,6 +104,41 @@ def resolve(model: Model, x: Tensor, target: Target) -> Tensor:
         return check_target(logits_of(model, x), target)
 
 
+def score(model: Model, x: Tensor, target: Target) -> Tensor:
+    """The target's logit ``f_c(x)`` of every row, ``(N,)``."""
+    logits = logits_of(model, x)
+    return logits.gather(1, check_target(logits, target)[:, None]).squeeze(1)
+
+
+@contextmanager
+def captured(model: Model, layer: str | nn.Module) -> Iterator[list[Tensor]]:
+    """A list that holds the feature maps ``(N, K, ...)`` which the layer gives in this block.
+
+    Raises:
+        ValueError: the model has no such module.
+        UnsupportedModelError: after the block, the layer was not called once or gave something else.
+    """
+    modules = dict(model.named_modules()) if isinstance(model, nn.Module) else {}
+    module = modules.get(layer) if isinstance(layer, str) else layer
+    if not any(module is m for m in modules.values()):
+        raise ValueError(f"the model has no module {layer if isinstance(layer, str) else type(layer).__name__!r}")
+    kept: list[Tensor] = []
+
+    def keep(module: nn.Module, args: tuple, out: Tensor) -> Tensor:
+        kept.append(out)
+        return out.clone() if isinstance(out, Tensor) else out  # a later operation in place shall not change the maps
+
+    handle = module.register_forward_hook(keep)
+    try:
+        yield kept
+    finally:
+        handle.remove()
+    if len(kept) != 1 or not isinstance(kept[0], Tensor) or kept[0].dim() < 3:
+        raise UnsupportedModelError(
+            f"the layer must give feature maps (N, K, ...) once, but was called {len(kept)} times"
+        )
+
+
 def gradient(model: Model, x: Tensor, target: Target) -> Tensor:
     r""":math:`\partial f_c / \partial x` for every row of a checked batch, by one forward and one backward pass.
 
@@ -113,8 +148,7 @@ def gradient(model: Model, x: Tensor, target: Target) -> Tensor:
         UnsupportedModelError: the logits do not depend on x through differentiable operations.
     """
     x = x.detach().requires_grad_()
-    logits = logits_of(model, x)
-    chosen = logits.gather(1, check_target(logits, target)[:, None]).sum()
+    chosen = score(model, x, target).sum()
     if not chosen.requires_grad:
         raise UnsupportedModelError(
             "the logits do not depend on x through differentiable operations (is there a detach(), a no_grad or "

@@ -14,7 +14,9 @@ from torch import Tensor
 from .contract import Model, Target, UnsupportedModelError, explaining, logits_of
 from .gradient_based import check_baseline
 from .modified_backprop import (
+    BATCH_NORM,
     LAYERS,
+    PASSED,
     PRODUCTS,
     Interception,
     Replacement,
@@ -97,7 +99,9 @@ def deeplift(
                 raise UnsupportedModelError(OTHER_WAY)
             return references
 
-        (multiplier,) = modified_gradient(model, x, target, _table([x], recall, rule), allowed=LAYERS | PRODUCTS)
+        (multiplier,) = modified_gradient(
+            model, x, target, _table([x], recall, rule), allowed=PASSED | BATCH_NORM | LAYERS | PRODUCTS
+        )
         if next(calls, None) is not None:
             raise UnsupportedModelError(OTHER_WAY)
         return (x.detach() - reference) * multiplier

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .contract import Model, UnsupportedModelError
+from .contract import Model, UnsupportedModelError, logits_of
 from .modified_backprop import Interception, Replacement, Rule, operations, origin
 
 
@@ -31,7 +31,7 @@ class Layer:
         a, weight, bias: what it reads; ``bias`` may be None.
         z: its value, differentiable to ``a``; BatchNorm included where it was folded.
         bounds: further inputs of the same layer, made from bounds of x (see ``lrp``).
-        foldable: whether the output channels are dimension 0 of the weight and dimension 1 of z.
+        rows: whether the units are dimension 0 of the weight (not so in a transposed convolution).
     """
 
     name: str
@@ -43,7 +43,7 @@ class Layer:
     weight: Tensor
     bias: Tensor | None
     z: Tensor
-    foldable: bool
+    rows: bool
     bounds: Sequence[Tensor] = ()
     version: int = field(init=False)
 
@@ -83,9 +83,7 @@ def layer_table(
         out.made_by = (out._version, layer, read)  # for a BatchNorm that follows
         return out
 
-    def build(
-        kind: str, apply: Callable, read: Tensor, parameter: Tensor, bias: Tensor | None, channels: int
-    ) -> Tensor:
+    def build(kind: str, apply: Callable, read: Tensor, parameter: Tensor, bias: Tensor | None, rows: bool) -> Tensor:
         nonlocal count
         name = names.get(id(parameter), "")
         for constant in (parameter, bias):
@@ -95,15 +93,14 @@ def layer_table(
         a = read.detach().requires_grad_()
         z = apply(a, weight, bias)
         is_input = origin(read, leaves) == "input"
-        foldable = channels == 0 and weight.dim() == z.dim()
-        layer = Layer(name, kind, count, is_input, apply, a, weight, bias, z, foldable)
+        layer = Layer(name, kind, count, is_input, apply, a, weight, bias, z, rows)
         count += 1
         return keep(layer, read)
 
-    def with_weight(kind: str, channels: int = 0) -> Rule:
+    def with_weight(kind: str, rows: bool = True) -> Rule:
         def rule(func, args, kwargs):
             def call(input, weight, bias=None, *rest, **options):
-                return build(kind, lambda a, w, b: func(a, w, b, *rest, **options), input, weight, bias, channels)
+                return build(kind, lambda a, w, b: func(a, w, b, *rest, **options), input, weight, bias, rows)
 
             return call(*args, **kwargs)
 
@@ -112,16 +109,17 @@ def layer_table(
     def product(func, args, kwargs):
         left, right = args
         if not origin(right, leaves):
-            return build("dense", lambda a, w, b: func(a, w), left, right, None, 1)
+            return build("dense", lambda a, w, b: func(a, w), left, right, None, False)
         if not origin(left, leaves):
-            return build("dense", lambda a, w, b: func(w, a), right, left, None, 1)
+            return build("dense", lambda a, w, b: func(w, a), right, left, None, False)
         return func(left, right)  # no layer: the graph search refuses it
 
     def batch_norm(func, args, kwargs):
         z = args[0]
         version, layer, read = getattr(z, "made_by", (None, None, None))
         affine = _affine(*args, **kwargs)
-        if version != z._version or not layer.foldable or affine is None:
+        foldable = version == z._version and layer.rows and layer.weight.dim() == z.dim()
+        if not foldable or affine is None:
             return func(*args, **kwargs)
         scale, shift = affine
         folded = dataclasses.replace(
@@ -135,7 +133,7 @@ def layer_table(
     convolutions, transposed = (operations(*[f"{name}{d}d" for d in (1, 2, 3)]) for name in ("conv", "conv_transpose"))
     return {
         **dict.fromkeys(convolutions, with_weight("convolution")),
-        **dict.fromkeys(transposed, with_weight("convolution", channels=1)),
+        **dict.fromkeys(transposed, with_weight("convolution", rows=False)),
         **dict.fromkeys(operations("linear"), with_weight("dense")),
         **dict.fromkeys(operations("matmul", "mm", "__matmul__"), product),
         F.batch_norm: batch_norm,
@@ -166,7 +164,7 @@ def first_layer(model: Model, leaf: Tensor) -> tuple[Layer, Tensor] | None:
 
     try:
         with Interception(layer_table(model, [leaf], stop), [leaf]):
-            model(leaf.clone())
+            logits_of(model, leaf)
     except Reached:
         return reached[0]
     return None

@@ -16,7 +16,9 @@ from torch import Tensor
 from .contract import Model, Target, UnsupportedModelError, explaining
 from .layers import Layer, LayerRule, LinearLayer, first_layer, layer_table
 from .modified_backprop import (
+    BATCH_NORM,
     MAX_POOLS,
+    PASSED,
     Replacement,
     in_place,
     modified_gradient,
@@ -262,7 +264,7 @@ def _relevance(
 
         table = layer_table(model, leaves, replace)
         table |= dict.fromkeys(SMOOTH, _proportional) | product_table(leaves, Halves.apply)
-        allowed = PIECEWISE_LINEAR | MAX_POOLS | nodes("Mul", "Div")
+        allowed = PASSED | BATCH_NORM | PIECEWISE_LINEAR | MAX_POOLS | nodes("Mul", "Div")
         signals = modified_gradient(model, x, target, table, allowed=allowed, leaves=bounds, start=start)
         return sum(leaf.detach() * signal for leaf, signal in zip(leaves, signals, strict=True))
 

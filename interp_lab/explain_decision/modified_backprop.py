@@ -21,7 +21,7 @@ from torch.autograd import Function
 from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
-from .contract import Model, Target, UnsupportedModelError, check_target, logits_of
+from .contract import Model, Target, UnsupportedModelError, score
 
 Rule = Callable[..., Any]  # called as rule(func, args, kwargs) in place of func(*args, **kwargs)
 
@@ -45,7 +45,7 @@ PASSED = nodes(
     "ReflectionPad1D", "ReflectionPad2D", "ReflectionPad3D", "ReplicationPad1D", "ReplicationPad2D", "ReplicationPad3D",
     "AvgPool1D", "AvgPool2D", "AvgPool3D", "AdaptiveAvgPool1D", "AdaptiveAvgPool2D", "AdaptiveAvgPool3D",
     "UpsampleNearest1D", "UpsampleNearest2D", "UpsampleBilinear2D", "UpsampleBicubic2D", "PixelShuffle",
-    "PixelUnshuffle", "ChannelShuffle", "NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm",
+    "PixelUnshuffle", "ChannelShuffle",
 ) | {"CopyBackwards"}  # fmt: skip
 MAX_POOLS = nodes(
     "MaxPool1DWithIndices", "MaxPool2DWithIndices", "MaxPool3DWithIndices", "AdaptiveMaxPool1D", "AdaptiveMaxPool2D",
@@ -53,6 +53,7 @@ MAX_POOLS = nodes(
 )  # fmt: skip
 # Linear in x as long as only one factor lies on a path to x.
 PRODUCTS = nodes("Mul", "Div", "Mm", "Bmm", "Mv", "Dot", "Addmm", "Baddbmm", "Linear")
+BATCH_NORM = nodes("NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm")
 LAYERS = nodes("Convolution", "MkldnnConvolution", "CudnnConvolution")
 
 
@@ -128,24 +129,25 @@ def modified_gradient(
     allowed: Iterable[str],
     leaves: Sequence[Tensor] = (),
     start: Callable[[Tensor], Tensor] = torch.ones_like,
+    scored: Callable[[Model, Tensor, Target], Tensor] = score,
 ) -> list[Tensor]:
-    """The gradient of the target logit to x (and to further leaves) under the table's rules.
+    """The gradient of the target's logit to x (and to further leaves) under the table's rules.
 
     Args:
         model, x, target: checked by ``explaining``; target None is the predicted class.
         table: operation -> rule; a rule returns the operation's value with another gradient.
-        allowed: names of further autograd nodes whose ordinary gradient is this method's rule.
+        allowed: names of the autograd nodes whose ordinary gradient is this method's rule.
         leaves: further tensors to differentiate to, which rules bring into the graph.
-        start: the backward signal at the logit, as a function of the logit ``(N,)``.
+        start: the backward signal at the score, as a function of the score ``(N,)``.
+        scored: what is differentiated in place of the logit, as ``(N,)``.
 
     Raises:
         UnsupportedModelError: an operation that the method has no rule for, or a result that is not finite.
     """
     leaves = [x.requires_grad_(), *leaves]
     with Interception(table, leaves):
-        logits = logits_of(model, x)
-    chosen = logits.gather(1, check_target(logits, target)[:, None]).squeeze(1)
-    check_graph(chosen, leaves, PASSED | frozenset(allowed), model)
+        chosen = scored(model, x, target)
+    check_graph(chosen, leaves, frozenset(allowed), model)
     grads = torch.autograd.grad(chosen, leaves, start(chosen.detach()), allow_unused=True, materialize_grads=True)
     if not all(torch.isfinite(grad).all() for grad in grads):
         raise UnsupportedModelError(f"the backward signal overflows {x.dtype}; use a wider dtype")
@@ -158,7 +160,7 @@ def check_graph(output: Tensor, leaves: Sequence[Tensor], allowed: frozenset[str
     Raises:
         UnsupportedModelError: names the operation and, where a module can be found that ends in it, the module.
     """
-    on_path = paths(output.grad_fn, leaves)
+    on_path = paths(output.grad_fn, leaves) if output.requires_grad else {}
     if not on_path:
         raise UnsupportedModelError("the logits do not depend on x through differentiable operations")
     for node, inputs in on_path.items():

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from .contract import Model, Target, UnsupportedModelError, explaining
 from .modified_backprop import (
+    BATCH_NORM,
     LAYERS,
     MAX_POOLS,
+    PASSED,
     PRODUCTS,
     Replacement,
     in_place,
@@ -20,6 +22,7 @@ from .modified_backprop import (
     operations,
 )
 
+ALLOWED = PASSED | BATCH_NORM | LAYERS | PRODUCTS | MAX_POOLS
 ReluRule = Callable[[Tensor, Tensor], Tensor]  # (output a, signal g) -> signal below
 
 
@@ -111,7 +114,7 @@ def relu_table(rule: ReluRule, seen: list) -> dict[Callable, Callable]:
 def _relu_gradient(model: Model, x: Tensor, target: Target, rule: ReluRule) -> Tensor:
     seen: list = []
     with explaining(model, x) as x:
-        (grad,) = modified_gradient(model, x, target, relu_table(rule, seen), allowed=LAYERS | PRODUCTS | MAX_POOLS)
+        (grad,) = modified_gradient(model, x, target, relu_table(rule, seen), allowed=ALLOWED)
     if not seen:
         raise UnsupportedModelError("the model has no ReLU, so that this method would be the plain gradient")
     return grad

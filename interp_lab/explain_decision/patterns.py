@@ -1,0 +1,171 @@
+r"""PatternNet and PatternAttribution: the signal that a layer's units carry, in place of the filter that reads it.
+
+A weight :math:`w` must cancel the distractor in its input, so it need not look like the signal. For data
+:math:`x = a\,y + d` with the unit's value :math:`y` uncorrelated with the distractor :math:`d`, the signal's
+direction is :math:`a = \mathrm{cov}(x, y) / (w^\top \mathrm{cov}(x, y))`. The backward pass then goes through
+:math:`a` (PatternNet) or :math:`w \odot a` (PatternAttribution) in place of :math:`w`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from .contract import Target, UnsupportedModelError, explaining, logits_of
+from .layers import Layer, LinearLayer, layer_table
+from .modified_backprop import MAX_POOLS, PASSED, Interception, modified_gradient, nodes, operations
+
+
+def fit_patterns(
+    model: nn.Module, batches: Iterable[Tensor | tuple[Tensor, ...]], *, centred: bool = True
+) -> dict[str, Tensor]:
+    r"""The pattern of every unit of every layer, from one pass over the data.
+
+    With :math:`E_+` the mean over the inputs where the unit's value :math:`y` is positive (a layer not followed by a
+    ReLU takes all inputs), :math:`a = c / (w^\top c)` with
+
+    * ``centred=True``: :math:`c = E_+[x y] - E_+[x] E_+[y]`, the covariance within :math:`y > 0`;
+    * ``centred=False``: :math:`c = E_+[x y] - E_+[x] E[y]`, the paper's form, which the mean of the distractor biases.
+
+    The sums are a convolution's own weight gradients, so memory is bounded by the weights and one batch. A unit that is
+    never positive, or whose input never varies with it, gets the pattern 0. BatchNorm is folded into the layer before.
+
+    Kindermans et al. 2018, arXiv:1705.05598 (their equation 8 is ``centred=False``).
+
+    Args:
+        model: a network of convolutions, dense layers, ReLU, pooling and BatchNorm after a layer.
+        batches: float batches ``(N, ...)``, or tuples whose first entry is one (a data loader).
+
+    Returns:
+        Layer name -> pattern, of the shape of the layer's weight.
+
+    Raises:
+        ValueError: no batch, or a batch that is not as above.
+        UnsupportedModelError: a linear operation that is no convolution or dense layer with a parameter as weight.
+    """
+    sums: dict[str, _Sums] = {}
+    for batch in batches:
+        with explaining(model, batch if isinstance(batch, Tensor) else batch[0]) as x:
+            for layer, rectified in _layers(model, x.requires_grad_()):
+                if not layer.name or not layer.rows:
+                    raise UnsupportedModelError(
+                        f"patterns need convolutions and dense layers with named weights, but met the {layer.kind} "
+                        f"layer {layer.name or layer.index!r}"
+                    )
+                sums.setdefault(layer.name, _Sums(layer)).add(layer, rectified)
+    if not sums:
+        raise ValueError("fit_patterns needs at least one batch and a model with a linear layer")
+    return {name: each.pattern(centred) for name, each in sums.items()}
+
+
+def pattern_net(model: nn.Module, x: Tensor, target: Target = None, *, patterns: Mapping[str, Tensor]) -> Tensor:
+    r"""PatternNet: the logit, sent back through the patterns: an estimate of the signal in x that the logit detects.
+
+    .. math:: S = \frac{\partial f_c}{\partial x}\Big|_{w \to a}\, f_c(x)
+
+    Kindermans et al. 2018, arXiv:1705.05598.
+
+    Args:
+        model: the network that the patterns were fitted for.
+        x: float batch ``(N, ...)``.
+        target: None (the predicted class), an int, or a LongTensor ``(N,)``.
+        patterns: from :func:`fit_patterns`.
+
+    Returns:
+        The signal, of the shape, dtype and device of x.
+
+    Raises:
+        ValueError: x, target or the logits are not as above, or a layer has no pattern of its shape.
+        UnsupportedModelError: an operation other than convolution, dense layer, ReLU and pooling, by name.
+    """
+    return _backward(model, x, target, patterns, lambda layer, pattern: pattern)
+
+
+def pattern_attribution(
+    model: nn.Module, x: Tensor, target: Target = None, *, patterns: Mapping[str, Tensor]
+) -> Tensor:
+    r"""PatternAttribution: the logit, sent back through :math:`w \odot a`: how much each input's signal contributed.
+
+    Of a linear unit it is :math:`w_i a_i y`, which sums to :math:`y`. Kindermans et al. 2018, arXiv:1705.05598.
+    Arguments, shapes and errors as for :func:`pattern_net`.
+    """
+    return _backward(model, x, target, patterns, lambda layer, pattern: pattern * layer.weight)
+
+
+def _backward(
+    model: nn.Module,
+    x: Tensor,
+    target: Target,
+    patterns: Mapping[str, Tensor],
+    weight: Callable[[Layer, Tensor], Tensor],
+) -> Tensor:
+    def rule(layer: Layer, g: Tensor) -> tuple[Tensor, ...]:
+        pattern = patterns.get(layer.name)
+        if pattern is None or pattern.shape != layer.weight.shape:
+            raise ValueError(f"patterns hold none of shape {tuple(layer.weight.shape)} for the layer {layer.name!r}")
+        through = weight(layer, pattern.to(layer.a))
+        return torch.autograd.grad(layer.apply(layer.a, through, None), [layer.a], g)
+
+    with explaining(model, x) as x:
+        table = layer_table(model, [x], lambda layer, read: LinearLayer.apply(layer, rule, read))
+        allowed = PASSED | MAX_POOLS | nodes("Relu")
+        (signal,) = modified_gradient(model, x, target, table, allowed=allowed, start=lambda logit: logit)
+        return signal
+
+
+def _layers(model: nn.Module, x: Tensor) -> list[tuple[Layer, bool]]:
+    """Every linear layer that the model calls on x, and whether a ReLU reads it."""
+    met: dict[int, Layer] = {}
+    rectified: set[int] = set()
+
+    def replace(layer: Layer, read: Tensor) -> Tensor:
+        met[layer.index] = layer  # with BatchNorm folded it comes again
+        return LinearLayer.apply(layer, None, read)
+
+    def relu(func, args, kwargs):
+        version, layer, _ = getattr(args[0], "made_by", (None, None, None))
+        if version == args[0]._version:
+            rectified.add(layer.index)
+        return func(*args, **kwargs)
+
+    with Interception(layer_table(model, [x], replace) | dict.fromkeys(operations("relu"), relu), [x]):
+        logits_of(model, x)
+    return [(layer, index in rectified) for index, layer in met.items()]
+
+
+class _Sums:
+    """Running sums of one layer in float64, each of the shape of its weight or of its units."""
+
+    def __init__(self, layer: Layer) -> None:
+        self.weight = layer.weight.double()
+        units = self.weight.shape[0]
+        self.xy, self.x = torch.zeros_like(self.weight), torch.zeros_like(self.weight)
+        self.count, self.y, self.all_count, self.all_y = (self.weight.new_zeros(units) for _ in range(4))
+
+    def add(self, layer: Layer, rectified: bool) -> None:
+        z = layer.z.detach()
+        taken = (z > 0).to(z) if rectified else torch.ones_like(z)
+        leaf = layer.weight.clone().requires_grad_()
+        read = layer.apply(layer.a.detach(), leaf, None)
+        weight_gradient = partial(torch.autograd.grad, read, leaf, retain_graph=True)
+        self.xy += weight_gradient(taken * z)[0]
+        self.x += weight_gradient(taken)[0]
+        units = z.movedim(1 if layer.kind == "convolution" else -1, 0).flatten(1).double()
+        kept = taken.movedim(1 if layer.kind == "convolution" else -1, 0).flatten(1).double()
+        self.count += kept.sum(1)
+        self.y += (kept * units).sum(1)
+        self.all_count += units.shape[1]
+        self.all_y += units.sum(1)
+
+    def pattern(self, centred: bool) -> Tensor:
+        def per_unit(values: Tensor) -> Tensor:
+            return values.view(-1, *[1] * (self.weight.dim() - 1))
+
+        count = per_unit(self.count.clamp(min=1))
+        mean_y = per_unit(self.y) / count if centred else per_unit(self.all_y / self.all_count)
+        covariance = self.xy / count - self.x / count * mean_y
+        read = per_unit((self.weight * covariance).flatten(1).sum(1))
+        # What float32 sums leave of a unit that never varies is no pattern.
+        scale = per_unit((self.weight * self.xy / count).flatten(1).abs().sum(1))
+        return torch.where(read.abs() > 1e-6 * scale, covariance / read, 0).float()

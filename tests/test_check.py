@@ -1,0 +1,76 @@
+"""The helpers of the check cells; the cells themselves are tried on right and wrong answers in tests/grade."""
+
+import pytest
+import torch
+from torch import nn
+
+from interp_lab import check
+
+CUBIC = check.Formula(lambda x: torch.stack([x**3 / 3, -(x**2) / 2], 1).flatten(2).sum(2))
+
+
+def test_difference_quotient_is_the_gradient_of_each_rows_target():
+    x = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[-1.0, 0.5], [2.0, 0.0]]], dtype=torch.float64)
+    want = torch.stack([x[0] ** 2, -x[1]])
+    torch.testing.assert_close(check.difference_quotient(CUBIC, x, torch.tensor([0, 1])), want, atol=1e-8, rtol=0)
+
+
+def test_close_names_the_largest_difference_and_scales_its_tolerance():
+    check.close(torch.tensor([1000.05, 1.0]), torch.tensor([1000.0, 1.0]), "scaled")
+    with pytest.raises(AssertionError, match=r"(?s)why.*0\.5, at index \(1, 0\): got 2\.5, expected 2\."):
+        check.close(torch.tensor([[1.1], [2.5]]), torch.tensor([[1.0], [2.0]]), "why")
+    with pytest.raises(AssertionError, match="2 of its values are NaN or infinite"):
+        check.close(torch.tensor([torch.nan, torch.inf, 0]), torch.zeros(3), "why")
+
+
+def change(what, model, x):
+    if what == "The values of the model's 'weight'":
+        model.weight.data += 1
+    elif what == "The .grad of the parameter 'bias'":
+        model.bias.grad = torch.ones(2)
+    elif what == "The train/eval mode of the Linear":
+        model.eval()
+    elif what == "The values of the input x":
+        x += 1
+    elif what == "The .grad of the input x":
+        x.grad = torch.ones_like(x)
+    elif what == "The requires_grad flag of the input x":
+        x.requires_grad_()
+    elif what == "The global random state":
+        torch.rand(1)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "nothing",
+        "The values of the model's 'weight'",
+        "The .grad of the parameter 'bias'",
+        "The train/eval mode of the Linear",
+        "The values of the input x",
+        "The .grad of the input x",
+        "The requires_grad flag of the input x",
+        "The global random state",
+    ],
+)
+def test_untouched_names_what_was_changed(what):
+    model, x = nn.Linear(3, 2), torch.zeros(1, 3)
+    if what == "nothing":
+        with check.untouched(model, x):
+            model(x)
+        return
+    with pytest.raises(AssertionError) as error, check.untouched(model, x):
+        change(what, model, x)
+    assert str(error.value).startswith(what)
+
+
+def test_a_question_leaves_a_students_own_errors_alone():
+    def careless():
+        return undefined  # noqa: F821
+
+    with pytest.raises(NameError), check.question("9"):
+        careless()
+    with pytest.raises(ZeroDivisionError), check.question("9"):
+        1 / 0  # noqa: B018
+    with pytest.raises(AssertionError, match="Question 9: undefined is not defined"), check.question("9"):
+        undefined  # noqa: B018, F821
