@@ -138,7 +138,7 @@ class _Sums:
     """Running sums of one layer in float64, each of the shape of its weight or of its units."""
 
     def __init__(self, layer: Layer) -> None:
-        self.weight = layer.weight.double()
+        self.dtype, self.weight = layer.weight.dtype, layer.weight.double()
         units = self.weight.shape[0]
         self.xy, self.x = torch.zeros_like(self.weight), torch.zeros_like(self.weight)
         self.count, self.y, self.all_count, self.all_y = (self.weight.new_zeros(units) for _ in range(4))
@@ -168,4 +168,4 @@ class _Sums:
         read = per_unit((self.weight * covariance).flatten(1).sum(1))
         # What float32 sums leave of a unit that never varies is no pattern.
         scale = per_unit((self.weight * self.xy / count).flatten(1).abs().sum(1))
-        return torch.where(read.abs() > 1e-6 * scale, covariance / read, 0).float()
+        return torch.where(read.abs() > 1e-6 * scale, covariance / read, 0).to(self.dtype)
