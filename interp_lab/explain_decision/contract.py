@@ -77,37 +77,43 @@ def logits_of(model: Model, x: Tensor) -> Tensor:
     return logits
 
 
-def check_target(logits: Tensor, target: Target) -> Tensor:
-    """Target classes as a LongTensor ``(N,)``; None means the predicted class.
+def check_target(target: int | Tensor, count: int) -> Tensor:
+    """Target classes as a LongTensor ``(count,)``.
 
     Raises:
-        ValueError: not None, an int or an integer tensor ``(N,)``, or a class outside ``0 .. K - 1``.
+        ValueError: neither an int nor an integer tensor ``(count,)``.
     """
-    count, classes = logits.shape
-    if target is None:
-        return logits.argmax(1)
     if isinstance(target, Tensor) and target.dtype in (torch.int64, torch.int32, torch.int16, torch.uint8):
         if target.dim() != 0 and target.shape != (count,):
             raise ValueError(f"target must have shape ({count},), got {tuple(target.shape)}")
     elif not isinstance(target, int) or isinstance(target, bool):
         got = f"a tensor of {target.dtype}" if isinstance(target, Tensor) else repr(target)
         raise ValueError(f"target must be None, an int or a LongTensor ({count},), got {got}")
-    target = torch.as_tensor(target, device=logits.device).long().expand(count)
-    if count and not (0 <= target.min() and target.max() < classes):
-        raise ValueError(f"target must lie in 0..{classes - 1}, got {target.min().item()}..{target.max().item()}")
-    return target
+    return torch.as_tensor(target).long().expand(count)
 
 
 def resolve(model: Model, x: Tensor, target: Target) -> Tensor:
-    """Target classes ``(N,)`` of a checked batch, by one forward pass without a graph."""
-    with torch.no_grad():
-        return check_target(logits_of(model, x), target)
+    """Target classes ``(N,)`` of a checked batch; only None takes a forward pass (without a graph).
+
+    Whether a class that is given lies in the range of the logits is checked where they are computed.
+    """
+    if target is None:
+        with torch.no_grad():
+            return logits_of(model, x).argmax(1)
+    return check_target(target, len(x)).to(x.device)
 
 
-def score(model: Model, x: Tensor, target: Target) -> Tensor:
-    """The target's logit ``f_c(x)`` of every row, ``(N,)``."""
-    logits = logits_of(model, x)
-    return logits.gather(1, check_target(logits, target)[:, None]).squeeze(1)
+def pick(logits: Tensor, target: Target) -> Tensor:
+    """The target's logit of every row, ``(N,)``; None is the predicted class.
+
+    Raises:
+        ValueError: also for a class outside ``0 .. K - 1``.
+    """
+    count, classes = logits.shape
+    target = logits.argmax(1) if target is None else check_target(target, count).to(logits.device)
+    if count and not (0 <= target.min() and target.max() < classes):
+        raise ValueError(f"target must lie in 0..{classes - 1}, got {target.min().item()}..{target.max().item()}")
+    return logits.gather(1, target[:, None]).squeeze(1)
 
 
 @contextmanager
@@ -148,7 +154,7 @@ def gradient(model: Model, x: Tensor, target: Target) -> Tensor:
         UnsupportedModelError: the logits do not depend on x through differentiable operations.
     """
     x = x.detach().requires_grad_()
-    chosen = score(model, x, target).sum()
+    chosen = pick(logits_of(model, x), target).sum()
     if not chosen.requires_grad:
         raise UnsupportedModelError(
             "the logits do not depend on x through differentiable operations (is there a detach(), a no_grad or "

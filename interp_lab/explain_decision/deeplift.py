@@ -6,12 +6,13 @@ backward pass then multiplies by :math:`\Delta y / \Delta z` at each nonlinearit
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .contract import Model, Target, UnsupportedModelError, explaining, logits_of
+from .contract import Model, Target, UnsupportedModelError, explaining, logits_of, pick
 from .gradient_based import check_baseline
 from .modified_backprop import (
     BATCH_NORM,
@@ -21,6 +22,7 @@ from .modified_backprop import (
     Interception,
     Replacement,
     Rule,
+    elementwise,
     in_place,
     modified_gradient,
     operations,
@@ -100,7 +102,11 @@ def deeplift(
             return references
 
         (multiplier,) = modified_gradient(
-            model, x, target, _table([x], recall, rule), allowed=PASSED | BATCH_NORM | LAYERS | PRODUCTS
+            model,
+            x,
+            partial(pick, target=target),
+            _table([x], recall, rule),
+            allowed=PASSED | BATCH_NORM | LAYERS | PRODUCTS,
         )
         if next(calls, None) is not None:
             raise UnsupportedModelError(OTHER_WAY)
@@ -113,7 +119,7 @@ OTHER_WAY = "the model calls other operations for the baseline than for x, so th
 def _table(leaves: Sequence[Tensor], pair: Callable[..., list[Tensor] | None], rule: str) -> dict[Callable, Rule]:
     """The table of both passes: ``pair`` keeps a call's operands (baseline) or gives those kept (x)."""
 
-    def elementwise(func, args, kwargs):
+    def nonlinearity(func, args, kwargs):
         z, *rest = args
         if any(origin(value, leaves) for value in (*rest, *kwargs.values())):
             return func(*args, **kwargs)  # of two activations: the graph search decides
@@ -123,12 +129,9 @@ def _table(leaves: Sequence[Tensor], pair: Callable[..., list[Tensor] | None], r
         if references is None:
             return func(*args, **kwargs)
 
-        def phi(value: Tensor) -> Tensor:
-            return func(value.clone(), *rest, **kwargs)
-
+        z, phi, inplace = elementwise(func, args, kwargs)
         out = RevealCancel.apply(phi, z, *dense, *references) if cancel else Rescale.apply(phi, z, *references)
-        copy = z.detach().clone()
-        return in_place(z, out) if func(copy, *rest, **kwargs) is copy else out
+        return in_place(args[0], out) if inplace else out
 
     def max_pool(func, args, kwargs):
         references = pair(func, args[0])
@@ -145,7 +148,7 @@ def _table(leaves: Sequence[Tensor], pair: Callable[..., list[Tensor] | None], r
         return out
 
     return {
-        **dict.fromkeys(ELEMENTWISE, elementwise),
+        **dict.fromkeys(ELEMENTWISE, nonlinearity),
         **dict.fromkeys(MAX_POOLS, max_pool),
         **product_table(leaves, product),
         **(dict.fromkeys(operations("linear"), linear) if rule == "reveal_cancel" else {}),
@@ -169,13 +172,14 @@ class Rescale(Replacement):
 def _slope(phi: Callable, z: Tensor, z0: Tensor, y: Tensor, y0: Tensor) -> Tensor:
     """The difference quotient; the derivative where z and z0 agree up to rounding."""
     difference = z - z0
-    same = difference.abs() <= 10 * torch.finfo(z.dtype).eps * (z.abs() + z0.abs())
+    same = difference.abs() <= 10 * torch.finfo(z.dtype).eps * z.abs()
+    slope = (y - y0).div_(difference)
     if not same.any():
-        return (y - y0) / difference
+        return slope
     with torch.enable_grad():
         leaf = z.detach().requires_grad_()
         (derivative,) = torch.autograd.grad(phi(leaf).sum(), leaf)
-    return torch.where(same, derivative, (y - y0) / difference)
+    return torch.where(same, derivative, slope)
 
 
 class RevealCancel(Replacement):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .contract import Model, Target, UnsupportedModelError, captured, explaining, score
+from .contract import Model, Target, UnsupportedModelError, captured, explaining, logits_of, pick
 from .modified_backprop import operations
 from .relu_rules import guided_backprop
 
@@ -93,7 +93,7 @@ class _LastMaps(TorchFunctionMode):
 
 def _last_maps(model: Model, x: Tensor, target: Target) -> tuple[Tensor, Tensor]:
     with _LastMaps() as mode:
-        chosen = score(model, x, target)
+        chosen = pick(logits_of(model, x), target)
     if mode.maps is None:
         raise UnsupportedModelError("Grad-CAM needs feature maps, but the model calls no convolution")
     return mode.maps, chosen
@@ -101,5 +101,5 @@ def _last_maps(model: Model, x: Tensor, target: Target) -> tuple[Tensor, Tensor]
 
 def _maps_of(model: Model, layer: str | nn.Module, x: Tensor, target: Target) -> tuple[Tensor, Tensor]:
     with captured(model, layer) as kept:
-        chosen = score(model, x, target)
+        chosen = pick(logits_of(model, x), target)
     return kept[0], chosen

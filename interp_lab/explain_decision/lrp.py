@@ -13,13 +13,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .contract import Model, Target, UnsupportedModelError, explaining
+from .contract import Model, Target, UnsupportedModelError, explaining, pick
 from .layers import Layer, LayerRule, LinearLayer, first_layer, layer_table
 from .modified_backprop import (
     BATCH_NORM,
     MAX_POOLS,
     PASSED,
     Replacement,
+    elementwise,
     in_place,
     modified_gradient,
     nodes,
@@ -88,8 +89,8 @@ def lrp(
         ValueError: x, target, the logits or an option are not as above.
         UnsupportedModelError: an operation without a rule (softmax, LayerNorm, attention, compiled code ...), by name.
     """
-    choose = _chooser(rule, epsilon, gamma, bounded=low is not None or high is not None)
-    return _relevance(model, x, target, choose, low, high, torch.ones_like)
+    rules = _rules(rule, epsilon, gamma, bounded=low is not None or high is not None)
+    return _relevance(model, x, target, rules, low, high, torch.ones_like)
 
 
 def deep_taylor(
@@ -118,8 +119,8 @@ def deep_taylor(
     if (low is None) != (high is None):
         raise ValueError("deep_taylor needs both low and high, or neither")
     first = "w_squared" if low is None else "z_b"
-    choose = _chooser([(_is_input, first), (_always, "z_plus")], 1e-9, 0.0, bounded=False)
-    return _relevance(model, x, target, choose, low, high, lambda logit: (logit > 0).to(logit))
+    rules = _rules([(_is_input, first), (_always, "z_plus")], 1e-9, 0.0, bounded=False)
+    return _relevance(model, x, target, rules, low, high, lambda logit: (logit > 0).to(logit))
 
 
 def _is_input(layer: Layer) -> bool:
@@ -138,11 +139,13 @@ def _is_dense(layer: Layer) -> bool:
 
 
 def _share(layer: Layer, g: Tensor, s: Tensor, inputs: Sequence[Tensor], epsilon: float) -> Sequence[Tensor]:
-    return torch.autograd.grad(s, inputs, g * _ratio(layer.z, s, epsilon))
+    # The graph of z is kept: where a BatchNorm was folded in, the layer before it may share it.
+    return torch.autograd.grad(s, inputs, g * _ratio(layer.z, s, epsilon), retain_graph=True)
 
 
 def _epsilon(layer: Layer, g: Tensor, *, epsilon: float, gamma: float) -> Sequence[Tensor]:
-    return _share(layer, g, layer.z, [layer.a], epsilon)
+    size = layer.z.detach().abs()
+    return torch.autograd.grad(layer.z, [layer.a], g * size / (size + epsilon) if epsilon else g, retain_graph=True)
 
 
 def _gamma(layer: Layer, g: Tensor, *, epsilon: float, gamma: float) -> Sequence[Tensor]:
@@ -208,13 +211,14 @@ def _contributions(layer: Layer, positive: bool) -> Tensor:
 def _ratio(z: Tensor, s: Tensor, epsilon: float) -> Tensor:
     """z / (s + epsilon sign s), and 0 where s is 0: nothing contributed, so nothing is shared."""
     z, s = z.detach(), s.detach()
-    return torch.where(s == 0, 0, z / (s + torch.where(s < 0, -epsilon, epsilon)))
+    stabilised = s + torch.copysign(s.new_tensor(epsilon), s)
+    return (z / stabilised).masked_fill_(s == 0, 0)
 
 
-def _chooser(
+def _rules(
     rule: str | Sequence[tuple[Predicate, str | LayerRule]], epsilon: float, gamma: float, bounded: bool
-) -> Callable[[Layer], tuple[str, LayerRule]]:
-    """The function that gives each layer its rule, as (name, function)."""
+) -> list[tuple[Predicate, str, LayerRule]]:
+    """The composite as (predicate, name of the rule, rule); the name of a user's own rule is ""."""
     if not (epsilon >= 0 and gamma >= 0):
         raise ValueError(f"epsilon and gamma must be at least 0, got {epsilon} and {gamma}")
     if rule == "composite":
@@ -225,36 +229,39 @@ def _chooser(
         composite = list(rule)
     if bounded and isinstance(rule, str):
         composite.insert(0, (_is_input, "z_b"))
-    for _, entry in composite:
-        if not callable(entry) and entry not in RULES:
+    rules = []
+    for predicate, entry in composite:
+        if callable(entry):
+            rules.append((predicate, "", entry))
+        elif entry in RULES:
+            rules.append((predicate, entry, partial(RULES[entry], epsilon=epsilon, gamma=gamma)))
+        else:
             raise ValueError(f"unknown rule {entry!r}; the rules are 'composite', {', '.join(map(repr, RULES))}")
+    return rules
 
-    def choose(layer: Layer) -> tuple[str, LayerRule]:
-        for holds, entry in composite:
-            if holds(layer):
-                if callable(entry):
-                    return "", entry
-                return entry, partial(RULES[entry], epsilon=epsilon, gamma=gamma)
-        raise UnsupportedModelError(f"no predicate of the rule holds for the {layer.kind} layer {layer.name!r}")
 
-    return choose
+def _choose(rules: list[tuple[Predicate, str, LayerRule]], layer: Layer) -> tuple[str, LayerRule]:
+    for holds, name, rule in rules:
+        if holds(layer):
+            return name, rule
+    raise UnsupportedModelError(f"no predicate of the rule holds for the {layer.kind} layer {layer.name!r}")
 
 
 def _relevance(
     model: Model,
     x: Tensor,
     target: Target,
-    choose: Callable[[Layer], tuple[str, LayerRule]],
+    rules: list[tuple[Predicate, str, LayerRule]],
     low: float | Tensor | None,
     high: float | Tensor | None,
     start: Callable[[Tensor], Tensor],
 ) -> Tensor:
     with explaining(model, x) as x:
-        bounds, at_layer = _bounds(model, x, choose, low, high)
+        bounds, at_layer = _bounds(model, x, rules, low, high)
         leaves = [x, *bounds]
 
         def replace(layer: Layer, read: Tensor) -> Tensor:
-            name, rule = choose(layer)
+            name, rule = _choose(rules, layer)
             if name not in INPUT_RULES:
                 return LinearLayer.apply(layer, rule, read)
             if not (layer.is_input and layer.index == 0):
@@ -265,16 +272,20 @@ def _relevance(
         table = layer_table(model, leaves, replace)
         table |= dict.fromkeys(SMOOTH, _proportional) | product_table(leaves, Halves.apply)
         allowed = PASSED | BATCH_NORM | PIECEWISE_LINEAR | MAX_POOLS | nodes("Mul", "Div")
-        signals = modified_gradient(model, x, target, table, allowed=allowed, leaves=bounds, start=start)
+        signals = modified_gradient(
+            model, x, partial(pick, target=target), table, allowed=allowed, leaves=bounds, start=start
+        )
         return sum(leaf.detach() * signal for leaf, signal in zip(leaves, signals, strict=True))
 
 
 def _bounds(
-    model: Model, x: Tensor, choose: Callable[[Layer], tuple[str, LayerRule]], low, high
+    model: Model, x: Tensor, rules: list[tuple[Predicate, str, LayerRule]], low, high
 ) -> tuple[list[Tensor], list[Tensor]]:
     """The leaves that the input layer's rule needs besides x, and what the input layer reads when it is given them."""
+    if low is None and high is None and not any(name in INPUT_RULES for _, name, _ in rules):
+        return [], []
     first = first_layer(model, x.detach().requires_grad_())
-    name = choose(first[0])[0] if first and first[0].is_input else None
+    name = _choose(rules, first[0])[0] if first and first[0].is_input else None
     if name != "z_b" and not (low is None and high is None):
         raise ValueError("low and high bound x for rule 'z_b', but no layer that reads x has that rule")
     if name == "z_b":
@@ -316,9 +327,10 @@ class Proportional(Replacement):
     """A nonlinearity y = phi(z) that hands its relevance down unchanged: z c_z = y c_y."""
 
     @staticmethod
-    def forward(ctx, z: Tensor, y: Tensor) -> Tensor:
+    def forward(ctx, z: Tensor, phi: Callable[[Tensor], Tensor]) -> Tensor:
+        y = phi(z)
         ctx.save_for_backward(_ratio(y, z, torch.finfo(z.dtype).tiny))
-        return y.clone()
+        return y
 
     @staticmethod
     def backward(ctx, g: Tensor) -> tuple[Tensor, None]:
@@ -326,12 +338,9 @@ class Proportional(Replacement):
 
 
 def _proportional(func: Callable, args: tuple, kwargs: dict) -> Tensor:
-    z = args[0]
-    with torch.no_grad():
-        copy = z.clone()
-        y = func(copy, *args[1:], **kwargs)
-    out = Proportional.apply(z, y)
-    return in_place(z, out) if y is copy else out
+    z, phi, inplace = elementwise(func, args, kwargs)
+    out = Proportional.apply(z, phi)
+    return in_place(args[0], out) if inplace else out
 
 
 class Halves(Replacement):

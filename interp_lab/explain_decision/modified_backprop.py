@@ -18,10 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.autograd.graph import Node
+from torch.autograd.graph import Node, disable_saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
-from .contract import Model, Target, UnsupportedModelError, score
+from .contract import Model, UnsupportedModelError, logits_of
 
 Rule = Callable[..., Any]  # called as rule(func, args, kwargs) in place of func(*args, **kwargs)
 
@@ -51,7 +52,8 @@ MAX_POOLS = nodes(
     "MaxPool1DWithIndices", "MaxPool2DWithIndices", "MaxPool3DWithIndices", "AdaptiveMaxPool1D", "AdaptiveMaxPool2D",
     "AdaptiveMaxPool3D", "Max", "Amax",
 )  # fmt: skip
-# Linear in x as long as only one factor lies on a path to x.
+# Linear in several tensors that lie on a path to x together; all others must have one such argument.
+SUMS = nodes("Add", "Sub", "Rsub", "Cat", "Stack", "MaskedFill") | {"CopyBackwards"}
 PRODUCTS = nodes("Mul", "Div", "Mm", "Bmm", "Mv", "Dot", "Addmm", "Baddbmm", "Linear")
 BATCH_NORM = nodes("NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm")
 LAYERS = nodes("Convolution", "MkldnnConvolution", "CudnnConvolution")
@@ -62,16 +64,47 @@ class Interception(TorchFunctionMode):
 
     def __init__(self, table: Mapping[Callable, Rule], leaves: Sequence[Tensor]) -> None:
         super().__init__()
-        self.table, self.leaves = table, leaves
+        self.table, self.leaves = {**table, **dict.fromkeys(DROPOUTS, _dropout)}, leaves
+        self.cut: dict[int, tuple[Tensor, str]] = {}
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
+        operands = tree_leaves((args, kwargs))
         rule = self.table.get(func)
-        if rule is None or not any(origin(a, self.leaves) for a in (*args, *kwargs.values())):
-            return func(*args, **kwargs)
-        if "input" in kwargs:
-            args = (kwargs.pop("input"), *args)
-        return rule(func, args, kwargs)
+        if rule is None or not any(origin(a, self.leaves) for a in operands):
+            out = func(*args, **kwargs)
+        elif "input" in kwargs:
+            out = rule(func, (kwargs.pop("input"), *args), kwargs)
+        else:
+            out = rule(func, args, kwargs)
+        self.follow(func.__name__, operands, tree_leaves(out))
+        return out
+
+    def follow(self, name: str, operands: Sequence[Any], results: Sequence[Any]) -> None:
+        """Refuse a value that is computed from x without a gradient (a mask, an index, a detached gate) and used."""
+        if name.endswith("_like") or name.startswith("new_"):
+            return
+        if name in ("to", "type_as", "expand_as", "view_as", "reshape_as"):
+            operands = operands[:1]  # the other gives its shape or type alone
+        # What a function written by a user returns is met without its gradient first and has it later.
+        cut = next((self.cut[id(a)][1] for a in operands if id(a) in self.cut and not a.requires_grad), None)
+        for result in results:
+            if not isinstance(result, Tensor):
+                continue
+            if cut and result.requires_grad:
+                raise UnsupportedModelError(f"{name!r} uses a value that {cut!r} computes from x without a gradient")
+            if not result.requires_grad and (cut or any(origin(a, self.leaves) for a in operands)):
+                self.cut[id(result)] = (result, cut or name)  # the tensor is kept, so that its id stays its own
+
+
+DROPOUTS = operations("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
+
+
+def _dropout(func: Callable, args: tuple, kwargs: dict) -> Tensor:
+    p = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
+    if p > 0 and (args[2] if len(args) > 2 else kwargs.get("training", kwargs.get("train", True))):
+        raise UnsupportedModelError(f"{func.__name__!r} is active in eval mode, so that the model is random")
+    return func(*args, **kwargs)
 
 
 class Replacement(Function):
@@ -102,6 +135,27 @@ def is_replacement(node: Node) -> bool:
     return issubclass(getattr(node, "_forward_cls", object), Replacement)
 
 
+def works_in_place(func: Callable, args: tuple, kwargs: dict) -> bool:
+    """Whether this call changes its first argument: by its name, or by its argument ``inplace``."""
+    names = func.__code__.co_varnames[: len(args)] if hasattr(func, "__code__") else ()
+    inplace = args[names.index("inplace")] if "inplace" in names else kwargs.get("inplace", False)
+    return bool(inplace) or func.__name__.endswith("_")
+
+
+def elementwise(func: Callable, args: tuple, kwargs: dict) -> tuple[Tensor, Callable[[Tensor], Tensor], bool]:
+    """A call of an elementwise function as (its input z, the function of z alone, whether it works in place).
+
+    The function never changes what it is given; if the call works in place, z is a copy of the input.
+    """
+    z, *rest = args
+    inplace = works_in_place(func, args, kwargs)
+
+    def phi(value: Tensor) -> Tensor:
+        return func(value.clone() if inplace else value, *rest, **kwargs)
+
+    return z.clone() if inplace else z, phi, inplace
+
+
 def in_place(target: Tensor, value: Tensor) -> Tensor:
     """What an in-place operation returns: its argument, holding the value and the value's history."""
     return target.copy_(value)
@@ -114,8 +168,9 @@ def product_table(leaves: Sequence[Tensor], product: Callable[[Tensor, Tensor], 
         a, b = args if len(args) == 2 else (args[0], *kwargs.values())
         if not (origin(a, leaves) and origin(b, leaves)):
             return func(*args, **kwargs)
-        out = product(a, b)
-        return in_place(a, out) if func.__name__ in ("mul_", "multiply_", "__imul__") else out
+        if func.__name__ in ("mul_", "multiply_", "__imul__"):
+            return in_place(a, product(a.clone(), b))
+        return product(a, b)
 
     return dict.fromkeys(operations("mul", "multiply", "__mul__", "__rmul__", "__imul__"), rule)
 
@@ -123,34 +178,42 @@ def product_table(leaves: Sequence[Tensor], product: Callable[[Tensor, Tensor], 
 def modified_gradient(
     model: Model,
     x: Tensor,
-    target: Target,
+    choose: Callable[[Tensor], Tensor],
     table: Mapping[Callable, Rule],
     *,
     allowed: Iterable[str],
     leaves: Sequence[Tensor] = (),
     start: Callable[[Tensor], Tensor] = torch.ones_like,
-    scored: Callable[[Model, Tensor, Target], Tensor] = score,
+    run: Callable[[Model, Tensor], Tensor] = logits_of,
 ) -> list[Tensor]:
-    """The gradient of the target's logit to x (and to further leaves) under the table's rules.
+    """The gradient of a chosen score to x (and to further leaves) under the table's rules.
 
     Args:
-        model, x, target: checked by ``explaining``; target None is the predicted class.
+        model, x: checked by ``explaining``.
+        choose: the scores to differentiate, ``(N,)``, from what ``run`` gives.
         table: operation -> rule; a rule returns the operation's value with another gradient.
         allowed: names of the autograd nodes whose ordinary gradient is this method's rule.
         leaves: further tensors to differentiate to, which rules bring into the graph.
         start: the backward signal at the score, as a function of the score ``(N,)``.
-        scored: what is differentiated in place of the logit, as ``(N,)``.
+        run: runs the model on x; its operations are those that the rules replace.
 
     Raises:
         UnsupportedModelError: an operation that the method has no rule for, or a result that is not finite.
     """
     leaves = [x.requires_grad_(), *leaves]
-    with Interception(table, leaves):
-        chosen = scored(model, x, target)
+    # A checkpointed model would be run again in the backward pass, outside the interception.
+    with Interception(table, leaves), disable_saved_tensors_hooks("this method has no rule for torch.utils.checkpoint"):
+        output = run(model, x)
+    chosen = choose(output)
     check_graph(chosen, leaves, frozenset(allowed), model)
-    grads = torch.autograd.grad(chosen, leaves, start(chosen.detach()), allow_unused=True, materialize_grads=True)
-    if not all(torch.isfinite(grad).all() for grad in grads):
-        raise UnsupportedModelError(f"the backward signal overflows {x.dtype}; use a wider dtype")
+    try:
+        grads = torch.autograd.grad(chosen, leaves, start(chosen.detach()), allow_unused=True, materialize_grads=True)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # torch's own word on a tensor that is changed in place after it was used
+        raise UnsupportedModelError(f"the model cannot be differentiated: {error}") from error
+    if not all(torch.isfinite(value).all() for value in (chosen, *grads)):
+        raise UnsupportedModelError(f"the logit or the backward signal overflows {x.dtype}; use a wider dtype")
     return list(grads)
 
 
@@ -169,10 +232,8 @@ def check_graph(output: Tensor, leaves: Sequence[Tensor], allowed: frozenset[str
             continue
         if getattr(node, "_saved_training", False):
             raise UnsupportedModelError("batch_norm uses the statistics of the batch, so images are not independent")
-        if name in PRODUCTS and name in allowed:
-            if len(inputs) == 1 and not (name == "DivBackward" and inputs != [0]):
-                continue
-        elif name in allowed:
+        linear = name in SUMS or (len(inputs) == 1 and not (name == "DivBackward" and inputs != [0]))
+        if name in allowed and linear:
             continue
         operation = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.removesuffix("Backward")).lower()
         where = locate(model, leaves[0], name)

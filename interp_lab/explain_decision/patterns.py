@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .contract import Target, UnsupportedModelError, explaining, logits_of
+from .contract import Target, UnsupportedModelError, explaining, logits_of, pick
 from .layers import Layer, LinearLayer, layer_table
 from .modified_backprop import MAX_POOLS, PASSED, Interception, modified_gradient, nodes, operations
 
@@ -110,7 +110,9 @@ def _backward(
     with explaining(model, x) as x:
         table = layer_table(model, [x], lambda layer, read: LinearLayer.apply(layer, rule, read))
         allowed = PASSED | MAX_POOLS | nodes("Relu")
-        (signal,) = modified_gradient(model, x, target, table, allowed=allowed, start=lambda logit: logit)
+        (signal,) = modified_gradient(
+            model, x, partial(pick, target=target), table, allowed=allowed, start=lambda logit: logit
+        )
         return signal
 
 

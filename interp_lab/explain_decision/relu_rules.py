@@ -5,11 +5,12 @@ With the backward signal :math:`g` above a ReLU and its output :math:`a`, the gr
 """
 
 from collections.abc import Callable
+from functools import partial
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
-from .contract import Model, Target, UnsupportedModelError, explaining
+from .contract import Model, Target, UnsupportedModelError, explaining, pick
 from .modified_backprop import (
     BATCH_NORM,
     LAYERS,
@@ -17,9 +18,9 @@ from .modified_backprop import (
     PASSED,
     PRODUCTS,
     Replacement,
-    in_place,
     modified_gradient,
     operations,
+    works_in_place,
 )
 
 ALLOWED = PASSED | BATCH_NORM | LAYERS | PRODUCTS | MAX_POOLS
@@ -54,7 +55,7 @@ def guided_backprop(model: Model, x: Tensor, target: Target = None) -> Tensor:
     Springenberg et al. 2014, arXiv:1412.6806. It equals the gradient if every weight above the first layer is
     non-negative. Arguments, shapes and errors as for :func:`deconvnet`.
     """
-    return _relu_gradient(model, x, target, lambda a, g: g.clamp(min=0) * (a > 0))
+    return _relu_gradient(model, x, target, lambda a, g: torch.ops.aten.threshold_backward(g, a, 0).clamp_(min=0))
 
 
 def rectgrad(model: Model, x: Tensor, target: Target = None, *, q: float = 0.98) -> Tensor:
@@ -87,15 +88,17 @@ class Rectifier(Replacement):
     """ReLU whose backward pass is a given rule of its output and the signal above."""
 
     @staticmethod
-    def forward(ctx, z: Tensor, rule: ReluRule) -> Tensor:
-        a = z.clamp(min=0)
+    def forward(ctx, z: Tensor, rule: ReluRule, inplace: bool) -> Tensor:
+        if inplace:
+            ctx.mark_dirty(z)
+        a = z.clamp_(min=0) if inplace else z.clamp(min=0)
         ctx.save_for_backward(a)
         ctx.rule = rule
         return a
 
     @staticmethod
-    def backward(ctx, g: Tensor) -> tuple[Tensor, None]:
-        return ctx.rule(ctx.saved_tensors[0], g), None
+    def backward(ctx, g: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.rule(ctx.saved_tensors[0], g), None, None
 
 
 def relu_table(rule: ReluRule, seen: list) -> dict[Callable, Callable]:
@@ -103,10 +106,7 @@ def relu_table(rule: ReluRule, seen: list) -> dict[Callable, Callable]:
 
     def replaced(func: Callable, args: tuple, kwargs: dict) -> Tensor:
         seen.append(func)
-        z = args[0]
-        inplace = func.__name__.endswith("_") or kwargs.get("inplace") or (func is F.relu and args[1:] == (True,))
-        a = Rectifier.apply(z, rule)
-        return in_place(z, a) if inplace else a
+        return Rectifier.apply(args[0], rule, works_in_place(func, args, kwargs))
 
     return dict.fromkeys(operations("relu"), replaced)
 
@@ -114,7 +114,7 @@ def relu_table(rule: ReluRule, seen: list) -> dict[Callable, Callable]:
 def _relu_gradient(model: Model, x: Tensor, target: Target, rule: ReluRule) -> Tensor:
     seen: list = []
     with explaining(model, x) as x:
-        (grad,) = modified_gradient(model, x, target, relu_table(rule, seen), allowed=ALLOWED)
+        (grad,) = modified_gradient(model, x, partial(pick, target=target), relu_table(rule, seen), allowed=ALLOWED)
     if not seen:
         raise UnsupportedModelError("the model has no ReLU, so that this method would be the plain gradient")
     return grad

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from ..explain_decision.contract import Target, captured, explaining
+from ..explain_decision.contract import captured, explaining
 from ..explain_decision.modified_backprop import modified_gradient
 from ..explain_decision.relu_rules import ALLOWED, relu_table
 
@@ -29,10 +29,12 @@ def project_activation(model: nn.Module, x: Tensor, layer: str | nn.Module, chan
         UnsupportedModelError: an operation without a rule, by name, or a layer that is not called once.
     """
 
-    def strongest(model: nn.Module, x: Tensor, _: Target) -> Tensor:
+    def run(model: nn.Module, x: Tensor) -> Tensor:
         with captured(model, layer) as kept:
             model(x.clone())
-        maps = kept[0]
+        return kept[0]
+
+    def strongest(maps: Tensor) -> Tensor:
         if not (isinstance(channel, int) and 0 <= channel < maps.shape[1]):
             raise ValueError(f"channel must lie in 0..{maps.shape[1] - 1}, got {channel!r}")
         return maps[:, channel].flatten(1).max(1).values
@@ -40,6 +42,6 @@ def project_activation(model: nn.Module, x: Tensor, layer: str | nn.Module, chan
     with explaining(model, x) as x:
         table = relu_table(lambda a, g: g.clamp(min=0), [])
         (projection,) = modified_gradient(
-            model, x, None, table, allowed=ALLOWED, start=lambda activation: activation.clamp(min=0), scored=strongest
+            model, x, strongest, table, allowed=ALLOWED, start=lambda activation: activation.clamp(min=0), run=run
         )
         return projection
