@@ -48,13 +48,18 @@ def check_input(model: Model, x: Tensor) -> None:
         raise ValueError(f"x must be a floating-point batch, got dtype {x.dtype}; use x.float() and scale it")
     if x.dim() < 2:
         raise ValueError(f"x must be a batch (N, ...), got shape {tuple(x.shape)}; add a batch axis with x[None]")
-    if not torch.isfinite(x).all():
+    if not is_finite(x):
         raise ValueError(f"x must be finite, got {int((~torch.isfinite(x)).sum())} NaN or infinite values")
     parameters = model.named_parameters() if isinstance(model, nn.Module) else ()
     for name, p in parameters:
         if p.is_floating_point() and (p.dtype, p.device) != (x.dtype, x.device):
             raise ValueError(f"x is {x.dtype} on {x.device}, but parameter {name!r} is {p.dtype} on {p.device}")
         break
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether every entry is finite; one sum tells in most cases, and is several times faster than a mask."""
+    return bool(torch.isfinite(tensor.sum()) or torch.isfinite(tensor).all())
 
 
 def logits_of(model: Model, x: Tensor) -> Tensor:

@@ -134,8 +134,11 @@ def _table(leaves: Sequence[Tensor], pair: Callable[..., list[Tensor] | None], r
         return in_place(args[0], out) if inplace else out
 
     def max_pool(func, args, kwargs):
-        references = pair(func, args[0])
-        return func(*args, **kwargs) if references is None else MaxPool.apply(func, args, kwargs, args[0], *references)
+        if kwargs.get("return_indices") or any(a is True for a in args):
+            raise UnsupportedModelError("this method has no rule for max-pooling that returns its indices")
+        y, at = MAX_POOLS[func](*args, **{**kwargs, "return_indices": True})
+        references = pair(func, args[0], y, at)
+        return y if references is None else MaxPool.apply(args[0], [y.detach(), at], *references)
 
     def product(a, b):
         references = pair(torch.mul, a, b)
@@ -217,13 +220,8 @@ class MaxPool(Replacement):
     """Max-pooling: the difference of the maxima goes to the two places of the maximum."""
 
     @staticmethod
-    def forward(ctx, func: Callable, args: tuple, kwargs: dict, z: Tensor, z0: Tensor) -> Tensor:
-        pool = MAX_POOLS[func]
-        if kwargs.get("return_indices") or True in args[2:]:
-            raise UnsupportedModelError("this method has no rule for max-pooling that returns its indices")
-        (y, at), (y0, at0) = (
-            pool(value, *args[1:], **{**kwargs, "return_indices": True}) for value in (z.detach(), z0)
-        )
+    def forward(ctx, z: Tensor, value: list[Tensor], z0: Tensor, y0: Tensor, at0: Tensor) -> Tensor:
+        y, at = value  # in a list: the result must not be an input
         top = torch.maximum(y, y0)
         ctx.save_for_backward(z - z0, top - y0, y - top, at, at0)
         return y
@@ -239,7 +237,7 @@ class MaxPool(Replacement):
             return flat.scatter_add_(-1, places.flatten(-dims), values.flatten(-dims)).view_as(difference)
 
         share = unpool(g * rise, at) + unpool(g * fall, at0)
-        return None, None, None, torch.where(difference == 0, unpool(g, at), share / difference), None
+        return torch.where(difference == 0, unpool(g, at), share / difference), None, None, None, None
 
 
 class MeanOrder(Replacement):

@@ -22,7 +22,7 @@ from torch.autograd.graph import Node, disable_saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from .contract import Model, UnsupportedModelError, logits_of
+from .contract import Model, UnsupportedModelError, is_finite, logits_of
 
 Rule = Callable[..., Any]  # called as rule(func, args, kwargs) in place of func(*args, **kwargs)
 
@@ -212,7 +212,7 @@ def modified_gradient(
         raise
     except RuntimeError as error:  # torch's own word on a tensor that is changed in place after it was used
         raise UnsupportedModelError(f"the model cannot be differentiated: {error}") from error
-    if not all(torch.isfinite(value).all() for value in (chosen, *grads)):
+    if not all(is_finite(value) for value in (chosen, *grads)):
         raise UnsupportedModelError(f"the logit or the backward signal overflows {x.dtype}; use a wider dtype")
     return list(grads)
 
