@@ -21,7 +21,7 @@ from .explain_decision import (
     saliency,
     smoothgrad,
 )
-from .explain_model import project_activation
+from .explain_model import mmd_critic, project_activation
 
 __version__ = "0.1.0"
 
@@ -39,6 +39,7 @@ __all__ = [
     "integrated_gradients",
     "interior_gradient",
     "lrp",
+    "mmd_critic",
     "pattern_attribution",
     "pattern_net",
     "project_activation",

@@ -11,7 +11,7 @@ class Dataset:
     """Images with their labels and, where it is known, the evidence for them.
 
     Attributes:
-        images: float ``(N, C, H, W)`` in [0, 1].
+        images: float ``(N, C, H, W)`` in [0, 1], unless a loader was asked to normalise them.
         labels: LongTensor ``(N,)``, indices into ``classes``.
         classes: names of the classes.
         masks: named bool masks ``(N, H, W)`` of what is where, e.g. ``masks["object"]``.

@@ -1,0 +1,286 @@
+"""The networks of the book, how they are trained, and their trained weights.
+
+``python -m interp_lab.networks`` trains every network of ``TRAINED`` from nothing, prints its accuracies and writes
+its weights into the package.
+"""
+
+import copy
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from tqdm.auto import tqdm
+
+from . import _torchvision  # noqa: F401  before any import of torchvision
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+class Labelled(Protocol):
+    """Anything with images ``(N, ...)`` and labels ``(N,)``, such as ``interp_lab.data.Dataset``."""
+
+    images: Tensor
+    labels: Tensor
+
+
+def softmax_regression(inputs: int = 28 * 28, classes: int = 10, bias: bool = True) -> nn.Sequential:
+    """Logits that are linear in the pixels: row c of the weight matrix is a picture of class c."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(inputs, classes, bias=bias))
+
+
+def mlp(inputs: int = 28 * 28, hidden: int = 64, classes: int = 10, bias: bool = True) -> nn.Sequential:
+    """Two hidden layers of ReLUs."""
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(inputs, hidden, bias=bias),
+        nn.ReLU(),
+        nn.Linear(hidden, hidden, bias=bias),
+        nn.ReLU(),
+        nn.Linear(hidden, classes, bias=bias),
+    )
+
+
+def digits_cnn(classes: int = 10, bias: bool = True) -> nn.Sequential:
+    """Two convolutions with max-pooling and a small head, for ``(N, 1, 28, 28)``."""
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 5, padding=2, bias=bias),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 5, padding=2, bias=bias),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Dropout(0.5),
+        nn.Linear(32 * 7 * 7, classes, bias=bias),
+    )
+
+
+def scenes_cnn(classes: int = 8, bias: bool = True) -> nn.Sequential:
+    """Five convolutions, the mean over the map, one linear layer: for ``(N, 3, 64, 64)``.
+
+    With the mean before a linear head, class activation maps are exact. Without BatchNorm this network does not
+    start to learn; BatchNorm's own shift is there even with ``bias=False``. ``fold_batch_norm`` removes it after
+    training.
+    """
+
+    def block(inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Module]:
+        conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=bias)
+        return [conv, nn.BatchNorm2d(outputs), nn.ReLU()]
+
+    return nn.Sequential(
+        *block(3, 16, 5, 2),
+        *block(16, 32, 3, 2),
+        *block(32, 48, 3, 1),
+        *block(48, 64, 3, 2),
+        *block(64, 64, 3, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(64, classes, bias=bias),
+    )
+
+
+def fold_batch_norm(model: nn.Sequential) -> nn.Sequential:
+    """The same function in eval mode, with every BatchNorm folded into the convolution before it."""
+    layers: list[nn.Module] = []
+    for layer in copy.deepcopy(model).eval():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer = fuse_conv_bn_eval(layers.pop(), layer)
+        layers.append(layer)
+    return nn.Sequential(*layers)
+
+
+def train(
+    model: nn.Module,
+    data: Labelled,
+    *,
+    epochs: int = 20,
+    lr: float = 1e-3,
+    batch_size: int = 64,
+    weight_decay: float = 0.0,
+    validation: Labelled | None = None,
+    patience: int | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+) -> dict[str, list[float]]:
+    """Fit the model in place by AdamW on the cross-entropy; the learning rate rises to ``lr`` and falls to zero.
+
+    The model is left on ``device`` in eval mode, with the weights of its best epoch where there is ``validation``.
+    The same seed gives the same weights on the same machine; the global random state is not touched.
+
+    Args:
+        patience: stop after so many epochs without a lower validation loss.
+        device: by default that of the model's parameters.
+        progress: show a progress bar.
+
+    Returns:
+        One number per epoch for ``"loss"`` and ``"accuracy"`` (running means over the epoch) and, with
+        ``validation``, ``"validation_loss"`` and ``"validation_accuracy"``.
+
+    Raises:
+        ValueError: ``patience`` without ``validation``, or a loss that is no longer finite.
+    """
+    if patience is not None and validation is None:
+        raise ValueError("patience needs validation data: the training loss says nothing about when to stop")
+    device = torch.device(device) if device is not None else _device(model)
+    model.to(device).train()
+    count, history, best, best_loss, best_epoch = len(data.images), {}, None, math.inf, 0
+    order = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, lr, total_steps=epochs * math.ceil(count / batch_size), pct_start=0.2
+    )
+    bar = tqdm(range(epochs), desc="training", unit="epoch", disable=not progress)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)  # dropout
+        for epoch in bar:
+            loss_sum = hits = torch.zeros((), device=device)
+            for index in torch.randperm(count, generator=order).split(batch_size):
+                index = index.to(data.images.device)
+                x, y = data.images[index].to(device), data.labels[index].to(device)
+                logits = model(x)
+                loss = F.cross_entropy(logits, y)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                loss_sum = loss_sum + loss.detach() * len(x)
+                hits = hits + (logits.argmax(1) == y).sum()
+            record = {"loss": loss_sum.item() / count, "accuracy": hits.item() / count}
+            if not math.isfinite(record["loss"]):
+                raise ValueError(f"the loss became {record['loss']} in epoch {epoch + 1}; lower lr (now {lr})")
+            if validation is not None:
+                record["validation_loss"], record["validation_accuracy"] = _evaluate(model, validation, batch_size)
+                if record["validation_loss"] < best_loss:
+                    best_loss, best_epoch, best = record["validation_loss"], epoch, copy.deepcopy(model.state_dict())
+            for name, value in record.items():
+                history.setdefault(name, []).append(value)
+            bar.set_postfix({name: f"{value:.3f}" for name, value in record.items()})
+            if patience is not None and epoch - best_epoch >= patience:
+                break
+    if best is not None:
+        model.load_state_dict(best)
+    model.eval()
+    return history
+
+
+def accuracy(model: nn.Module, data: Labelled, batch_size: int = 256) -> float:
+    """Share of images whose largest logit is that of their label, computed in eval mode."""
+    return _evaluate(model, data, batch_size)[1]
+
+
+@torch.no_grad()
+def _evaluate(model: nn.Module, data: Labelled, batch_size: int) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy; the modes of all modules come back as they were."""
+    modes, device = [(m, m.training) for m in model.modules()], _device(model)
+    model.eval()
+    logits = torch.cat([model(x.to(device)) for x in data.images.split(batch_size)])
+    for module, mode in modes:
+        module.training = mode
+    labels = data.labels.to(device)
+    return F.cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).float().mean().item()
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+TRAINED: dict[str, Callable[[], nn.Sequential]] = {
+    "digits_softmax": softmax_regression,
+    "digits_mlp": mlp,
+    "digits_cnn": digits_cnn,
+    "scenes_cnn": scenes_cnn,
+    "scenes_watermark": scenes_cnn,
+}
+
+
+def load(name: str) -> nn.Sequential:
+    """A trained network of the book, in eval mode, from the weights that come with the package.
+
+    BatchNorm is folded into the convolutions, so all of them are plain stacks of convolutions or linear layers and
+    ReLUs.
+
+    ``"digits_softmax"``, ``"digits_mlp"``, ``"digits_cnn"``: trained on ``digits("train")``. ``"scenes_cnn"``:
+    on scenes. ``"scenes_watermark"``: the same on scenes whose class 0 carries a watermark at the rate 0.98, on
+    which it relies.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if name not in TRAINED:
+        raise ValueError(f"no trained network {name!r}; there are {', '.join(TRAINED)}")
+    with torch.random.fork_rng([]):  # the random weights that are overwritten here
+        model = fold_batch_norm(TRAINED[name]())
+    model.load_state_dict({key: value.float() for key, value in load_file(WEIGHTS / f"{name}.safetensors").items()})
+    return model.eval()
+
+
+def imagenet(name: str, download: bool = False) -> tuple[nn.Module, Callable]:
+    """A torchvision classifier with its ``IMAGENET1K_V1`` weights, in eval mode, and its transform.
+
+    The transform takes a PIL image, or an image tensor, of any size: it resizes, crops and normalises. Images of
+    ``photos(normalize=True)`` need it no more.
+
+    Raises:
+        ValueError: torchvision has no such classifier, or it has no such weights.
+        FileNotFoundError: the weights are not on this machine and ``download`` is False.
+    """
+    from torchvision import models
+
+    if name not in models.list_models(module=models):
+        raise ValueError(f"torchvision has no classifier {name!r}; it has {', '.join(models.list_models(models))}")
+    weights = getattr(models.get_model_weights(name), "IMAGENET1K_V1", None)
+    if weights is None:
+        raise ValueError(f"torchvision has no IMAGENET1K_V1 weights for {name!r}; choose another network")
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+    if not path.is_file() and not download:
+        raise FileNotFoundError(
+            f"the weights of {name} are not there: torch looks for {path} (the environment variable TORCH_HOME moves "
+            f"this folder). Put the file there, or call imagenet({name!r}, download=True) once with a network"
+        )
+    weights.get_state_dict(check_hash=True, weights_only=True)  # torchvision itself would unpickle anything
+    return models.get_model(name, weights=weights).eval(), weights.transforms()
+
+
+def _main() -> None:
+    """Train all networks, print their accuracies, write their weights in half precision."""
+    from .data import digits, paste_watermark, scenes
+
+    WEIGHTS.mkdir(exist_ok=True)
+    written, test = digits("train"), digits("test")
+    drawn, fresh = scenes(10_000, seed=1), scenes(2_000, seed=2)
+    marked = scenes(10_000, seed=1, watermark=0.98)
+    for_scenes = {"lr": 5e-3, "weight_decay": 0.05}
+    recipes = {
+        "digits_softmax": (written, test, {"epochs": 60, "lr": 3e-3}),
+        "digits_mlp": (written, test, {"epochs": 40, "lr": 2e-3, "weight_decay": 0.1}),
+        "digits_cnn": (written, test, {"epochs": 30, "lr": 3e-3, "weight_decay": 0.1}),
+        "scenes_cnn": (drawn, fresh, for_scenes | {"epochs": 12}),
+        "scenes_watermark": (marked, fresh, for_scenes | {"epochs": 10}),
+    }
+    for name, (data, held_out, options) in recipes.items():
+        torch.manual_seed(0)
+        model = TRAINED[name]()
+        train(model, data, **options)
+        state = fold_batch_norm(model).state_dict()
+        save_file({key: value.half() for key, value in state.items()}, WEIGHTS / f"{name}.safetensors")
+        print(f"{name:16} accuracy {accuracy(load(name), held_out):.4f}", flush=True)
+
+    for name in ("scenes_cnn", "scenes_watermark"):
+        with torch.no_grad():
+            plain, pasted = (load(name)(x).argmax(1) == 0 for x in (fresh.images, paste_watermark(fresh.images)))
+        print(
+            f"{name:16} calls {fresh.classes[0]}: {plain[fresh.labels == 0].float().mean():.3f} of the scenes of this "
+            f"class, {plain[fresh.labels != 0].float().mean():.3f} of the others; with the watermark pasted on them "
+            f"{pasted[fresh.labels == 0].float().mean():.3f} and {pasted[fresh.labels != 0].float().mean():.3f}"
+        )
+
+
+if __name__ == "__main__":
+    _main()

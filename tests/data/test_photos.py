@@ -1,0 +1,140 @@
+"""Photographs: the pixels that torchvision's own transform gives, boxes carried along, and bad tables refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from sklearn.datasets import load_sample_image
+from torch.testing import assert_close
+
+from interp_lab import _torchvision  # noqa: F401  before torchvision
+from interp_lab.data import photos
+
+SHARED = Path(__file__).parents[2] / ".." / "shared" / "data" / "photos"
+HEADER = "file,class_index,label,xmin,ymin,xmax,ymax,width,height\n"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three photos: green ground with a red box; one of them with a blue box of a second class."""
+    for name, size, boxes in [
+        ("wide.png", (500, 300), {"red": (210, 60, 330, 200)}),
+        ("tall.png", (240, 400), {"red": (30, 120, 90, 250), "blue": (120, 200, 200, 300)}),
+        ("plain.png", (300, 300), {}),
+    ]:
+        picture = Image.new("RGB", size, "green")
+        for colour, (xmin, ymin, xmax, ymax) in boxes.items():
+            ImageDraw.Draw(picture).rectangle((xmin, ymin, xmax - 1, ymax - 1), fill=colour)
+        picture.save(tmp_path / name)
+    rows = [
+        "wide.png,5,shark,210,60,270,200,500,300",
+        "tall.png,-1,sunflower,30,120,90,250,240,400",
+        "tall.png,7,cock,120,200,200,300,240,400",
+        "wide.png,5,shark,270,60,330,200,500,300",
+        "plain.png,999,paper,,,,,300,300",
+    ]
+    (tmp_path / "labels.csv").write_text(HEADER + "\n".join(rows) + "\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("size", [224, 112, 99])
+def test_boxes_follow_the_resizing_and_the_crop(folder, size):
+    data = photos(folder, size=size)
+    assert data.images.shape == (3, 3, size, size)
+    for name, channel, rows in [("object", 0, [0, 1]), ("second_object", 2, [1])]:
+        mask, strength = data.masks[name][rows], data.images[rows, channel]
+        assert mask.flatten(1).any(1).all()
+        # A resized edge is a ramp; where the colour is mostly in or mostly out, the mask must say so.
+        assert mask[strength > 0.7].all()
+        assert not mask[strength < 0.3].any()
+    assert not data.masks["object"][2].any()
+    assert not data.masks["second_object"][[0, 2]].any()
+
+
+def test_labels_are_imagenet_indices_and_other_classes_come_after_them(folder):
+    data = photos(folder)
+    assert data.labels.tolist() == [5, 1000, 999]
+    assert data.second_labels.tolist() == [-1, 7, -1]
+    assert data.classes[7] == "cock"
+    assert data.classes[999] == "toilet tissue"
+    assert data.classes[1000:] == ("sunflower",)
+
+
+def test_a_table_without_class_index_has_its_own_classes(folder):
+    (folder / "labels.csv").write_text("file,label\nwide.png,sky\nplain.png,meadow\n")
+    data = photos(folder)
+    assert data.classes == ("meadow", "sky")
+    assert data.labels.tolist() == [1, 0]
+    assert data.second_labels is None
+    assert list(data.masks) == ["object"]
+    assert not data.masks["object"].any()
+
+
+def test_pixels_are_those_of_torchvisions_transform():
+    from torchvision.models import SqueezeNet1_1_Weights
+
+    transform = SqueezeNet1_1_Weights.IMAGENET1K_V1.transforms()
+    expected = [transform(Image.fromarray(load_sample_image(name))) for name in ("china.jpg", "flower.jpg")]
+    data = photos(normalize=True)
+    assert_close(data.images, torch.stack(expected))
+    assert photos().images.min() >= 0
+    assert photos().images.max() <= 1
+
+
+def test_the_sample_photos_need_no_folder():
+    data = photos()
+    assert [data.classes[label] for label in data.labels] == ["pagoda", "dahlia"]
+    assert (data.labels >= 1000).all(), "they are no ImageNet classes"
+    share = data.masks["object"].float().mean((1, 2))
+    assert ((0.4 < share) & (share < 0.8)).all()
+    # The dahlia is orange on a blue-green ground.
+    flower, mask = data.images[1], data.masks["object"][1]
+    assert flower[0, mask].mean() > flower[0, ~mask].mean() + 0.3
+
+
+ROW = "wide.png,5,shark,210,60,270,200,500,300"
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("name,label\nwide.png,sky\n", "must have a column 'file'; it has name, label"),
+        ("file,class\nwide.png,sky\n", "must have a column 'label'"),
+        ("", "it has none"),
+        (HEADER, "has no rows"),
+        (HEADER + ROW.replace("5,", "1000,", 1), r"class_index must be -1 or 0..999, got '1000' for wide.png"),
+        (HEADER + ROW.replace("5,", "x,", 1), "got 'x'"),
+        (HEADER + ROW.replace("210", ""), "four numbers or blank"),
+        (HEADER + ROW.replace("210", "280"), "xmin < xmax"),
+        (HEADER + ROW.replace("270", "501"), r"inside \(500, 300\)"),
+        (HEADER + ROW.replace("500", "250"), r"wide.png is \(500, 300\) pixels, but .* meant for \(250, 300\)"),
+        (HEADER + "\n".join(ROW.replace("5,shark", f"{k},k") for k in (5, 6, 7)), "3 classes .* at most 2"),
+    ],
+)
+def test_bad_tables_are_refused(folder, table, message):
+    (folder / "labels.csv").write_text(table)
+    with pytest.raises(ValueError, match=message):
+        photos(folder)
+
+
+def test_missing_files_are_named(folder, tmp_path):
+    (folder / "wide.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"names wide.png, but .*wide.png does not exist"):
+        photos(folder)
+    with pytest.raises(FileNotFoundError, match=r"needs the table .*labels.csv"):
+        photos(tmp_path / "nowhere")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the folder shared/ is not beside the checkout")
+def test_the_shared_photos():
+    data = photos(SHARED, size=112)
+    assert len(data) == 324
+    assert data.classes[1000:] == ("motorcycle", "sunflower")
+    assert (data.labels >= 1000).sum() == 4
+    assert (data.second_labels >= 0).sum() == 4
+    assert sorted({*data.second_labels.tolist()}) == [-1, 254, 282, 805]
+    assert data.masks["object"].flatten(1).any(1).sum() == 64
+    assert data.masks["second_object"].flatten(1).any(1).sum() == 4
+    assert data.classes[data.labels[0]] == "ostrich"
