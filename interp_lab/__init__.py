@@ -21,7 +21,7 @@ from .explain_decision import (
     saliency,
     smoothgrad,
 )
-from .explain_model import mmd_critic, project_activation
+from .explain_model import filters, mmd_critic, project_activation, top_activations
 
 __version__ = "0.1.0"
 
@@ -31,6 +31,7 @@ __all__ = [
     "deconvnet",
     "deep_taylor",
     "deeplift",
+    "filters",
     "fit_patterns",
     "grad_cam",
     "gradient_x_input",
@@ -46,6 +47,7 @@ __all__ = [
     "rectgrad",
     "saliency",
     "smoothgrad",
+    "top_activations",
 ]
 
 del _torchvision

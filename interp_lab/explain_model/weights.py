@@ -1,10 +1,190 @@
-"""Weights made visible: what a feature map deep in the network responds to, in pixels."""
+"""Weights made visible: first-layer filters as pictures, and what deeper feature maps respond to."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..explain_decision.contract import captured, explaining
 from ..explain_decision.modified_backprop import modified_gradient
 from ..explain_decision.relu_rules import ALLOWED, relu_table
+
+
+def filters(model: nn.Module, layer: str | nn.Module | None = None) -> Tensor:
+    r"""The filters of a convolution as pictures, each scaled by its own largest magnitude: 0 is mid-grey.
+
+    A filter w becomes :math:`\tfrac12 + \tfrac{w}{2 \max |w|}`, so that sign and relative size can be read off; a filter
+    of zeros is grey.
+
+    Args:
+        model: a network.
+        layer: a convolution over one or three channels, or its name; None takes the first convolution of the model.
+
+    Returns:
+        Pictures in [0, 1], ``(K, 1 or 3, h, w)``.
+
+    Raises:
+        ValueError: there is no such convolution, or its input has no colours (see :func:`top_activations` then).
+    """
+    modules = dict(model.named_modules())
+    if layer is None:
+        layer = next((m for m in modules.values() if isinstance(m, nn.Conv2d)), None)
+    module = modules.get(layer) if isinstance(layer, str) else layer
+    if not isinstance(module, nn.Conv2d):
+        raise ValueError(f"filters needs a Conv2d of the model, got {layer!r}")
+    weight = module.weight.detach()
+    if weight.shape[1] not in (1, 3):
+        raise ValueError(
+            f"a filter over {weight.shape[1]} feature maps is no picture; top_activations shows what it responds to"
+        )
+    largest = weight.abs().flatten(1).amax(1).clamp(min=torch.finfo(weight.dtype).tiny)
+    return 0.5 + weight / largest.view(-1, 1, 1, 1) / 2
+
+
+@dataclass(frozen=True, eq=False)
+class TopActivations:
+    """The inputs that activate each of K feature maps most, at most one per image, the strongest first.
+
+    Attributes:
+        values: ``(K, k)``, the activations; minus infinity where there were fewer than k images.
+        images: LongTensor ``(K, k)``, positions of the images in the order of the batches.
+        places: LongTensor ``(K, k, 2)``, row and column of the activation in the feature map.
+        patches: ``(K, k, C, h, w)``, what the activation's receptive field holds, zero beyond the image.
+    """
+
+    values: Tensor
+    images: Tensor
+    places: Tensor
+    patches: Tensor
+
+
+def top_activations(
+    model: nn.Module, batches: Iterable[Tensor | tuple[Tensor, ...]], layer: str | nn.Module, *, k: int = 9
+) -> TopActivations:
+    """The k image patches that activate each feature map of a layer most, in one pass over the data.
+
+    Of every image only its strongest place counts. Memory is bounded by k patches per feature map and one batch.
+    Zeiler & Fergus 2013, arXiv:1311.2901 (k = 9).
+
+    Args:
+        model: a network.
+        batches: float batches ``(N, C, H, W)`` of one size, or tuples whose first entry is one (a data loader).
+        layer: the module, or its name, that gives the feature maps ``(N, K, h, w)``.
+        k: number of patches, at least 1.
+
+    Raises:
+        ValueError: no batch, a batch that is not as above, k < 1, or there is no such module.
+        UnsupportedModelError: the module is not called once, or gives no feature maps.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    best: TopActivations | None = None
+    seen = 0
+    for batch in batches:
+        with explaining(model, batch if isinstance(batch, Tensor) else batch[0]) as x, torch.no_grad():
+            with captured(model, layer) as kept:
+                model(x.clone())
+            maps = kept[0]
+            if x.dim() != 4 or maps.dim() != 4:
+                raise ValueError(f"top_activations needs images (N, C, H, W), got x {tuple(x.shape)}")
+            if best is None:
+                fields = [receptive_field(model, layer, x[:1], dim) for dim in (2, 3)]
+                size = [field.size for field in fields]
+                channels = maps.shape[1]
+                best = TopActivations(
+                    maps.new_full((channels, k), -torch.inf),
+                    torch.full((channels, k), -1, device=x.device),
+                    torch.zeros(channels, k, 2, dtype=torch.long, device=x.device),
+                    x.new_zeros(channels, k, x.shape[1], *size),
+                )
+            best = _merge(best, maps, x, seen, fields)
+            seen += len(x)
+    if best is None:
+        raise ValueError("top_activations needs at least one batch")
+    return best
+
+
+def _merge(best: TopActivations, maps: Tensor, x: Tensor, seen: int, fields: list["Field"]) -> TopActivations:
+    """The best of those kept and of a batch; only patches that enter are cut out."""
+    k = best.values.shape[1]
+    values, flat = maps.flatten(2).max(2)  # (N, K)
+    kept, order = torch.cat([best.values, values.T], 1).topk(k, dim=1)
+    new = order >= k
+    channel, rank = new.nonzero(as_tuple=True)
+    row = order[channel, rank] - k
+    place = flat[row, channel]
+    place = torch.stack([place // maps.shape[3], place % maps.shape[3]], 1)
+    old = order.clamp(max=k - 1)
+    images, places = best.images.gather(1, old), best.places.gather(1, old[..., None].expand(-1, -1, 2))
+    patches = best.patches[torch.arange(len(old), device=x.device)[:, None], old]
+    images[channel, rank] = seen + row
+    places[channel, rank] = place
+    if len(row):
+        patches[channel, rank] = _cut(x, row, place, fields)
+    return TopActivations(kept, images, places, patches)
+
+
+def _cut(x: Tensor, row: Tensor, place: Tensor, fields: list["Field"]) -> Tensor:
+    """The patches ``(M, C, h, w)`` of x that the places of a feature map see."""
+    grids = []
+    for axis, field in enumerate(fields):
+        start = place[:, axis] * field.stride + field.start
+        grids.append(start[:, None] + torch.arange(field.size, device=x.device) + field.size)  # shifted by the margin
+    high, wide = (field.size for field in fields)
+    padded = F.pad(x, (wide, wide, high, high))
+    rows, columns = (grid.clamp(0, n - 1) for grid, n in zip(grids, padded.shape[2:], strict=True))
+    return padded[row[:, None, None], :, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
+
+
+@dataclass(frozen=True)
+class Field:
+    """Receptive fields along one axis: place p sees the pixels start + stride p ... + size - 1."""
+
+    size: int
+    stride: int
+    start: int
+
+
+def receptive_field(model: nn.Module, layer: str | nn.Module, x: Tensor, dim: int) -> Field:
+    """The receptive field of the layer's places along one axis of the image, found by how NaN spreads.
+
+    A place that becomes NaN when pixels do depends on one of them, whatever the weights. Bisection finds the first and
+    the last pixel that the middle place and its neighbour see.
+    """
+    extent = x.shape[dim]
+
+    def touched(pixels: slice, place: int) -> bool:
+        probe = torch.zeros_like(x)
+        probe.narrow(dim, pixels.start, pixels.stop - pixels.start).fill_(torch.nan)
+        with captured(model, layer) as kept:
+            model(probe)
+        return bool(kept[0].select(dim, place).isnan().any())
+
+    with captured(model, layer) as kept:
+        model(x.clone())
+    places = kept[0].shape[dim]
+
+    def edges(place: int) -> tuple[int, int]:
+        # The first pixel is the largest i for which pixels before i do not touch the place, and so for the last.
+        first = _bisect(extent, lambda i: not touched(slice(0, i), place))
+        last = extent - 1 - _bisect(extent, lambda i: not touched(slice(extent - i, extent), place))
+        return first, last
+
+    middle = places // 2
+    first, last = edges(middle)
+    stride = edges(middle + 1)[0] - first if middle + 1 < places else 0
+    return Field(last - first + 1, stride, first - stride * middle)
+
+
+def _bisect(extent: int, holds) -> int:
+    """The largest i in 0 .. extent - 1 for which ``holds(i)``; it holds at 0 and, once false, stays so."""
+    low, high = 0, extent
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
 
 
 def project_activation(model: nn.Module, x: Tensor, layer: str | nn.Module, channel: int) -> Tensor:

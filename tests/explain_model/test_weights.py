@@ -1,4 +1,4 @@
-"""Projections of activations: closed forms, receptive fields, and a deconvnet written out by hand."""
+"""Filters, strongest patches and projections: closed forms, exhaustive search, a deconvnet written out by hand."""
 
 import pytest
 import torch
@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
-from interp_lab import UnsupportedModelError, project_activation
+from interp_lab import UnsupportedModelError, filters, project_activation, top_activations
+from interp_lab.explain_model.weights import Field, receptive_field
 
 
 def make_network() -> nn.Sequential:
@@ -76,3 +77,89 @@ def test_what_cannot_be_projected_is_refused_by_name():
     smooth = nn.Sequential(nn.Conv2d(1, 4, 3), nn.SiLU(), nn.Conv2d(4, 4, 3)).double()
     with pytest.raises(UnsupportedModelError, match=r"'silu' \(module '1'\)"):
         project_activation(smooth, X, "2", 0)
+
+
+def test_filters_keep_sign_and_relative_size_with_zero_as_grey():
+    conv = nn.Conv2d(1, 3, 2)
+    with torch.no_grad():
+        conv.weight[:] = torch.tensor(
+            [[[[1.0, -2.0], [0.0, 0.5]]], [[[0.0, 0.0], [0.0, 0.0]]], [[[3.0, 3.0], [3.0, -3.0]]]]
+        )
+    expected = torch.tensor([[[[0.75, 0.0], [0.5, 0.625]]], [[[0.5, 0.5], [0.5, 0.5]]], [[[1.0, 1.0], [1.0, 0.0]]]])
+    assert_close(filters(nn.Sequential(nn.Identity(), conv)), expected)
+
+
+def test_filters_without_a_picture_are_refused():
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.ReLU())
+    assert filters(network, "0").shape == (4, 3, 1, 1)
+    with pytest.raises(ValueError, match="over 4 feature maps is no picture"):
+        filters(network, "1")
+    with pytest.raises(ValueError, match="needs a Conv2d of the model, got '2'"):
+        filters(network, "2")
+    with pytest.raises(ValueError, match="needs a Conv2d of the model, got None"):
+        filters(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize(
+    ("layers", "field"),
+    [
+        ([nn.Conv2d(1, 2, 3)], Field(3, 1, 0)),
+        ([nn.Conv2d(1, 2, 5, stride=2, padding=2)], Field(5, 2, -2)),
+        ([nn.Conv2d(1, 2, 3), nn.MaxPool2d(2), nn.Conv2d(2, 2, 3)], Field(8, 2, 0)),
+        ([nn.Conv2d(1, 2, 3, dilation=2), nn.BatchNorm2d(2), nn.ReLU(), nn.AvgPool2d(3, 3)], Field(7, 3, 0)),
+        ([nn.Conv2d(1, 2, 3, padding=1), nn.AdaptiveAvgPool2d(1)], Field(24, 0, 0)),
+    ],
+)
+def test_receptive_fields_by_arithmetic(layers, field):
+    network = nn.Sequential(*layers).eval()
+    for weight in network.parameters():
+        nn.init.zeros_(weight)  # the field does not depend on the weights
+    x = torch.rand(1, 1, 24, 24)
+    assert receptive_field(network, str(len(layers) - 1), x, 2) == field
+    assert receptive_field(network, str(len(layers) - 1), x, 3) == field
+
+
+@pytest.mark.parametrize("sizes", [[40], [1, 7, 32], [13, 13, 14]])
+def test_top_activations_equal_exhaustive_search_however_the_data_are_cut(sizes):
+    network = make_network()  # before the ReLU, since ties at 0 have no order
+    x = torch.rand(40, 1, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    result = top_activations(network, [(part, None) for part in x.split(sizes)], "3", k=5)
+    maps = network[:4](x).detach()
+    for channel in range(5):
+        per_image = maps[:, channel].flatten(1).amax(1)
+        values, images = per_image.topk(5)
+        assert_close(result.values[channel], values)
+        assert result.images[channel].tolist() == images.tolist()
+        for rank, image in enumerate(images):
+            row, column = result.places[channel, rank]
+            assert maps[image, channel, row, column] == values[rank]
+            # The field of place p is 8 pixels from 2 p on; it holds all that the activation depends on.
+            patch = x[image, :, 2 * row : 2 * row + 8, 2 * column : 2 * column + 8]
+            assert_close(result.patches[channel, rank], patch)
+            assert_close(network[:4](patch[None])[0, channel, 0, 0].detach(), values[rank])
+
+
+def test_patches_are_zero_beyond_the_image():
+    conv = nn.Conv2d(1, 1, 3, padding=1, bias=False)
+    nn.init.ones_(conv.weight)
+    network = nn.Sequential(conv, nn.Flatten(), nn.Linear(25, 2))
+    x = torch.zeros(1, 1, 5, 5)
+    x[0, 0, 0, 0] = 1.0
+    result = top_activations(network, [x], "0", k=2)
+    patch = torch.zeros(3, 3)
+    row, column = result.places[0, 0]
+    patch[1 - row, 1 - column] = 1.0
+    assert_close(result.patches[0, 0, 0], patch)
+    assert result.values[0, 1] == -torch.inf
+    assert result.images[0, 1] == -1
+
+
+def test_top_activations_refuse_by_name():
+    with pytest.raises(ValueError, match="k must be at least 1, got 0"):
+        top_activations(make_network(), [X], "4", k=0)
+    with pytest.raises(ValueError, match="at least one batch"):
+        top_activations(make_network(), [], "4")
+    with pytest.raises(ValueError, match="no module 'conv9'"):
+        top_activations(make_network(), [X], "conv9")
+    with pytest.raises(ValueError, match="needs images"):
+        top_activations(nn.Sequential(nn.Conv1d(1, 2, 3), nn.Flatten(), nn.Linear(16, 2)), [torch.rand(2, 1, 10)], "0")
