@@ -8,11 +8,17 @@ sequential one; what the colours clip is written under the picture.
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import matplotlib.figure
 import torch
 from matplotlib.axes import Axes
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from .antehoc import AdditiveModel, LinearModel, PrototypeEvidence, TreeModel
+    from .explain_model.activation_maximisation import Maximum
+    from .explain_model.surrogates import LocalSurrogate, SurrogateGraph
 
 DIVERGING, SEQUENTIAL = "RdBu_r", "magma"
 # Okabe & Ito's palette, told apart under every common colour-vision deficiency.
@@ -237,3 +243,238 @@ def _show_map(cell: Axes, values: Tensor, percentile: float) -> None:
         vmax=scale or 1,
         interpolation="nearest",
     )
+
+
+def templates(model: "LinearModel", classes: Sequence[str] | None = None, *, alt: str | None = None) -> Figure:
+    """The weights of every class of a linear model as pictures, each weight times the deviation of its feature.
+
+    Channels are summed. Without the deviation, a pixel that hardly ever varies would look important.
+
+    Raises:
+        ValueError: the features are no picture (show ``bars`` of ``model.importance`` then), or another number of names.
+    """
+    weights = model.importance.unflatten(1, model.features.shape)
+    if weights.dim() not in (3, 4):
+        raise ValueError(f"features of shape {model.features.shape} are no picture; draw bars of model.importance")
+    names = classes if classes is not None else [f"class {c}" for c in range(len(weights))]
+    if len(names) != len(weights):
+        raise ValueError(f"{len(weights)} classes need as many names, got {len(names)}")
+    columns = min(5, len(weights))
+    figure, axes = _grid(-(-len(weights) // columns), columns, 1.5)
+    cells = [cell for row in axes for cell in row]
+    for cell, values, name in zip(cells, _map(weights, "weights"), names, strict=False):
+        _show_map(cell, values, 100)
+        cell.set_title(name, fontsize=9)
+    for cell in cells[len(weights) :]:
+        cell.set_axis_off()
+    share = f"{model.nonzeros} of {weights.numel()} weights are not zero"
+    _caption(
+        figure, f"weight times deviation; red: for the class, blue: against it; each picture has its own scale; {share}"
+    )
+    figure.alt = alt or f"Weights of a linear model as pictures, one per class: {', '.join(names)}; {share}."
+    return figure
+
+
+def tree(model: "TreeModel", classes: Sequence[str] | None = None, *, depth: int = 3, alt: str | None = None) -> Figure:
+    """A decision tree from its root, at most ``depth`` tests deep; to the left where the test holds.
+
+    Raises:
+        ValueError: another number of names than classes.
+    """
+    names = classes if classes is not None else [f"class {c}" for c in range(model.classes)]
+    if len(names) != model.classes:
+        raise ValueError(f"{model.classes} classes need as many names, got {len(names)}")
+    nodes = model.tree.tree_
+    figure = Figure(layout="constrained")
+    axis = figure.subplots()
+    axis.set_axis_off()
+    ends, deepest = 0, 0
+
+    def draw(node: int, level: int) -> float:
+        """Draws the node below its place among the leaves, which it returns."""
+        nonlocal ends, deepest
+        deepest = max(deepest, level)
+        if level < depth and nodes.children_left[node] >= 0:
+            children = [draw(int(kids[node]), level + 1) for kids in (nodes.children_left, nodes.children_right)]
+            x = sum(children) / 2
+            for child, answer in zip(children, ("yes", "no"), strict=True):
+                axis.plot([x, child], [-level, -level - 1], color="#888888", linewidth=1, zorder=0)
+                axis.text((x + child) / 2, -level - 0.5, answer, fontsize=7, ha="center", va="center")
+            text, color = f"{model.features.names[nodes.feature[node]]}\n<= {nodes.threshold[node]:.3g}", "#ffffff"
+        else:
+            x, ends = float(ends), ends + 1
+            share = nodes.value[node, 0] / nodes.value[node, 0].sum()
+            rest = "\n..." if nodes.children_left[node] >= 0 else ""
+            name = names[int(model.tree.classes_[share.argmax()])]
+            text, color = f"{name}\n{share.max():.0%} of {nodes.n_node_samples[node]}{rest}", "#dceefa"
+        box = {"boxstyle": "round", "facecolor": color, "edgecolor": "#888888"}
+        axis.text(x, -level, text, fontsize=7, ha="center", va="center", bbox=box)
+        return x
+
+    draw(0, 0)
+    axis.set(xlim=(-0.7, ends - 0.3), ylim=(-deepest - 0.5, 0.5))
+    figure.set_size_inches(max(3.0, 0.95 * ends), 1.1 + 0.9 * deepest)
+    size = f"{model.leaves} leaves, depth {model.tree.get_depth()}"
+    _caption(figure, f"decision tree with {size}; left where the test holds; three dots: the tree goes on")
+    figure.alt = alt or f"Decision tree with {size}; its first test is {_first_test(model)}."
+    return figure
+
+
+def _first_test(model: "TreeModel") -> str:
+    nodes = model.tree.tree_
+    if nodes.feature[0] < 0:
+        return "none: it always gives one class"
+    return f"{model.features.names[nodes.feature[0]]} <= {nodes.threshold[0]:.3g}"
+
+
+def shape_functions(model: "AdditiveModel", target: int, *, count: int = 6, alt: str | None = None) -> Figure:
+    """The most important curves of an additive model for one class, on one common scale.
+
+    Raises:
+        ValueError: no such class.
+    """
+    if not 0 <= target < len(model.importance):
+        raise ValueError(f"target must lie in 0..{len(model.importance) - 1}, got {target}")
+    chosen = model.importance[target].topk(min(count, model.importance.shape[1])).indices.tolist()
+    places, values = (t.detach().cpu() for t in model.curves())
+    columns = min(3, len(chosen))
+    figure = Figure(figsize=(2.1 * columns, 1.9 * -(-len(chosen) // columns) + 0.4), layout="constrained")
+    axes = figure.subplots(-(-len(chosen) // columns), columns, squeeze=False, sharey=True)
+    for axis, j in zip(axes.flat, chosen, strict=False):
+        axis.axhline(0, color="#bbbbbb", linewidth=0.8)
+        axis.plot(places[:, j], values[:, target, j], color=COLORS[0])
+        _label(axis, model.features.names[j], "")
+    for axis in axes.flat[len(chosen) :]:
+        axis.set_axis_off()
+    _caption(figure, f"what each feature adds to the score of class {target}, the most important first")
+    names = ", ".join(model.features.names[j] for j in chosen)
+    figure.alt = alt or f"Curves of an additive model for class {target}, the most important first: {names}."
+    return figure
+
+
+def prototype_evidence(
+    evidence: "PrototypeEvidence", *, row: int = 0, count: int = 3, alt: str | None = None
+) -> Figure:
+    """The prototypes that add most to one image's logit: its piece, the piece of a training image that it resembles.
+
+    Raises:
+        ValueError: no such row.
+    """
+    if not 0 <= row < len(evidence.images):
+        raise ValueError(f"row must lie in 0..{len(evidence.images) - 1}, got {row}")
+    parts = evidence.contribution[row]
+    chosen = parts.topk(min(count, len(parts))).indices.tolist()
+    figure, axes = _grid(2, len(chosen), 1.7)
+    for (above, below), j in zip(zip(*axes, strict=True), chosen, strict=True):
+        _show_image(above, evidence.images[row])
+        _show_image(below, evidence.sources[j])
+        for cell, window in ((above, evidence.windows[row, j]), (below, evidence.source_windows[j])):
+            top, bottom, left, right = window.tolist()
+            x, y = [left, right, right, left, left], [top, top, bottom, bottom, top]
+            cell.plot([v - 0.5 for v in x], [v - 0.5 for v in y], color=COLORS[4], linewidth=1.5, clip_on=False)
+        above.set_title(f"{parts[j]:+.2f}", fontsize=9)
+        below.set_xlabel(f"class {evidence.classes[j].item()}", fontsize=8)
+    axes[0][0].set_ylabel("this", fontsize=9)
+    axes[1][0].set_ylabel("looks like that", fontsize=9)
+    target, logit = evidence.target[row].item(), parts.sum().item()
+    shown = f"logit {logit:.2f} of class {target}; the {len(chosen)} prototypes drawn add {parts[chosen].sum():.2f}"
+    _caption(figure, shown)
+    figure.alt = alt or f"An image above, pieces of training images that it resembles below; {shown}."
+    return figure
+
+
+def segments(local: "LocalSurrogate", *, alt: str | None = None) -> Figure:
+    """A local surrogate: the image with the borders of its segments, and the effect of each."""
+    figure, ((left, right),) = _grid(1, 2, 2.4)
+    _show_image(left, local.image)
+    numbers = local.segments.cpu()
+    border = torch.zeros_like(numbers, dtype=torch.bool)
+    border[1:] |= numbers[1:] != numbers[:-1]
+    border[:, 1:] |= numbers[:, 1:] != numbers[:, :-1]
+    ink = torch.zeros(*numbers.shape, 4)
+    ink[border] = torch.tensor([1.0, 0.9, 0.0, 0.6])
+    left.imshow(ink.numpy(), interpolation="nearest")
+    _show_map(right, local.attribution.detach().cpu(), 100)
+    count = len(local.effects)
+    left.set_title(f"{count} segments", fontsize=9)
+    right.set_title(f"effect on class {local.target}", fontsize=9)
+    _caption(figure, f"red: the segment speaks for the class, blue: against it; R2 of the linear model {local.r2:.2f}")
+    figure.alt = alt or (
+        f"An image cut into {count} segments, and the effect of each on class {local.target} in a linear model whose R2 "
+        f"is {local.r2:.2f}."
+    )
+    return figure
+
+
+def channel_graph(
+    surrogate: "SurrogateGraph", classes: Sequence[str] | None = None, *, alt: str | None = None
+) -> Figure:
+    """A graph of channels, one column per layer; lines are as strong as the relevance that flows along them."""
+    graph, layers = surrogate.graph, list(surrogate.kept)
+    columns = [[node for node in graph if node[0] == layer] for layer in (*layers, "logit")]
+    tallest = max(map(len, columns))
+    figure = Figure(figsize=(1.3 * len(columns) + 1.2, max(2.4, 0.24 * tallest + 1)), layout="constrained")
+    axis = figure.subplots()
+    axis.set_axis_off()
+    place = {
+        node: (depth, (i + 0.5) * tallest / len(column))
+        for depth, column in enumerate(columns)
+        for i, node in enumerate(sorted(column, key=lambda node: node[1], reverse=True))
+    }
+    for depth in range(len(layers)):
+        edges = [edge for edge in graph.edges(data="weight") if graph.nodes[edge[0]]["depth"] == depth]
+        most = max((abs(weight) for *_, weight in edges), default=0) or 1
+        for below, above, weight in edges:
+            style = {"color": COLORS[1 if weight > 0 else 0], "linestyle": "-" if weight > 0 else "--"}
+            ends = zip(place[below], place[above], strict=True)
+            axis.plot(
+                *ends, **style, linewidth=3 * abs(weight) / most, alpha=min(1.0, 0.1 + abs(weight) / most), zorder=0
+            )
+    for (layer, channel), (x, y) in place.items():
+        name = classes[channel] if layer == "logit" and classes is not None else str(channel)
+        box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "#888888"}
+        axis.text(x, y, name, fontsize=7, ha="center", va="center", bbox=box)
+    for depth, layer in enumerate(layers):
+        total = len(surrogate.kept[layer])
+        axis.text(depth, tallest + 0.7, f"layer {layer}\n{len(columns[depth])} of {total}", fontsize=8, ha="center")
+    axis.text(len(layers), tallest + 0.7, "class", fontsize=8, ha="center")
+    axis.set(xlim=(-0.4, len(layers) + 0.4), ylim=(0, tallest + 2.2))
+    _caption(figure, "channels kept, and the relevance between them; orange, solid: positive; blue, dashed: negative")
+    sizes = ", ".join(f"{len(column)} channels of {layer}" for layer, column in zip(layers, columns, strict=False))
+    figure.alt = alt or f"Graph of the channels that a network needs for its decisions: {sizes}."
+    return figure
+
+
+def ascent(
+    result: "Maximum", titles: Sequence[str] | None = None, *, size: float = 1.0, alt: str | None = None
+) -> Figure:
+    """What activation maximisation drew: one column per picture, from its start (top) to its end (bottom).
+
+    Values outside [0, 1] are clipped; under each column stands by how much the objective rose.
+
+    Raises:
+        ValueError: the result holds no pictures ``(N, C, H, W)``, or another number of titles.
+    """
+    steps, count = len(result.at), len(result.x)
+    if result.x.dim() != 4:
+        raise ValueError(f"the result must hold pictures (N, C, H, W), got shape {tuple(result.x.shape)}")
+    if titles is not None and len(titles) != count:
+        raise ValueError(f"{count} pictures need as many titles, got {len(titles)}")
+    shown = sorted({0, steps // 10, steps // 3, steps - 1})
+    figure, axes = _grid(len(shown), count, size)
+    for row, moment in zip(axes, shown, strict=True):
+        row[0].set_ylabel(f"step {result.at[moment]}", fontsize=8)
+        for cell, picture in zip(row, result.trajectory[moment], strict=True):
+            _show_image(cell, picture)
+    rise = (result.trace[-1] - result.trace[0]).tolist()
+    for k, (top, bottom) in enumerate(zip(axes[0], axes[-1], strict=True)):
+        top.set_title(titles[k] if titles is not None else "", fontsize=9)
+        bottom.set_xlabel(f"{rise[k]:+.3g}", fontsize=8)
+    norm = result.gradient_norm.max().item()
+    _caption(figure, f"below: rise of the objective; largest norm of the gradient at the end {norm:.2g}")
+    names = f" of {', '.join(titles)}" if titles is not None else ""
+    figure.alt = alt or (
+        f"Pictures{names} found by activation maximisation, one column each, from step 0 (top) to step "
+        f"{result.at[-1]} (bottom)."
+    )
+    return figure

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from interp_lab import networks
 from interp_lab.data import digits, paste_watermark, photos, scenes
+from interp_lab.explain_model import priors
 
 SHARED = Path(__file__).parents[1] / ".." / "shared" / "data"
 INPUTS = {
@@ -172,7 +173,7 @@ def test_the_watermark_network_relies_on_the_watermark_and_the_other_does_not(fr
 
 def test_the_weights_are_small():
     files = list(networks.WEIGHTS.glob("*"))
-    assert {file.stem for file in files} == set(networks.TRAINED)
+    assert {file.stem for file in files} == set(networks.TRAINED) | set(priors.TRAINED)
     assert sum(file.stat().st_size for file in files) < 1_500_000
 
 

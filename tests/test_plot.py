@@ -7,9 +7,11 @@ import pytest
 import torch
 from matplotlib import colormaps
 from PIL import Image
+from torch import nn
 from torch.testing import assert_close
 
-from interp_lab import plot
+from interp_lab import antehoc, maximize_activation, plot
+from interp_lab.explain_model import surrogates
 
 
 def drawn(figure: plot.Figure, cell: int) -> np.ndarray:
@@ -93,3 +95,68 @@ def test_every_figure_shows_itself_as_a_png_with_alt_text(figure):
 def test_what_cannot_be_drawn_is_refused_by_name(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def pictured_models() -> dict:
+    """One small result of every class that has its own figure."""
+    torch.manual_seed(0)
+    x, y = torch.rand(60, 1, 6, 6), torch.arange(60) % 3
+    body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU())
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+    return {
+        "linear": antehoc.sparse_softmax(x, y, l1=0.02),
+        "tree": antehoc.decision_tree(x, y, depth=4),
+        "additive": antehoc.additive_model(x, y),
+        "prototype": antehoc.prototype_network(x, y, body, per_class=1, epochs=1).explain(x[:2]),
+        "local": surrogates.surrogate_local(network, x[:1], segments=4, n=50),
+        "graph": surrogates.surrogate_graph(network, x),
+    }
+
+
+FIGURES = {
+    "linear": plot.templates,
+    "tree": plot.tree,
+    "additive": lambda result, alt=None: plot.shape_functions(result, 1, alt=alt),
+    "prototype": plot.prototype_evidence,
+    "local": plot.segments,
+    "graph": plot.channel_graph,
+}
+
+
+def test_interpretable_models_and_surrogates_are_drawn_in_one_call_with_alt_text():
+    models = pictured_models()
+    for name, draw in FIGURES.items():
+        data, metadata = draw(models[name], alt="what it shows")._repr_mimebundle_()
+        pixels = np.asarray(Image.open(io.BytesIO(data["image/png"])).convert("RGB"))
+        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 10
+        assert metadata["image/png"]["alt"] == "what it shows"
+        assert len(draw(models[name]).alt) > 30
+    texts = [text.get_text() for text in plot.tree(models["tree"], depth=2).axes[0].texts]
+    assert texts.count("yes") == texts.count("no") == 3
+    assert sum(text.endswith("...") for text in texts) > 0
+    drawn_channels = {text.get_text() for text in plot.channel_graph(models["graph"]).axes[0].texts}
+    assert {str(channel) for _, channel in models["graph"].graph} <= drawn_channels
+    for call, message in (
+        (lambda: plot.templates(models["linear"], ["a"]), "3 classes need as many names, got 1"),
+        (lambda: plot.tree(models["tree"], ["a"]), "3 classes need as many names, got 1"),
+        (lambda: plot.shape_functions(models["additive"], 3), r"target must lie in 0\.\.2, got 3"),
+        (lambda: plot.prototype_evidence(models["prototype"], row=2), r"row must lie in 0\.\.1, got 2"),
+        (lambda: plot.templates(antehoc.sparse_softmax(torch.rand(9, 2), torch.arange(9) % 3)), "are no picture"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_an_ascent_is_drawn_from_start_to_end_in_one_call():
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
+    result = maximize_activation(model, torch.arange(3), torch.full((3, 1, 4, 4), 0.5), bounds=(0, 1), steps=20)
+    figure = plot.ascent(result, ["a", "b", "c"])
+    assert [axis.get_ylabel() for axis in figure.axes[::3]] == ["step 0", "step 2", "step 6", "step 20"]
+    assert_close(torch.tensor(np.asarray(figure.axes[-1].images[0].get_array())), result.x[2, 0])
+    assert figure.axes[-1].get_xlabel() == f"{result.trace[-1, 2] - result.trace[0, 2]:+.3g}"
+    assert "a, b, c" in figure.alt
+    with pytest.raises(ValueError, match="3 pictures need as many titles, got 1"):
+        plot.ascent(result, ["a"])
+    flat = maximize_activation(model, 0, torch.zeros(1, 16), steps=1)
+    with pytest.raises(ValueError, match=r"pictures \(N, C, H, W\), got shape \(1, 16\)"):
+        plot.ascent(flat)

@@ -218,7 +218,7 @@ def test_a_model_without_usable_logits_is_refused_by_name(method, model, message
 
 @every_method
 def test_a_model_cut_from_its_input_is_refused(method):
-    with pytest.raises(UnsupportedModelError, match="do not depend on x|calls no convolution"):
+    with pytest.raises(UnsupportedModelError, match=r"do not depend on x|calls no convolution"):
         method(lambda x: x.detach().flatten(1), X)
 
 

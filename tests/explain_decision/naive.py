@@ -1,0 +1,209 @@
+"""What the methods are compared with: the same definitions, written from the papers on explicit matrices.
+
+Nothing here uses the interception of ``interp_lab``: layers become matrices, relevance is shared entry by entry.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LINEAR = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+NORM = (nn.BatchNorm1d, nn.BatchNorm2d)
+
+
+def affine(function: Callable[[Tensor], Tensor], shape: torch.Size) -> tuple[Tensor, Tensor]:
+    """Matrix (outputs, inputs) and offset of an affine function of one example of this shape."""
+    zero = torch.zeros(1, *shape)
+    offset = function(zero).flatten().detach()
+    columns = torch.eye(zero.numel()).view(-1, *shape)
+    return (function(columns).flatten(1).detach() - offset).T, offset
+
+
+def shares(numerators: Tensor, offset: Tensor, epsilon: float) -> Tensor:
+    """Entry (j, i): input i's share of output j, numerators over their stabilised sum."""
+    total = numerators.sum(1) + offset
+    total = torch.where(total == 0, torch.inf, total + torch.where(total < 0, -epsilon, epsilon))
+    return numerators / total[:, None]
+
+
+def lrp_step(
+    rule: str, w: Tensor, b: Tensor, a: Tensor, r: Tensor, epsilon: float, gamma: float, low: Tensor, high: Tensor
+) -> Tensor:
+    """Relevance of the inputs a of one affine layer from that of its outputs, Bach et al. 2015, Montavon et al. 2017."""
+    z, none = w * a, torch.zeros_like(b)
+    positive, negative = z.clamp(min=0), z.clamp(max=0)
+    if rule == "epsilon":
+        return shares(z, b, epsilon).T @ r
+    if rule == "gamma":
+        up = (z.sum(1) + b > 0)[:, None]
+        favoured = torch.where(up, positive, negative)
+        bias = torch.where(up[:, 0], b.clamp(min=0), b.clamp(max=0))
+        return shares(z + gamma * favoured, b + gamma * bias, epsilon).T @ r
+    if rule == "z_plus":
+        return shares(positive, b.clamp(min=0), epsilon).T @ r
+    if rule == "alpha2_beta1":
+        up, down = shares(positive, b.clamp(min=0), epsilon), shares(negative, b.clamp(max=0), epsilon)
+        return (2 * up - down).T @ r
+    if rule == "z_b":
+        return shares(z - w.clamp(min=0) * low - w.clamp(max=0) * high, none, epsilon).T @ r
+    if rule == "w_squared":
+        return shares(w**2, none, epsilon).T @ r
+    if rule == "flat":
+        return shares((w != 0).to(w), none, epsilon).T @ r
+    raise AssertionError(rule)
+
+
+def lrp(
+    network: nn.Sequential,
+    x: Tensor,
+    target: int,
+    rules: Sequence[str],
+    *,
+    epsilon: float = 1e-6,
+    gamma: float = 0.25,
+    low: float = 0.0,
+    high: float = 0.0,
+    start: Callable[[Tensor], Tensor] = lambda logit: logit,
+) -> tuple[Tensor, list[Tensor]]:
+    """Relevance of one example x (1, ...), and the sum of the relevance below each step, from the top down.
+
+    ``rules`` names one rule for every linear layer; BatchNorm belongs to the linear layer before it.
+    """
+    steps: list[tuple[str, Callable[[Tensor], Tensor]]] = []
+    for module in network.eval():
+        kind = "linear" if isinstance(module, LINEAR) else type(module).__name__
+        if isinstance(module, NORM) and steps and steps[-1][0] == "linear":
+            steps[-1] = ("linear", nn.Sequential(steps[-1][1], module))
+        else:
+            steps.append((kind, module))
+    values = [x]
+    for _, function in steps:
+        values.append(function(values[-1]).detach())
+    left = list(rules)
+    logits = values[-1]
+    r = torch.zeros_like(logits).flatten()
+    r[target] = start(logits[0, target])
+    sums = []
+    for (kind, function), value in zip(reversed(steps), reversed(values[:-1]), strict=True):
+        shape, a = value.shape[1:], value.flatten()
+        if kind == "linear":
+            w, b = affine(function, shape)
+            bounds = torch.full_like(a, low), torch.full_like(a, high)
+            r = lrp_step(left.pop(), w, b, a, r, epsilon, gamma, *bounds)
+        elif kind in ("AvgPool2d", "AdaptiveAvgPool2d", "BatchNorm1d", "BatchNorm2d"):
+            w, b = affine(function, shape)
+            r = shares(w * a, b, 0.0).T @ r
+        elif kind == "MaxPool2d":  # winner takes all
+            r = torch.autograd.functional.vjp(function, value, r.view_as(function(value)))[1].flatten()
+        elif kind not in ("ReLU", "Flatten", "Dropout"):
+            raise AssertionError(kind)
+        sums.append(r.sum())
+    assert not left
+    return r.view_as(x), sums
+
+
+def deeplift(layers: Sequence[nn.Linear], x: Tensor, x0: Tensor, target: int, cancel: bool) -> Tensor:
+    """Contributions of one example of a ReLU network of dense layers, unit by unit (Shrikumar et al. 2017, section 3)."""
+    forward, forward0 = [x], [x0]  # inputs of each layer
+    before, before0 = [], []
+    for layer in layers:
+        before.append(layer(forward[-1]).detach())
+        before0.append(layer(forward0[-1]).detach())
+        forward.append(before[-1].clamp(min=0))
+        forward0.append(before0[-1].clamp(min=0))
+    m = torch.zeros_like(before[-1])
+    m[target] = 1.0
+    m_up = m_down = m
+    for k in reversed(range(len(layers))):
+        w, change = layers[k].weight.detach(), forward[k] - forward0[k]
+        below = torch.zeros_like(change)
+        for i in range(len(change)):
+            for j in range(len(m_up)):
+                part = w[j, i] * change[i]
+                m_j = m_up[j] if part > 0 else m_down[j] if part < 0 else (m_up[j] + m_down[j]) / 2
+                below[i] += w[j, i] * m_j
+        if k == 0:
+            return below * change
+        z, z0 = before[k - 1], before0[k - 1]
+        if not cancel:
+            m_up = m_down = below * (forward[k] - forward0[k]) / (z - z0)
+            continue
+        parts = layers[k - 1].weight.detach() * (forward[k - 1] - forward0[k - 1])
+        up, down = parts.clamp(min=0).sum(1), parts.clamp(max=0).sum(1)
+        y, y0, y_up, y_down = (v.clamp(min=0) for v in (z, z0, z0 + up, z0 + down))
+        m_up = below * (y_up - y0 + y - y_down) / 2 / torch.where(up == 0, 1, up)
+        m_down = below * (y_down - y0 + y - y_up) / 2 / torch.where(down == 0, 1, down)
+    raise AssertionError("no layer")
+
+
+class _Rectified(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, z: Tensor, rule: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        ctx.rule = rule
+        ctx.save_for_backward(z.clone())
+        return torch.maximum(z, torch.zeros_like(z))
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> tuple[Tensor, None]:
+        return ctx.rule(ctx.saved_tensors[0], g), None
+
+
+RELU_RULES = {
+    "deconvnet": lambda z, g: torch.where(g > 0, g, 0),
+    "guided_backprop": lambda z, g: torch.where((g > 0) & (z > 0), g, 0),
+}
+
+
+def rectified(z: Tensor, rule: str) -> Tensor:
+    """ReLU with the named backward pass."""
+    return _Rectified.apply(z, RELU_RULES[rule])
+
+
+@contextmanager
+def every_relu(rule: str) -> Iterator[None]:
+    """While active, ``F.relu`` (which ``nn.ReLU`` calls) has the named backward pass."""
+    kept = F.relu
+    F.relu = lambda input, inplace=False: rectified(input, rule)
+    try:
+        yield
+    finally:
+        F.relu = kept
+
+
+def gradient(model: Callable[[Tensor], Tensor], x: Tensor, target: int) -> Tensor:
+    x = x.clone().requires_grad_()
+    return torch.autograd.grad(model(x)[:, target].sum(), x)[0]
+
+
+def randomise_batch_norm(model: nn.Module, x: Tensor, seed: int = 0) -> nn.Module:
+    """Statistics measured on x, then disturbed: far from the identity, yet the signal lives through every layer."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(value: Tensor, low: float, high: float) -> Tensor:
+        return torch.rand(value.shape, generator=generator, dtype=torch.float64).to(value) * (high - low) + low
+
+    norms = [module for module in model.modules() if isinstance(module, NORM)]
+    with torch.no_grad():
+        for norm in norms:
+            norm.momentum = 1.0
+        model.train()(x)
+        for norm in norms:
+            norm.weight.mul_(uniform(norm.weight, 0.7, 1.4))
+            norm.bias.add_(uniform(norm.bias, -0.2, 0.4))
+            norm.running_mean.add_(norm.running_var.sqrt() * uniform(norm.running_mean, -0.2, 0.2))
+            norm.running_var.mul_(uniform(norm.running_var, 0.5, 1.5))
+    return model.eval()
+
+
+def without_bias(model: nn.Module) -> nn.Module:
+    """The same network with every bias and every shift of a BatchNorm set to zero."""
+    with torch.no_grad():
+        for module in model.modules():
+            if getattr(module, "bias", None) is not None:
+                module.bias.zero_()
+            if isinstance(module, NORM):
+                module.running_mean.zero_()
+    return model

@@ -1,0 +1,235 @@
+"""DeepLIFT: the paper's toys, an implementation unit by unit, Captum where it is right, the sum to the difference."""
+
+import captum.attr
+import naive
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from interp_lab import UnsupportedModelError, gradient_x_input, integrated_gradients
+from interp_lab.explain_decision.deeplift import deeplift
+
+pytestmark = pytest.mark.usefixtures("double")
+
+X = torch.randn(3, 3, 9, 9, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def assert_sums_to_the_difference(model, x: Tensor, baseline: float | Tensor = 0.0, **options) -> None:
+    relevance = deeplift(model, x, 1, baseline=baseline, **options)
+    with torch.no_grad():
+        x0 = torch.as_tensor(baseline).expand_as(x)
+        difference = (model(x.clone()) - model(x0.clone()))[:, 1]
+    total = relevance.flatten(1).sum(1)
+    assert_close(total, difference, rtol=0, atol=1e-12 * relevance.flatten(1).abs().sum(1).max().item())
+    assert relevance.abs().max() > 0
+
+
+def saturated(x: Tensor) -> Tensor:
+    return 1 - F.relu(1 - x.sum(1, keepdim=True))
+
+
+class Minimum(nn.Module):
+    """min(x1, x2) = x1 - relu(x1 - x2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.difference = nn.Linear(2, 1, bias=False)
+        self.difference.weight.data = torch.tensor([[1.0, -1.0]])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :1] - F.relu(self.difference(x))
+
+
+def test_a_saturated_unit_is_shared():
+    x = torch.ones(1, 2)
+    assert_close(deeplift(saturated, x), torch.tensor([[0.5, 0.5]]))
+    assert_close(gradient_x_input(saturated, x), torch.zeros(1, 2))
+
+
+def test_the_minimum_tells_rescale_from_reveal_cancel():
+    x = torch.tensor([[2.0, 1.0]])
+    assert_close(deeplift(Minimum(), x), torch.tensor([[0.0, 1.0]]))
+    assert_close(deeplift(Minimum(), x, rule="reveal_cancel"), torch.tensor([[0.5, 0.5]]))
+
+
+def test_a_threshold_makes_no_jump():
+    x = torch.tensor([[9.9], [10.1]])
+    assert_close(deeplift(lambda x: F.relu(x - 10), x), torch.tensor([[0.0], [0.1]]))
+    assert_close(gradient_x_input(lambda x: F.relu(x - 10), x), torch.tensor([[0.0], [10.1]]))
+
+
+@pytest.mark.parametrize("rule", ["rescale", "reveal_cancel"])
+def test_equal_to_multipliers_written_unit_by_unit(rule):
+    layers = [nn.Linear(6, 7), nn.Linear(7, 5), nn.Linear(5, 3)]
+    model = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
+    x, baseline = torch.randn(4, 6), torch.randn(6)
+    x[0, :3] = baseline[:3]  # contributions of zero
+    cancel = rule == "reveal_cancel"
+    expected = torch.stack([naive.deeplift(layers, row, baseline, 1, cancel) for row in x])
+    ours = deeplift(model, x, 1, baseline=baseline, rule=rule)
+    assert_close(ours, expected, rtol=1e-9, atol=1e-12)
+    assert_sums_to_the_difference(model, x, baseline, rule=rule)
+
+
+@pytest.mark.parametrize("rule", ["rescale", "reveal_cancel"])
+def test_where_input_and_baseline_agree_the_rule_is_finite(rule):
+    model = nn.Sequential(nn.Linear(6, 7), nn.ReLU(), nn.Linear(7, 3))
+    x = torch.randn(2, 6)
+    assert_close(deeplift(model, x, 1, baseline=x, rule=rule), torch.zeros(2, 6))
+    near = x + 1e-13
+    expected = naive.gradient(model, x, 1) * (x - near)
+    assert_close(deeplift(model, x, 1, baseline=near), expected, rtol=0.3, atol=0)
+
+
+class Stack(nn.Module):
+    """What Captum takes: modules, each used once, no max-pooling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.relu1, self.pool = nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AvgPool2d(2)
+        self.second, self.norm, self.relu2 = nn.Conv2d(6, 5, 2), nn.BatchNorm2d(5), nn.ReLU()
+        self.head = nn.Linear(20, 4)
+        naive.randomise_batch_norm(self, torch.randn(16, 3, 9, 9))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(self.relu1(self.first(x)))
+        return self.head(self.relu2(self.norm(self.second(x))).flatten(1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_equal_to_captum_where_there_is_no_max_pooling(dtype):
+    model, x, baseline = Stack().to(dtype), X.to(dtype), torch.full_like(X[:1], 0.3).to(dtype)
+    ours = deeplift(model, x, 1, baseline=baseline)
+    with pytest.warns(UserWarning, match="backward hooks"):
+        theirs = captum.attr.DeepLift(model).attribute(x.clone(), baseline, target=1).detach()
+    scale = theirs.abs().max()
+    assert_close(ours / scale, theirs / scale, rtol=0, atol=1e-9 if dtype == torch.float64 else 1e-4)
+
+
+def test_without_biases_and_from_zero_it_is_gradient_times_input():
+    model = naive.without_bias(Stack())
+    assert_close(deeplift(model, X, 1), gradient_x_input(model, X, 1), rtol=1e-9, atol=1e-12)
+
+
+def test_with_one_hidden_layer_it_is_integrated_gradients():
+    model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3))
+    x, baseline = torch.randn(3, 5), torch.randn(5)
+    expected = integrated_gradients(model, x, 1, baseline=baseline, steps=4096)
+    assert_close(deeplift(model, x, 1, baseline=baseline), expected, rtol=0, atol=2e-3)
+
+
+ELEMENTWISE = {
+    "relu": F.relu, "relu_": torch.relu_, "relu6": F.relu6, "leaky_relu": F.leaky_relu, "elu": F.elu, "selu": F.selu,
+    "celu": F.celu, "gelu": F.gelu, "gelu tanh": lambda z: F.gelu(z, approximate="tanh"), "silu": F.silu, "mish": F.mish,
+    "hardswish": F.hardswish, "hardsigmoid": F.hardsigmoid, "hardtanh": F.hardtanh, "sigmoid": torch.sigmoid,
+    "Tensor.tanh": Tensor.tanh, "tanh_": Tensor.tanh_, "softplus": F.softplus, "softsign": F.softsign, "abs": torch.abs,
+    "clamp": lambda z: z.clamp(-0.2, 0.3), "clamp_min": lambda z: z.clamp_min(0.1), "exp": torch.exp,
+    "square": torch.square, "logsigmoid": F.logsigmoid, "threshold": lambda z: F.threshold(z, 0.1, 0.1), "sin": torch.sin,
+    "prelu": lambda z: F.prelu(z, torch.full((4,), 0.2)), "hardshrink": F.hardshrink, "tanhshrink": F.tanhshrink,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("function", ELEMENTWISE.values(), ids=ELEMENTWISE.keys())
+def test_every_elementwise_nonlinearity_keeps_the_sum(function):
+    first, second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 3, 3)
+
+    def model(x: Tensor) -> Tensor:
+        return second(function(first(x))).mean((2, 3))
+
+    assert_sums_to_the_difference(model, X)
+    assert_sums_to_the_difference(model, X, torch.randn_like(X))
+
+
+POOLS = {
+    "max 2": lambda z: F.max_pool2d(z, 2),
+    "max 3 stride 2": nn.MaxPool2d(3, 2),  # windows overlap
+    "max padded": nn.MaxPool2d(3, 1, padding=1),
+    "max dilated, ceil": nn.MaxPool2d(2, 2, dilation=2, ceil_mode=True),
+    "adaptive max": nn.AdaptiveMaxPool2d(2),
+    "max 1d": lambda z: F.max_pool1d(z.flatten(2), 5, 3)[..., None],
+    "average": nn.AvgPool2d(3, 2, padding=1),
+    "adaptive average": nn.AdaptiveAvgPool2d(3),
+}
+
+
+@pytest.mark.parametrize("order", ["relu, pool", "pool, relu", "pool"])
+@pytest.mark.parametrize("pool", POOLS.values(), ids=POOLS.keys())
+def test_every_pooling_keeps_the_sum_in_any_place(pool, order):
+    first, head = nn.Conv2d(3, 4, 3), nn.Linear(4, 3)
+
+    def model(x: Tensor) -> Tensor:
+        z = first(x)
+        z = F.relu(z) if order == "relu, pool" else z
+        z = pool(z)
+        z = F.relu(z) if order == "pool, relu" else z
+        return head(z.mean((2, 3)))
+
+    assert_sums_to_the_difference(model, X)
+    assert_sums_to_the_difference(model, X, 0.2 * torch.randn_like(X))
+
+
+def test_a_max_pool_gives_the_difference_to_the_two_places_of_the_maximum():
+    x, baseline = torch.tensor([[[[1.0, 5, 2, 0]]]]), torch.tensor([[[[4.0, 1, 2, 0]]]])
+
+    def model(x: Tensor) -> Tensor:
+        return F.max_pool2d(x, (1, 4)).flatten(1)
+
+    assert_close(deeplift(model, x, baseline=baseline), torch.tensor([[[[0.0, 1, 0, 0]]]]))  # up from 4 to 5
+    assert_close(deeplift(model, baseline, baseline=x), torch.tensor([[[[0.0, -1, 0, 0]]]]))
+
+
+def test_a_product_takes_the_mean_of_its_two_orders():
+    x, baseline = torch.tensor([[3.0, 5.0]]), torch.tensor([[1.0, 2.0]])
+    expected = torch.tensor([[2 * (5 + 2) / 2, 3 * (3 + 1) / 2]])
+    assert_close(deeplift(lambda x: x[:, :1] * x[:, 1:], x, baseline=baseline), expected)
+    assert expected.sum() == 3 * 5 - 1 * 2
+
+    def gated(x: Tensor) -> Tensor:
+        h = F.silu(x)
+        h *= torch.sigmoid(x.sum((2, 3), keepdim=True))  # in place, broadcast
+        return h.mean((2, 3))
+
+    assert_sums_to_the_difference(gated, X)
+
+
+def test_rows_are_independent():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Flatten(), nn.Linear(36, 3))
+    rows = torch.cat([deeplift(model, row[None], 1) for row in X])
+    assert_close(deeplift(model, X, 1), rows, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rule": "linear"}, "rule must be 'rescale' or 'reveal_cancel', got 'linear'"),
+        ({"baseline": torch.zeros(2)}, r"baseline must be .* got shape \(2,\)"),
+        ({"baseline": float("inf")}, "baseline must be finite"),
+    ],
+)
+def test_bad_options_are_refused_by_name(options, message):
+    with pytest.raises(ValueError, match=message):
+        deeplift(Stack(), X, **options)
+
+
+NO_RULE = {
+    "softmax": (lambda z: torch.softmax(z, 1), "softmax"),
+    "layer norm": (lambda z: F.layer_norm(z, z.shape[1:]), "layer_norm"),
+    "group norm": (lambda z: F.group_norm(z, 2), "group_norm"),
+    "division": (lambda z: z / (1 + z.abs()), "'div'"),
+    "power": (lambda z: z**3, "'pow'"),
+    "maximum of two": (lambda z: torch.maximum(z, 2 * z), "'maximum'"),
+    "max": (lambda z: z.flatten(2).max(2, keepdim=True).values[..., None], "'max'"),
+    "indices of max-pooling": (lambda z: F.max_pool2d(z, 2, return_indices=True)[0], "max_pool2"),
+    "another way for the baseline": (lambda z: F.relu(z) if z.abs().max() > 1e-9 else F.elu(z), "cannot be paired"),
+    "fewer operations": (lambda z: F.relu(z) if z.abs().max() > 1e-9 else z, "cannot be paired"),
+    "more operations": (lambda z: z if z.abs().max() > 1e-9 else F.relu(z), "cannot be paired"),
+}
+
+
+@pytest.mark.parametrize(("function", "message"), NO_RULE.values(), ids=NO_RULE.keys())
+def test_what_has_no_rule_is_refused_by_name(function, message):
+    conv = nn.Conv2d(3, 4, 3, bias=False)
+    with pytest.raises(UnsupportedModelError, match=message):
+        deeplift(lambda x: function(conv(x)).mean((2, 3)), X)
