@@ -191,7 +191,7 @@ def time_table(name: str, device: str, rounds: int, only: str | None) -> None:
     ratios: dict[tuple[str, str], list[float]] = {}
     units = []
     for round_number in range(rounds + 1):
-        bare = min(timed(lambda: unit(network, x, target), device) for _ in range(2))
+        bare = statistics.mean(timed(lambda: unit(network, x, target), device) for _ in range(3))
         both = timed(lambda: unit(network, pair, target.repeat(2)), device) if "deeplift" in table else bare
         for method, (floor, libraries) in table.items():
             for library, call in libraries.items():
