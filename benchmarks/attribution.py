@@ -5,7 +5,7 @@ mathematics needs (DeepLIFT's is one pass over x and baseline together). All cal
 so that a drift of the machine hits all alike, and each ratio is the median over the rounds of a call's time over its
 floor's time in the same round. Peak memory is that of a process of its own.
 
-    python -m benchmarks.attribution [--rounds 7] [--device cpu|cuda] [--network NAME] [--method NAME] [--memory]
+    python -m benchmarks.attribution [--rounds 7] [--device cpu|cuda] [--network NAME] [--method NAME ...] [--memory]
 """
 
 import argparse
@@ -181,12 +181,12 @@ def timed(call: Call, device: str) -> float:
     return time.perf_counter() - start
 
 
-def time_table(name: str, device: str, rounds: int, only: str | None) -> None:
+def time_table(name: str, device: str, rounds: int, only: tuple[str, ...]) -> None:
     network, x = setting(name, device)
     with torch.no_grad():
         target = network(x).argmax(1)
     pair = torch.cat([x, torch.zeros_like(x)])
-    table = {m: row for m, row in calls(name, network, x, target).items() if only is None or m.startswith(only)}
+    table = {m: row for m, row in calls(name, network, x, target).items() if m.startswith(only)}
     x.requires_grad_()  # Captum warns otherwise; ours detaches
     ratios: dict[tuple[str, str], list[float]] = {}
     units = []
@@ -264,7 +264,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--network", choices=NETWORKS, help="one network only")
-    parser.add_argument("--method", help="only the methods whose name begins so")
+    parser.add_argument("--method", nargs="+", default=[""], help="only the methods whose names begin so")
     parser.add_argument("--memory", action="store_true", help="peak memory in place of times")
     parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -275,7 +275,7 @@ def main() -> None:
         memory_table(options.device)
     else:
         for name in [options.network] if options.network else NETWORKS:
-            time_table(name, options.device, options.rounds, options.method)
+            time_table(name, options.device, options.rounds, tuple(options.method))
 
 
 if __name__ == "__main__":

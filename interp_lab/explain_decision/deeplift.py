@@ -5,6 +5,7 @@ backward pass then multiplies by :math:`\Delta y / \Delta z` at each nonlinearit
 :math:`dy / dz`. Linear operations keep their gradient, so the contributions add up to :math:`f_c(x) - f_c(x_0)`.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -85,32 +86,46 @@ def deeplift(
         raise ValueError(f"rule must be 'rescale' or 'reveal_cancel', got {rule!r}")
     with explaining(model, x) as x:
         reference = check_baseline(baseline, x)
-        leaf = reference.clone().requires_grad_()
-        kept: list[tuple[Callable, list[Tensor]]] = []
-
-        def record(func: Callable, *operands: Tensor) -> None:
-            kept.append((func, [operand.detach().clone() for operand in operands]))
-
-        with Interception(_table([leaf], record, rule), [leaf]):
-            logits_of(model, leaf)
-        calls = iter(kept)
-
-        def recall(func: Callable, *operands: Tensor) -> list[Tensor]:
-            recorded, references = next(calls, (None, []))
-            if recorded is not func or [r.shape for r in references] != [o.shape for o in operands]:
-                raise UnsupportedModelError(OTHER_WAY)
-            return references
-
-        (multiplier,) = modified_gradient(
-            model,
-            x,
-            partial(pick, target=target),
-            _table([x], recall, rule),
-            allowed=PASSED | BATCH_NORM | LAYERS | PRODUCTS,
-        )
-        if next(calls, None) is not None:
-            raise UnsupportedModelError(OTHER_WAY)
+        multiplier = None
+        if (reference == reference[:1]).all():  # one row's values serve all, unless the model moves the batch dimension
+            with contextlib.suppress(ValueError, RuntimeError):
+                multiplier = _multiplier(model, x, target, reference[:1], rule)
+        if multiplier is None:
+            multiplier = _multiplier(model, x, target, reference, rule)
         return (x.detach() - reference) * multiplier
+
+
+def _multiplier(model: Model, x: Tensor, target: Target, reference: Tensor, rule: str) -> Tensor:
+    """The model runs on the reference, of x's shape or one row for all rows of x, and then on x."""
+    leaf = reference.clone().requires_grad_()
+    kept: list[tuple[Callable, list[Tensor]]] = []
+
+    def record(func: Callable, *operands: Tensor) -> None:
+        kept.append((func, [operand.detach().clone() for operand in operands]))
+
+    with Interception(_table([leaf], record, rule), [leaf]):
+        logits_of(model, leaf)
+    calls = iter(kept)
+
+    def recall(func: Callable, *operands: Tensor) -> list[Tensor]:
+        recorded, references = next(calls, (None, []))
+        if recorded is not func or [_rows(r, len(reference)) for r in references] != [
+            _rows(o, len(x)) for o in operands
+        ]:
+            raise UnsupportedModelError(OTHER_WAY)
+        return references
+
+    choose = partial(pick, target=target)
+    allowed = PASSED | BATCH_NORM | LAYERS | PRODUCTS
+    (multiplier,) = modified_gradient(model, x, choose, _table([x], recall, rule), allowed=allowed)
+    if next(calls, None) is not None:
+        raise UnsupportedModelError(OTHER_WAY)
+    return multiplier
+
+
+def _rows(value: Tensor, batch: int) -> tuple[bool, ...]:
+    """The shape of a value, with whether its first dimension is the batch in place of that dimension's size."""
+    return value.dim() > 0 and len(value) == batch, *value.shape[1:]
 
 
 OTHER_WAY = "the model calls other operations for the baseline than for x, so that their values cannot be paired"
@@ -236,7 +251,7 @@ class MaxPool(Replacement):
             flat = torch.zeros_like(difference).flatten(-dims)
             return flat.scatter_add_(-1, places.flatten(-dims), values.flatten(-dims)).view_as(difference)
 
-        share = unpool(g * rise, at) + unpool(g * fall, at0)
+        share = unpool(g * rise, at) + unpool(g * fall, at0.expand_as(at))
         return torch.where(difference == 0, unpool(g, at), share / difference), None, None, None, None
 
 

@@ -140,7 +140,7 @@ def _is_dense(layer: Layer) -> bool:
 
 def _share(layer: Layer, g: Tensor, s: Tensor, inputs: Sequence[Tensor], epsilon: float) -> Sequence[Tensor]:
     # The graph of z is kept: where a BatchNorm was folded in, the layer before it may share it.
-    return torch.autograd.grad(s, inputs, g * _ratio(layer.z, s, epsilon), retain_graph=True)
+    return torch.autograd.grad(s, inputs, _ratio(layer.z, s, epsilon).mul_(g), retain_graph=True)
 
 
 def _epsilon(layer: Layer, g: Tensor, *, epsilon: float, gamma: float) -> Sequence[Tensor]:
@@ -162,7 +162,7 @@ def _alpha_beta(
     if not beta:
         return _share(layer, alpha * g, p, [layer.a], epsilon)
     n = _contributions(layer, positive=False)
-    signals = [alpha * g * _ratio(layer.z, p, epsilon), -beta * g * _ratio(layer.z, n, epsilon)]
+    signals = [_ratio(alpha * layer.z, p, epsilon).mul_(g), _ratio(-beta * layer.z, n, epsilon).mul_(g)]
     return torch.autograd.grad([p, n], [layer.a], signals)
 
 
@@ -211,8 +211,8 @@ def _contributions(layer: Layer, positive: bool) -> Tensor:
 def _ratio(z: Tensor, s: Tensor, epsilon: float) -> Tensor:
     """z / (s + epsilon sign s), and 0 where s is 0: nothing contributed, so nothing is shared."""
     z, s = z.detach(), s.detach()
-    stabilised = s + torch.copysign(s.new_tensor(epsilon), s)
-    return (z / stabilised).masked_fill_(s == 0, 0)
+    stabilised = torch.copysign(s.new_tensor(epsilon), s).add_(s)
+    return torch.div(z, stabilised, out=stabilised).masked_fill_(s == 0, 0)
 
 
 def _rules(

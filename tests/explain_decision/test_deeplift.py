@@ -233,3 +233,32 @@ def test_what_has_no_rule_is_refused_by_name(function, message):
     conv = nn.Conv2d(3, 4, 3, bias=False)
     with pytest.raises(UnsupportedModelError, match=message):
         deeplift(lambda x: function(conv(x)).mean((2, 3)), X)
+
+
+def test_one_row_of_a_shared_baseline_serves_all():
+    model, x, rows = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)), torch.randn(5, 6), []
+    with model.register_forward_pre_hook(lambda module, args: rows.append(len(args[0]))):
+        shared = deeplift(model, x, 0, baseline=0.3)
+        assert rows == [1, 5]
+    each = torch.full_like(x, 0.3)
+    each[0, 0] += 1e-12  # the rows differ, so that the model runs on all of them
+    assert_close(deeplift(model, x, 0, baseline=each), shared)
+
+
+class BatchLast(nn.Module):
+    """Moves the batch dimension away, or fixes its size, before a nonlinearity."""
+
+    def __init__(self, fixed: bool):
+        super().__init__()
+        self.fixed = fixed
+        self.linear = nn.Linear(6, 4)
+
+    def forward(self, x):
+        z = self.linear(x)
+        return z.view(5, 2, 2).sigmoid().flatten(1) if self.fixed else z.t().sigmoid().t()
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_a_model_that_moves_the_batch_dimension_gets_all_rows_of_the_baseline(fixed):
+    model, x = BatchLast(fixed), torch.randn(5, 6)
+    assert_sums_to_the_difference(model, x, baseline=0.2)
