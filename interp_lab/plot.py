@@ -5,20 +5,33 @@ Signed attributions use a diverging map with white at zero (red positive, blue n
 sequential one; what the colours clip is written under the picture.
 """
 
+import base64
+import html
 import io
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import matplotlib.figure
 import torch
+import torch.nn.functional as F
 from matplotlib.axes import Axes
+from PIL import Image
 from torch import Tensor
 
 if TYPE_CHECKING:
     from .antehoc import AdditiveModel, LinearModel, PrototypeEvidence, TreeModel
+    from .evaluate.class_sensitivity import ClassSensitivity
+    from .evaluate.coherence import Coherence
+    from .evaluate.randomisation import ModelRandomisation
+    from .evaluate.roar import Retraining
+    from .evaluate.selectivity import Selectivity
     from .explain_model.activation_maximisation import Maximum
+    from .explain_model.prototypes import Prototypes
     from .explain_model.surrogates import LocalSurrogate, SurrogateGraph
+    from .explain_model.weights import TopActivations
 
 DIVERGING, SEQUENTIAL = "RdBu_r", "magma"
 # Okabe & Ito's palette, told apart under every common colour-vision deficiency.
@@ -477,4 +490,406 @@ def ascent(
         f"Pictures{names} found by activation maximisation, one column each, from step 0 (top) to step "
         f"{result.at[-1]} (bottom)."
     )
+    return figure
+
+
+def top_patches(
+    top: "TopActivations",
+    projections: Tensor | None = None,
+    *,
+    channels: Sequence[int] | None = None,
+    size: float = 1.7,
+    alt: str | None = None,
+) -> Figure:
+    """The patches that activate each feature map most, the strongest first, above their projections if given.
+
+    Args:
+        projections: of the shape of ``top.patches``, from :func:`interp_lab.project_top`.
+        channels: the feature maps to draw; None draws the first eight.
+
+    Raises:
+        ValueError: no such channel, or projections of another shape.
+    """
+    channels = list(range(min(8, len(top.values)))) if channels is None else list(channels)
+    if not channels or not all(0 <= c < len(top.values) for c in channels):
+        raise ValueError(f"channels must lie in 0..{len(top.values) - 1}, got {channels}")
+    if projections is not None and projections.shape != top.patches.shape:
+        raise ValueError(f"projections must be {tuple(top.patches.shape)}, got {tuple(projections.shape)}")
+    rows = 1 if projections is None else 2
+    figure, axes = _grid(rows, len(channels), size)
+    for column, channel in enumerate(channels):
+        found = top.images[channel] >= 0
+        _show_image(axes[0][column], _mosaic(top.patches[channel, found], 1.0))
+        axes[0][column].set_title(f"channel {channel}", fontsize=9)
+        if projections is not None:
+            maps = _map(projections[channel, found], f"channel {channel}")
+            # Each patch has its own scale, as each was projected from its own activation.
+            scaled = maps / maps.abs().amax((1, 2), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
+            _show_map(axes[1][column], _mosaic(scaled[:, None], 0.0)[0], 100)
+    axes[0][0].set_ylabel("patches", fontsize=9)
+    names = ", ".join(map(str, channels))
+    figure.alt = alt or f"The {top.values.shape[1]} patches that activate channels {names} most"
+    if projections is not None:
+        axes[1][0].set_ylabel("projections", fontsize=9)
+        _caption(
+            figure, "below: what in each patch made the activation, each with its own scale; red adds, blue lowers"
+        )
+        figure.alt = alt or f"{figure.alt}, above their projections to pixels."
+    return figure
+
+
+def _mosaic(tiles: Tensor, gap: float) -> Tensor:
+    """Tiles ``(k, C, h, w)`` in a square, one pixel apart."""
+    side = math.ceil(math.sqrt(len(tiles)))
+    blank = tiles.new_full((side * side - len(tiles), *tiles.shape[1:]), gap)
+    framed = F.pad(torch.cat([tiles, blank]), (0, 1, 0, 1), value=gap)
+    rows = [torch.cat(list(row), 2) for row in framed.split(side)]
+    return torch.cat(rows, 1)[:, :-1, :-1]
+
+
+def prototypes(chosen: "Prototypes", pictures: Tensor, *, columns: int = 10, alt: str | None = None) -> Figure:
+    """Prototypes in the order of their choice, and below them the criticisms with their witness.
+
+    Args:
+        pictures: ``(N, C, H, W)`` in [0, 1], the examples that were chosen from.
+
+    Raises:
+        ValueError: other pictures than those chosen from.
+    """
+    if len(pictures) != len(chosen.witness):
+        raise ValueError(f"the choice was among {len(chosen.witness)} examples, got {len(pictures)} pictures")
+    groups = [("prototypes", chosen.prototypes), ("criticisms", chosen.criticisms)]
+    lines = [(name, part) for name, group in groups if len(group) for part in group.split(columns)]
+    figure, axes = _grid(len(lines), max(len(part) for _, part in lines), 1.0)
+    for row, (name, part) in zip(axes, lines, strict=True):
+        row[0].set_ylabel(name, fontsize=8)
+        for cell in row[len(part) :]:
+            cell.set_axis_off()
+        for cell, index in zip(row, part.tolist(), strict=False):
+            _show_image(cell, pictures[index])
+            if name == "criticisms":
+                cell.set_title(f"{1000 * chosen.witness[index]:+.1f}", fontsize=8)
+    count = len(chosen.criticisms)
+    if count:
+        _caption(figure, "over a criticism: witness x 1000, positive where the prototypes leave data out")
+    figure.alt = alt or (
+        f"{len(chosen.prototypes)} prototypes in the order of their choice"
+        + (f", and {count} criticisms with their witness." if count else ".")
+    )
+    return figure
+
+
+def numbers(tables: Mapping[str, Tensor], *, columns: int = 3, alt: str | None = None) -> Figure:
+    """Small matrices with their numbers written in, red positive, blue negative; NaN stays an empty grey cell.
+
+    Raises:
+        ValueError: nothing to draw, or a table that is no matrix.
+    """
+    shapes = {tuple(table.shape) for table in tables.values()}
+    if not tables or any(len(shape) != 2 for shape in shapes):
+        raise ValueError(f"tables must be matrices (H, W), at least one, got shapes {sorted(shapes)}")
+    columns = min(columns, len(tables))
+    figure, axes = _grid(-(-len(tables) // columns), columns, 1.6)
+    cells = [cell for row in axes for cell in row]
+    for cell, (title, table) in zip(cells, tables.items(), strict=False):
+        values = table.detach().float().cpu()
+        scale = 2 * float(values.nan_to_num().abs().max()) or 1  # half of the colours: the numbers stay legible
+        cell.set_facecolor("#dddddd")
+        cell.imshow(values.numpy(), cmap=DIVERGING, vmin=-scale, vmax=scale)
+        for (i, j), value in zip(torch.cartesian_prod(*map(torch.arange, values.shape)), values.flatten(), strict=True):
+            cell.text(j, i, "" if value.isnan() else f"{value + 0.0:.3g}", ha="center", va="center", fontsize=10)
+        cell.set_title(title, fontsize=9)
+    for cell in cells[len(tables) :]:
+        cell.set_axis_off()
+    figure.alt = alt or "Matrices: " + "; ".join(f"{title} {table.tolist()}" for title, table in tables.items()) + "."
+    return figure
+
+
+@dataclass(frozen=True)
+class Slider:
+    """Frames under a slider, as HTML that needs no server, no library and no request; a PNG where HTML is not shown."""
+
+    html: str
+    png: bytes
+    alt: str
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
+        return {"text/html": self.html, "image/png": self.png, "text/plain": self.alt}, {"image/png": {"alt": self.alt}}
+
+
+SLIDER_BYTES = 1_000_000
+# Without scripts every frame is shown with its value; who asked for less motion gets no play button, only the slider.
+SLIDER_STYLE = """<style>
+.frames {margin: 0; padding: .5em; background: #fff; color: #222}
+.frames img {display: block; max-width: 100%; height: auto}
+.frames .controls {display: flex; flex-wrap: wrap; gap: .4em 1em; align-items: center}
+.frames input {flex: 1 1 9em; max-width: 20em; min-height: 24px; accent-color: #0072B2}
+.frames button {min-width: 4.5em; min-height: 24px; color: #222; background: #eee; border: 1px solid #666}
+.frames :is(input, button):focus-visible {outline: 3px solid #0072B2; outline-offset: 2px}
+.frames [hidden] {display: none}
+@media print {.frames :is(input, button) {display: none}}
+@media (prefers-reduced-motion: reduce) {.frames button {display: none}}
+</style><noscript><style>
+.frames .controls {display: none}
+.frames .frame[hidden] {display: block !important}
+.frames .frame::before {content: attr(data-value)}
+</style></noscript>"""
+SLIDER_MOVED = """const all = this.closest('figure').querySelectorAll('.frame'), value = all[this.value].dataset.value;
+all.forEach((frame, i) => frame.hidden = i != this.value);
+this.setAttribute('aria-valuetext', value);
+this.closest('figure').querySelector('output').value = value;"""
+SLIDER_PLAYED = """const range = this.closest('figure').querySelector('input');
+const stop = () => {clearInterval(this.timer); this.timer = 0; this.textContent = 'Play'};
+const show = value => {range.value = value; range.dispatchEvent(new Event('input'))};
+if (this.timer) return stop();
+if (range.value == range.max) show(0);
+this.textContent = 'Stop';
+this.timer = setInterval(() => {
+  if (this.isConnected && +range.value < +range.max) show(+range.value + 1);
+  if (!this.isConnected || range.value == range.max) stop();
+}, 1000);"""
+
+
+def slider(
+    frames: Mapping[str | float, Figure],
+    *,
+    label: str,
+    start: str | float | None = None,
+    play: bool = False,
+    alt: str | None = None,
+) -> Slider:
+    """Pictures that the reader goes through with a slider, by mouse, by touch or by the arrow keys.
+
+    Args:
+        frames: value -> its picture; the values are shown as they are written, in this order.
+        label: what the values are, e.g. ``"α"``.
+        start: the value shown first, and on paper; None is the first.
+        play: add a button that plays the frames, one per second.
+        alt: what the frames show together; each frame keeps the alt text of its own.
+
+    Raises:
+        ValueError: fewer than two frames, frames of different sizes, no frame ``start``, or more than SLIDER_BYTES.
+    """
+    pictures = {str(value): figure for value, figure in frames.items()}
+    first = next(iter(pictures), "") if start is None else str(start)
+    if len(pictures) < 2 or first not in pictures:
+        raise ValueError(
+            f"slider needs two frames or more, and start among them; got {list(pictures)}, start {start!r}"
+        )
+    pngs = {value: figure._repr_mimebundle_()[0]["image/png"] for value, figure in pictures.items()}
+    sizes = {Image.open(io.BytesIO(png)).size for png in pngs.values()}
+    if len(sizes) > 1:
+        raise ValueError(f"all frames must have one size in pixels, got {sorted(sizes)}")
+    places = list(pictures)
+    alt = alt or f"Slider over {label} from {places[0]} to {places[-1]}. At {first}: {pictures[first].alt}"
+    (width, height), now = sizes.pop(), html.escape(f"{label} = {first}")
+    shown = "".join(
+        f'<div class="frame" data-value="{html.escape(f"{label} = {value}")}"{" hidden" * (value != first)}>'
+        f'<img src="data:image/webp;base64,{_webp(pngs[value])}" alt="{html.escape(figure.alt)}" '
+        f'width="{width}" height="{height}"></div>'
+        for value, figure in pictures.items()
+    )
+    button = f'<button type="button" onclick="{html.escape(SLIDER_PLAYED)}">Play</button>' if play else ""
+    text = (
+        f'{SLIDER_STYLE}<figure class="frames" role="group" aria-label="{html.escape(alt)}">{shown}'
+        f'<div class="controls">{button}<input type="range" min="0" max="{len(places) - 1}" value="{places.index(first)}" '
+        f'autocomplete="off" aria-label="{html.escape(label)}" aria-valuetext="{now}" '
+        f'oninput="{html.escape(SLIDER_MOVED)}"><output>{now}</output></div></figure>'
+    )
+    if len(text) > SLIDER_BYTES:
+        raise ValueError(
+            f"{len(places)} frames take {len(text):,} bytes, more than {SLIDER_BYTES:,}: draw fewer or smaller ones"
+        )
+    return Slider(text, pngs[first], alt)
+
+
+def _webp(png: bytes) -> str:
+    """The picture in 256 colours, without loss otherwise, a third of its PNG, in base64."""
+    small = io.BytesIO()
+    colors = Image.open(io.BytesIO(png)).convert("RGB").quantize(256, dither=Image.Dither.NONE).convert("RGB")
+    colors.save(small, format="WEBP", lossless=True)
+    return base64.b64encode(small.getvalue()).decode()
+
+
+def retraining(table: "Retraining", *, columns: int = 4, alt: str | None = None) -> Figure:
+    """Accuracy after retraining against the fraction replaced, one small plot per method, with one common scale.
+
+    In every plot: the method with its standard deviation over the seeds, the networks that saw the masks alone
+    (dashed), and both baselines, the random order and the edge detector, in grey. Methods that failed are left out and
+    named below.
+
+    Raises:
+        ValueError: no method has a result.
+    """
+    lines: dict[str, list] = {}
+    for row in table.summary():
+        lines.setdefault(row.method, []).append(row)
+    for rows in lines.values():
+        rows.sort(key=lambda row: row.fraction)
+    failed = [name for name, rows in lines.items() if not all(row.seeds for row in rows)]
+    drawn = [name for name in lines if name not in (*failed, "none", "random", "edges")]
+    if not drawn:
+        raise ValueError(f"the table has no method to draw beside its baselines; failed: {', '.join(failed) or 'none'}")
+    whole = lines["none"]
+    columns = min(columns, len(drawn))
+    height = -(-len(drawn) // columns)
+    figure = Figure(figsize=(1.9 * columns + 0.5, 1.7 * height + 0.9), layout="constrained")
+    axes = figure.subplots(height, columns, squeeze=False, sharex=True, sharey=True)
+
+    def draw(axis: Axes, name: str, label: str, **style) -> None:
+        rows = whole + lines[name]
+        axis.plot([row.fraction for row in rows], [row.accuracy for row in rows], label=label, **style)
+
+    for i, (axis, name) in enumerate(zip(axes.flat, drawn, strict=False)):
+        rows = [row for row in whole + lines[name] if row.seeds]
+        draw(axis, "random", "random order", color="#777777", linestyle="-", linewidth=1.2)
+        draw(axis, "edges", "edge detector", color="#777777", linestyle=":", linewidth=1.6)
+        draw(axis, name, "method", color=COLORS[0], marker="o", markersize=3)
+        if all(row.seeds > 1 for row in rows):
+            axis.fill_between(
+                [row.fraction for row in rows],
+                [row.accuracy - row.spread for row in rows],
+                [row.accuracy + row.spread for row in rows],
+                color=COLORS[0], alpha=0.2, linewidth=0,
+            )  # fmt: skip
+        alone = lines[name]
+        axis.plot(
+            [row.fraction for row in alone], [row.mask_only for row in alone], label="masks alone", color=COLORS[1],
+            linestyle="--", marker="s", markersize=3,
+        )  # fmt: skip
+        _label(axis, "", "accuracy" if i % columns == 0 else "")
+        axis.set_title(name, fontsize=8)
+    for axis in axes.flat[len(drawn) :]:
+        axis.set_axis_off()
+    axes[0][0].set_ylim(bottom=0)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(4, 2 * columns), fontsize=8, frameon=False)
+    _caption(
+        figure,
+        f"fraction of the pixels replaced, the {table.replaced} first; band: standard deviation over {whole[0].seeds} seeds"
+        + (f"; failed: {', '.join(failed)}" if failed else ""),
+    )
+    parts = ", ".join(f"{name} {100 * lines[name][-1].accuracy:.0f} %" for name in ("random", "edges", *drawn))
+    figure.alt = alt or (
+        f"Test accuracy after retraining without the {table.replaced} pixels, one plot per method beside a random order, "
+        f"an edge detector and networks that saw the masks alone. With {100 * lines['random'][-1].fraction:.0f} % "
+        f"replaced: {parts}."
+    )
+    return figure
+
+
+def coherence(results: Mapping[str, "Coherence"], *, alt: str | None = None) -> Figure:
+    """The three scores of every method, each mean with its 95 % bootstrap interval and the chance level dashed."""
+    scores = ("pointing_game", "relevance_mass", "relevance_rank")
+    columns = {score: {name: getattr(result, score) for name, result in results.items()} for score in scores}
+    chance = torch.cat([torch.zeros(0), *(result.chance.cpu() for result in results.values())]).mean().item()
+    return _intervals(columns, dict.fromkeys(scores, ("chance", chance)), "Coherence", alt)
+
+
+def class_sensitivity(results: Mapping[str, "ClassSensitivity"], *, alt: str | None = None) -> Figure:
+    """Similarity of the maps of two classes, signed and absolute, by method; 1 (dashed) is a map that ignores the class.
+
+    Where masks were given, the share of relevance that moves to the right object stands beside; there, 0 is such a map.
+    """
+    names = ["spearman", "spearman_abs", "ssim", "ssim_abs"]
+    blind = dict.fromkeys(names, ("a map that ignores the class", 1.0))
+    if all(result.moved is not None for result in results.values()):
+        blind["moved"] = ("a map that ignores the class", 0.0)
+    columns = {part: {name: getattr(result, part) for name, result in results.items()} for part in blind}
+    return _intervals(columns, blind, "Similarity of the maps of two classes", alt)
+
+
+def _intervals(
+    columns: dict[str, dict[str, Tensor]], references: dict[str, tuple[str, float]], title: str, alt: str | None
+) -> Figure:
+    """One plot per column with one row per method: mean and interval; values that are NaN are left out and counted."""
+    from .evaluate.coherence import bootstrap
+
+    methods = list(next(iter(columns.values())))
+    if not methods:
+        raise ValueError("there is no result to draw")
+    figure = Figure(figsize=(1.2 + 1.5 * len(columns), 0.9 + 0.22 * len(methods)), layout="constrained")
+    axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    texts, undefined = [], []
+    for axis, (column, values) in zip(axes, columns.items(), strict=True):
+        means = []
+        for place, (name, numbers) in enumerate(values.items()):
+            defined = numbers[~numbers.isnan()]
+            if len(defined) < len(numbers):
+                undefined.append(f"{name}, {column}: {len(numbers) - len(defined)} of {len(numbers)}")
+            if len(defined) < 2:
+                continue
+            mean, low, high = bootstrap(defined)
+            axis.errorbar(mean, place, xerr=[[mean - low], [high - mean]], fmt="o", color=COLORS[0], markersize=4)
+            means.append(f"{name} {mean:.2f}")
+        label, level = references[column]
+        axis.axvline(level, color=COLORS[1], linestyle="--", linewidth=1)
+        _label(axis, column.replace("_", " "), "")
+        texts.append(f"{column} ({label} {level:.2f}): {', '.join(means)}")
+    axes[0].set_yticks(range(len(methods)), [name.replace("_", " ") for name in methods])
+    axes[0].invert_yaxis()
+    note = f"mean and 95 % bootstrap interval; dashed: {next(iter(references.values()))[0]}"
+    _caption(figure, note + (f"; undefined: {'; '.join(undefined)}" if undefined else ""))
+    figure.alt = alt or f"{title}. {'. '.join(texts)}."
+    return figure
+
+
+def model_randomisation(
+    results: Mapping[str, "ModelRandomisation"], *, part: str = "spearman", alt: str | None = None
+) -> Figure:
+    """Similarity to the original map, mean over the images, while layers are randomised from the top.
+
+    ``part`` is ``"spearman"``, ``"spearman_abs"``, ``"ssim"`` or ``"ssim_abs"``.
+
+    Raises:
+        ValueError: results of different layers, or none.
+    """
+    layers = {result.layers for result in results.values()}
+    if len(layers) != 1:
+        raise ValueError(f"the results must be of one network, got layers {sorted(layers)}")
+    lines = {
+        name.replace("_", " "): [1.0, *getattr(result, part).nanmean(1).tolist()] for name, result in results.items()
+    }
+    (names,) = layers
+    ends = ", ".join(f"{name} {line[1]:.2f} and {line[-1]:.2f}" for name, line in lines.items())
+    figure = curves(
+        range(len(names) + 1),
+        lines,
+        xlabel="layers randomised, from the top",
+        ylabel=f"similarity ({part.replace('_', ' ')})",
+        alt=alt or f"Similarity to the original map after the first and after all {len(names)} layers: {ends}.",
+    )
+    figure.axes[0].set_xticks(range(len(names) + 1), ["none", *names])
+    return figure
+
+
+def selectivity(results: Mapping[str, "Selectivity"], *, alt: str | None = None) -> Figure:
+    """The score while patches are removed, mean over the images; random (grey) and optimal order where they are known.
+
+    Raises:
+        ValueError: results of different steps, orders or scores, or none.
+    """
+    kinds = {(result.order, result.score, len(result.removed)) for result in results.values()}
+    if len(kinds) != 1:
+        raise ValueError(f"the results must have one order, score and number of steps, got {sorted(kinds)}")
+    ((order, score, _),) = kinds
+    drawn = {name.replace("_", " "): result for name, result in results.items()}
+    for beside in ("random", "optimal"):
+        known = [getattr(result, beside) for result in results.values() if getattr(result, beside) is not None]
+        if known:
+            drawn[f"{beside} order"] = known[0]
+    removed = next(iter(results.values())).removed.cpu()
+    areas = ", ".join(f"{name} {result.area.mean():.3g}" for name, result in drawn.items())
+    figure = curves(
+        100 * removed,
+        {name: result.curve.mean(0) for name, result in drawn.items()},
+        xlabel=f"patches removed, {order.replace('_', ' ')} (%)",
+        ylabel=score,
+        alt=alt
+        or f"Mean {score} while patches are removed, {order.replace('_', ' ')}. Areas under the curves: {areas}.",
+    )
+    for line in figure.axes[0].lines:
+        if line.get_label() == "random order":
+            line.set(color="#888888", linestyle=":")
+    figure.axes[0].legend(fontsize=8, frameon=False)
     return figure

@@ -1,6 +1,9 @@
 """The pictures: what colour means, what is refused, and that every figure carries its alt text."""
 
+import base64
+import html
 import io
+import re
 
 import numpy as np
 import pytest
@@ -10,8 +13,9 @@ from PIL import Image
 from torch import nn
 from torch.testing import assert_close
 
-from interp_lab import antehoc, maximize_activation, plot
+from interp_lab import antehoc, maximize_activation, mmd_critic, plot
 from interp_lab.explain_model import surrogates
+from interp_lab.explain_model.weights import Field, TopActivations
 
 
 def drawn(figure: plot.Figure, cell: int) -> np.ndarray:
@@ -160,3 +164,163 @@ def test_an_ascent_is_drawn_from_start_to_end_in_one_call():
     flat = maximize_activation(model, 0, torch.zeros(1, 16), steps=1)
     with pytest.raises(ValueError, match=r"pictures \(N, C, H, W\), got shape \(1, 16\)"):
         plot.ascent(flat)
+
+
+def three_frames() -> dict[float, plot.Figure]:
+    return {n: plot.heatmap(torch.eye(8).roll(n, 1), alt=f'a "diagonal", {n} to the right') for n in range(3)}
+
+
+def test_a_slider_holds_every_frame_with_its_alt_text_and_nothing_from_elsewhere():
+    frames = three_frames()
+    slider = plot.slider(frames, label="shift", start=1)
+    pictures = re.findall(r'<img src="data:image/webp;base64,([^"]+)" alt="([^"]+)"', slider.html)
+    assert [html.unescape(alt) for _, alt in pictures] == [figure.alt for figure in frames.values()]
+    assert re.findall(r'data-value="([^"]+)"( hidden)?', slider.html) == [
+        ("shift = 0", " hidden"), ("shift = 1", ""), ("shift = 2", " hidden"),
+    ]  # fmt: skip
+    for (webp, _), figure in zip(pictures, three_frames().values(), strict=True):
+        shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(webp))).convert("RGB")).astype(float)
+        drawn_png = Image.open(io.BytesIO(figure._repr_mimebundle_()[0]["image/png"])).convert("RGB")
+        assert np.abs(shown - np.asarray(drawn_png)).mean() < 1
+    assert "//" not in re.sub(r"base64,[^\"]+", "", slider.html)
+    assert "<button" not in slider.html
+    assert "<button" in plot.slider(frames, label="shift", play=True).html
+
+
+def test_a_slider_is_a_png_with_alt_text_where_html_is_not_shown():
+    frames = three_frames()
+    data, metadata = plot.slider(frames, label="shift", start=2)._repr_mimebundle_()
+    assert data["image/png"] == three_frames()[2]._repr_mimebundle_()[0]["image/png"]
+    assert metadata["image/png"]["alt"] == data["text/plain"]
+    assert data["text/plain"] == 'Slider over shift from 0 to 2. At 2: a "diagonal", 2 to the right'
+    assert plot.slider(frames, label="shift", alt="all").alt == "all"
+
+
+def test_what_makes_no_slider_is_refused_by_name(monkeypatch):
+    frames = three_frames()
+    with pytest.raises(ValueError, match="two frames or more"):
+        plot.slider({0: frames[0]}, label="shift")
+    with pytest.raises(ValueError, match=r"start among them; got .*, start 5"):
+        plot.slider(frames, label="shift", start=5)
+    with pytest.raises(ValueError, match="one size in pixels"):
+        plot.slider(frames | {9: plot.bars({"a": 1}, xlabel="x")}, label="shift")
+    monkeypatch.setattr(plot, "SLIDER_BYTES", 5000)
+    with pytest.raises(ValueError, match=r"3 frames take .* draw fewer or smaller"):
+        plot.slider(frames, label="shift")
+
+
+def test_top_patches_and_their_projections_are_mosaics_in_one_call():
+    patches = torch.rand(3, 4, 1, 5, 5)
+    images = torch.tensor([[0, 1, 2, 3], [0, 1, 2, 3], [0, 1, 2, -1]])
+    values = torch.ones(3, 4).masked_fill(images < 0, -torch.inf)
+    top = TopActivations(values, images, torch.zeros(3, 4, 2, dtype=torch.long), patches, (Field(5, 1, 0),) * 2)
+    figure = plot.top_patches(top, patches - 0.5, channels=[2, 0])
+    above, below = (torch.tensor(np.asarray(figure.axes[i].images[0].get_array())) for i in (0, 2))
+    assert above.shape == below.shape == (11, 11)  # two by two tiles of five pixels and a gap
+    assert_close(above[:5, 6:], patches[2, 1, 0])
+    assert_close(above[6:, :5], patches[2, 2, 0])
+    assert (above[6:, 6:] == 1).all()  # there was no fourth image
+    assert_close(below[:5, :5], (patches - 0.5)[2, 0, 0] / (patches - 0.5)[2, 0, 0].abs().max())
+    assert [axis.get_title() for axis in figure.axes[:2]] == ["channel 2", "channel 0"]
+    assert "channels 2, 0" in figure.alt
+    assert len(plot.top_patches(top).axes) == 3
+    with pytest.raises(ValueError, match=r"channels must lie in 0\.\.2, got \[3\]"):
+        plot.top_patches(top, channels=[3])
+    with pytest.raises(ValueError, match="projections must be"):
+        plot.top_patches(top, patches[:2])
+
+
+def test_prototypes_are_drawn_above_criticisms_with_their_witness():
+    pictures = torch.rand(30, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    chosen = mmd_critic(pictures, 12, 3)
+    figure = plot.prototypes(chosen, pictures)
+    assert [axis.get_ylabel() for axis in figure.axes[::10]] == ["prototypes", "prototypes", "criticisms"]
+    assert_close(torch.tensor(np.asarray(figure.axes[11].images[0].get_array())), pictures[chosen.prototypes[11], 0])
+    first = chosen.criticisms[0]
+    assert_close(torch.tensor(np.asarray(figure.axes[20].images[0].get_array())), pictures[first, 0])
+    assert figure.axes[20].get_title() == f"{1000 * chosen.witness[first]:+.1f}"
+    assert "12 prototypes" in figure.alt
+    assert "3 criticisms" in figure.alt
+    with pytest.raises(ValueError, match="among 30 examples, got 29 pictures"):
+        plot.prototypes(chosen, pictures[1:])
+
+
+def test_numbers_are_written_into_their_cells_and_nan_stays_empty():
+    figure = plot.numbers({"a": torch.tensor([[1.0, -0.0], [float("nan"), -2.5]]), "b": torch.ones(1, 3)})
+    assert [text.get_text() for text in figure.axes[0].texts] == ["1", "0", "", "-2.5"]
+    assert [text.get_text() for text in figure.axes[1].texts] == ["1", "1", "1"]
+    assert [axis.get_title() for axis in figure.axes] == ["a", "b"]
+    assert "-2.5" in figure.alt
+    with pytest.raises(ValueError, match=r"matrices \(H, W\), at least one, got shapes \[\(3,\)\]"):
+        plot.numbers({"a": torch.ones(3)})
+    with pytest.raises(ValueError, match="at least one"):
+        plot.numbers({})
+
+
+def test_a_retraining_is_drawn_with_baselines_and_masks_alone():
+    from interp_lab.evaluate.roar import Cell, Retraining
+
+    def cells(method: str, accuracy: float, mask_only: float) -> list[Cell]:
+        return [
+            Cell(method, fraction, seed, accuracy - fraction + 0.1 * seed, mask_only)
+            for fraction in (0.1, 0.5)
+            for seed in (0, 1)
+        ]
+
+    whole, broken = [Cell("none", 0.0, seed, 0.9 + 0.1 * seed) for seed in (0, 1)], Cell("broken", 0.1, 0, error="why")
+    rows = [*whole, *cells("ours", 0.8, 0.3), broken, *cells("random", 0.7, 0.1), *cells("edges", 0.6, 0.2)]
+    figure = plot.retraining(Retraining("most relevant", tuple(rows)))
+    (axis,) = figure.axes
+    drawn = {line.get_label(): line for line in axis.lines}
+    assert list(drawn) == ["random order", "edge detector", "method", "masks alone"]
+    assert drawn["method"].get_xdata().tolist() == [0, 0.1, 0.5]
+    assert_close(torch.tensor(drawn["method"].get_ydata()), torch.tensor([0.95, 0.75, 0.35], dtype=torch.float64))
+    assert_close(torch.tensor(drawn["masks alone"].get_ydata()), torch.tensor([0.3, 0.3], dtype=torch.float64))
+    assert len({(line.get_color(), line.get_linestyle()) for line in drawn.values()}) == 4
+    assert drawn["masks alone"].get_linestyle() == "--"
+    band = axis.collections[0].get_paths()[0].vertices
+    assert band[band[:, 0] == 0.5][:, 1].max() == pytest.approx(0.35 + 0.1 / 2**0.5)  # of two seeds 0.1 apart
+    assert "failed: broken" in " ".join(figure.get_supxlabel().split())
+    assert "With 50 % replaced: random 25 %, edges 15 %, ours 35 %" in figure.alt
+    data, _ = plot.retraining(Retraining("most relevant", tuple(rows)), alt="what it shows")._repr_mimebundle_()
+    assert data["text/plain"] == "what it shows"
+    with pytest.raises(ValueError, match="no method to draw beside its baselines; failed: broken"):
+        plot.retraining(Retraining("most relevant", tuple(row for row in rows if row.method != "ours")))
+
+
+def test_evaluations_are_drawn_in_one_call_with_their_levels():
+    from interp_lab import METHODS, class_sensitivity, coherence, model_randomisation, networks, selectivity
+    from interp_lab.data import scenes
+
+    network, data = networks.load("scenes_cnn"), scenes(6, seed=9, objects=2)
+    masks = data.masks["object"], data.masks["second_object"]
+    names = ("saliency", "lrp")
+    maps = {name: METHODS[name](network, data.images) for name in names}
+    options = {"steps": 4, "patch": 8, "beside": ("random",)}
+    results = {
+        plot.coherence: {name: coherence(maps[name], masks[0]) for name in names},
+        plot.class_sensitivity: {
+            name: class_sensitivity(METHODS[name], network, data.images, 0, 1, masks=masks) for name in names
+        },
+        plot.model_randomisation: {
+            name: model_randomisation(METHODS[name], network, data.images[:2]) for name in names
+        },
+        plot.selectivity: {name: selectivity(network, data.images, maps[name], **options) for name in names},
+    }
+    figures = {draw: draw(result) for draw, result in results.items()}
+    for draw, result in results.items():
+        data, _ = draw(result, alt="what it shows")._repr_mimebundle_()
+        assert data["text/plain"] == "what it shows"
+        assert all(name in figures[draw].alt for name in names)
+        with pytest.raises(ValueError, match=r"no result to draw|must be of one network|must have one order"):
+            draw({})
+    area = masks[0].float().mean().item()
+    assert [axis.lines[-1].get_xdata()[0] for axis in figures[plot.coherence].axes] == pytest.approx([area] * 3)
+    mean = results[plot.coherence]["saliency"].relevance_mass.mean().item()
+    assert f"relevance_mass (chance {area:.2f}): saliency {mean:.2f}" in figures[plot.coherence].alt
+    assert [axis.get_xlabel() for axis in figures[plot.class_sensitivity].axes][-1] == "moved"
+    lines = {line.get_label(): line.get_ydata() for line in figures[plot.selectivity].axes[0].lines}
+    assert list(lines) == ["saliency", "lrp", "random order"]
+    assert_close(torch.tensor(lines["lrp"]), results[plot.selectivity]["lrp"].curve.mean(0))
+    steps = figures[plot.model_randomisation].axes[0].lines[0].get_ydata()
+    assert_close(torch.tensor(steps[1:]).float(), results[plot.model_randomisation]["saliency"].spearman.mean(1))

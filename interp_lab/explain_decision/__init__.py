@@ -12,6 +12,7 @@ from .gradient_based import (
     saliency,
     smoothgrad,
 )
+from .influence import TopInfluence, influence
 from .lrp import deep_taylor, lrp
 from .patterns import fit_patterns, pattern_attribution, pattern_net
 from .relu_rules import deconvnet, guided_backprop, rectgrad
@@ -38,6 +39,7 @@ The pattern methods are not among them: they need patterns that were fitted for 
 
 __all__ = [
     "METHODS",
+    "TopInfluence",
     "UnsupportedModelError",
     "deconvnet",
     "deep_taylor",
@@ -47,6 +49,7 @@ __all__ = [
     "gradient_x_input",
     "guided_backprop",
     "guided_grad_cam",
+    "influence",
     "integrated_gradients",
     "interior_gradient",
     "lrp",

@@ -1,25 +1,24 @@
 r"""Influence functions: which training example moved this decision most?
 
-A network that minimises :math:`L(\theta) = \frac1n \sum_i \ell_i(\theta) + \frac\lambda2 \lVert\theta\rVert^2` answers the
-removal of example i, to first order, by the step :math:`\frac1n H^{-1} g_i` with the gradient
+A network at a minimum of :math:`L(\theta) = \frac1n \sum_i \ell_i(\theta) + \frac\lambda2 \lVert\theta\rVert^2` answers the
+removal of example i, to first order, by the step :math:`\frac1n H^{-1} g_i`, with the gradient
 :math:`g_i = \nabla\ell_i` and the Hessian :math:`H = \nabla^2 L`. The loss of a test example t then rises by
 
 .. math:: \Delta\ell_t = \tfrac1n\, g_t^\top H^{-1} g_i .
 
-Solving :math:`H s_t = g_t` once per test example leaves one inner product per pair. The four solvers differ in how they
-solve; none holds more of the training set than a batch.
+Solving :math:`H s_t = g_t` once per test example leaves one inner product per pair. The training set passes by in
+batches, and no more than a batch of its gradients is ever held.
 """
 
-import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, hessian, jvp, vmap
+from torch.func import functional_call, grad, hessian, jvp, vjp, vmap
 from torch.nn import functional as F
 
 from .contract import UnsupportedModelError, check_input, explaining, logits_of
@@ -28,23 +27,27 @@ Pair = tuple[Tensor, Tensor]
 Solve = Callable[[Tensor], Tensor]
 
 SOLVERS = ("exact", "cg", "lissa", "kfac")
-BUDGET = 2**25  # numbers that one step may hold; sets how many rows go together
-EXACT_LIMIT = 20_000  # parameters; their Hessian takes 1.6 GB in single precision
+BUDGET = 2**25  # numbers that one step may hold; decides how many rows go together
+EXACT_LIMIT = 20_000  # parameters: their Hessian takes 1.6 GB in single precision
 CG_ITERATIONS = 1000
 SAMPLE = 64  # rows of one step of LiSSA
-LISSA_RESIDUAL = 0.1
-PROBES = 8  # training examples whose step is measured
-BENT = 0.2  # the prediction may be off by this factor before a warning
+RESIDUAL = 0.1  # largest relative residual of LiSSA's average
+PROBES = 8  # training examples whose predicted step is tried
+BENT = 1.1  # ratio of the true step to the predicted one, or the reverse, before a warning
+CHANGED = (
+    "train gave other batches than in its first pass, so no column would stand for one example; turn off its shuffling "
+    "and its random augmentation"
+)
 
 
 @dataclass(frozen=True, eq=False)
 class TopInfluence:
-    """The ends of every row of the influences, for k examples at each end.
+    """Both ends of every row of the influences.
 
     Attributes:
-        helpful: ``(n_test, k)``, the largest influences, in falling order: without these the test loss rises most.
+        helpful: ``(n_test, k)``, the largest influences, falling: without these examples the test loss rises most.
         helpful_indices: LongTensor ``(n_test, k)``, their places in the training set.
-        harmful: ``(n_test, k)``, the smallest influences, in rising order: without these the test loss falls most.
+        harmful: ``(n_test, k)``, the smallest influences, rising: without these examples the test loss falls most.
         harmful_indices: LongTensor ``(n_test, k)``.
     """
 
@@ -70,13 +73,566 @@ def influence(
     batch_size: int | None = None,
     seed: int = 0,
 ) -> Tensor | TopInfluence:
-    r"""Predicted rise of every test loss when one training example is removed: :math:`\frac1n g_t^\top H^{-1} g_i`."""
+    r"""The predicted rise of every test loss when one training example is removed: positive for a helpful example.
+
+    .. math:: \Delta\ell_t = \tfrac1n\, g_t^\top (H + \delta I)^{-1} g_i, \qquad
+        H = \nabla^2 \Bigl(\tfrac1n \sum_i \ell_i + \tfrac\lambda2 \lVert\theta\rVert^2\Bigr)
+
+    Removed means retrained with the other weights kept at :math:`1/n` and the regulariser as it was, so :math:`g_i` is the
+    gradient of the example's loss alone. Koh and Liang 2017, arXiv:1703.04730.
+
+    The solvers, with P parameters:
+
+    * ``"exact"``: a Cholesky factor of the P x P Hessian, which P Hessian-vector products build; P up to 20,000.
+    * ``"cg"``: conjugate gradient to a relative residual of 1e-5 (1e-11 in float64); every iteration is a pass over
+      the training set.
+    * ``"lissa"``: the series :math:`u \leftarrow u + (g_t - \hat H u) / s` with the Hessian :math:`\hat H` of 64 rows at a
+      time (Agarwal, Bullins and Hazan 2017, arXiv:1602.03943). The scale s must bound the eigenvalues of those Hessians, and the
+      first part of the series dies out like :math:`(1 - (\lambda + \delta) / s)^{depth}`. The mean of the second half of the iterates
+      is taken: on digits its residual was .02 where that of the last iterate was .45.
+    * ``"kfac"``: one block :math:`A \otimes G` per ``Linear`` or ``Conv2d``, with the second moments A of the layer's
+      inputs and G of the gradients at its outputs (Martens and Grosse 2015, arXiv:1503.05671; Grosse and Martens 2016,
+      arXiv:1602.01407). It is the Gauss-Newton matrix that is so approximated, which for the cross-entropy is the true
+      Fisher matrix: the expectation over labels is exact, by one backward pass per class, not sampled and not taken at
+      the training labels. Never indefinite, and cheap; the order of the examples is good, the size may be off by a
+      factor of two.
+
+    Where the theory bends. Two things are measured, and a warning tells when they fail:
+
+    * *The model is not at a minimum.* Training on would then move the test loss by :math:`-s_t^\top \nabla L`, whatever is
+      removed. The warning comes where this exceeds the spread (standard deviation) of the influences on a test loss.
+    * *The step is not small.* For the 8 training examples of the largest loss, the slope of the objective without
+      the example is taken at both ends of the predicted step; the secant through the two slopes tells how long the true
+      step is. The warning comes where it is not within a factor of 1.1 (not for ``"kfac"``, whose own error is larger).
+      Softmax regression on 1,200 digits of 8 x 8, against retraining:
+
+      ============ ===== ==== ========= =========
+      weight decay 0.1   0.01 0.001     0.0001
+      measured     1.01  1.05 1.24      2.92
+      slope, truth 1.01  1.05 1.20-1.36 1.99-2.94
+      correlation  1.000 1.00 0.998     0.974
+      ============ ===== ==== ========= =========
+
+    For the last layers of an ``nn.Sequential``, give its tail and the features that enter it: then the layers in front
+    run once, not in every pass.
+
+    Args:
+        model: from ``(N, ...)`` to ``(N, K)``; explained in eval mode.
+        train: a pair (x, y), or batches of such pairs that come again, the same, in every pass (a list, a
+            ``DataLoader`` without shuffling); columns of the result are in their order.
+        test: a pair (x, y).
+        weight_decay: :math:`\lambda` of the objective that the model was trained on.
+        damping: :math:`\delta`, added to the Hessian; it shrinks the predictions.
+        parameters: names of parameters or of modules; None takes all.
+        top: give the k largest and smallest of every row only.
+        loss: the mean loss of a batch from (outputs, y).
+        scale: s of LiSSA; None takes the largest eigenvalue met in 8 samples, by power iteration.
+        depth: steps of LiSSA; None takes :math:`s / (\lambda + \delta) \cdot \ln 100`, at least 500.
+        batch_size: rows that go together; None lets memory decide. It does not change the result.
+        seed: of LiSSA's samples. Batches that are no pair are taken in their own order.
+
+    Returns:
+        ``(n_test, n_train)``, or a :class:`TopInfluence`.
+
+    Raises:
+        ValueError: an argument is not as above; the Hessian is not positive definite (it needs damping); a solver did
+            not converge; the training set changed between passes.
+        UnsupportedModelError: an operation without per-example gradients (``torch.func.vmap``) or, for ``"kfac"``, a
+            parameter of another layer, by name.
+    """
     if solver not in SOLVERS:
         raise ValueError(f"solver must be one of {', '.join(SOLVERS)}, got {solver!r}")
     for name, value in (("weight_decay", weight_decay), ("damping", damping)):
         if not 0 <= value < math.inf:
-            raise ValueError(f"{name} must be a number of at least 0, got {value}")
+            raise ValueError(f"{name} must be a finite number of at least 0, got {value}")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     x, y = _pair(test, "test")
     with explaining(model, x) as x:
-        problem = _Problem(model, train, parameters, loss, weight_decay + damping, batch_size, (x, y))
-        raise NotImplementedError
+        problem = _Problem(model, train, (x, y), parameters, loss, weight_decay, damping, batch_size)
+        problem.survey()
+        if top is not None and not 1 <= top <= problem.n:
+            raise ValueError(f"top must lie in 1..{problem.n}, the number of training examples, got {top}")
+        if solver == "lissa":
+            solve = _lissa(problem, scale, depth, seed)
+        else:
+            solve = {"exact": _exact, "cg": _cg, "kfac": _kfac}[solver](problem)
+        gradients = problem.gradients(x, y.to(x.device))
+        if solver == "kfac":
+            solutions = solve(gradients)
+        else:  # the trial steps are solved along with the rest
+            solutions, steps = solve(torch.cat([gradients, problem.gradients(*problem.hardest)])).split(
+                [len(x), len(problem.hardest[0])]
+            )
+            _warn_where_it_bends(_stretch(problem, steps / problem.n))
+        result, spread = _scores(problem, solutions / problem.n, top)
+        _warn_off_the_minimum(problem, solutions, spread)
+        return result
+
+
+class _Problem:
+    """The objective as a function of the chosen parameters, which form one vector; the others stay fixed."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: Pair | Iterable[Pair],
+        test: Pair,
+        names: str | Sequence[str] | None,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        weight_decay: float,
+        damping: float,
+        batch_size: int | None,
+    ) -> None:
+        if not isinstance(model, nn.Module) or next(model.parameters(), None) is None:
+            raise ValueError(f"model must be an nn.Module with parameters, got {type(model).__name__}")
+        self.fixed = {name: p.detach() for name, p in model.named_parameters()}
+        chosen = {name: self.fixed.pop(name) for name in _chosen(list(self.fixed), names)}
+        self.shapes = {name: p.shape for name, p in chosen.items()}
+        self.theta = torch.cat([p.flatten() for p in chosen.values()])
+        if self.theta.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"the parameters must be float32 or float64, got {self.theta.dtype}; use model.float()")
+        if not isinstance(train, Iterable) or isinstance(train, Iterator):
+            raise ValueError(
+                "train must be a pair (x, y) or batches that come again in every pass, such as a list or a DataLoader, "
+                f"got {type(train).__name__}"
+            )
+        self.model, self.train, self.loss = model, train, loss
+        self.weight_decay, self.ridge = weight_decay, weight_decay + damping
+        self.marks: list[tuple[int, float]] | None = None  # size and content of every batch of the first pass
+        x, y = test[0], test[1].to(test[0].device)
+        self.classes = logits_of(model, x[:1]).shape[1]
+        self._check_labels(y)
+        kept = len(self.theta) + self._kept(x, y)
+        self.rows = batch_size or min(256, max(1, BUDGET // kept))
+        self.vectors = max(1, BUDGET // (self.rows * kept))
+        self._try(x[:1], y[:1])
+
+    def _kept(self, x: Tensor, y: Tensor) -> int:
+        """How many numbers one row keeps for its backward pass."""
+        count = 0
+
+        def keep(tensor: Tensor) -> Tensor:
+            nonlocal count
+            count += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            value = self.loss_of(self.theta.clone().requires_grad_(), x[0], y[0])
+        if value.dim():
+            raise ValueError(f"loss must give the mean over the batch as one number, got shape {tuple(value.shape)}")
+        return count
+
+    def _try(self, x: Tensor, y: Tensor) -> None:
+        """One Hessian-vector product of one row: what torch.func cannot do is refused here, with the module's name."""
+        inside: list[str] = []
+
+        def leave(*_) -> None:
+            inside.pop()
+
+        hooks = []
+        for name, module in self.model.named_modules():
+            hooks.append(module.register_forward_pre_hook(lambda *_, name=name: inside.append(name)))
+            hooks.append(module.register_forward_hook(leave))
+        try:
+            self.gradients(x, y)
+            self.products(torch.zeros_like(self.theta)[None], x, y)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            place = f"the module {inside[-1]!r}" if inside and inside[-1] else "the model or the loss"
+            raise UnsupportedModelError(f"{place} has an operation that torch.func refuses: {error}") from error
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def split(self, vectors: Tensor) -> dict[str, Tensor]:
+        """Vectors ``(..., P)`` as tensors of the parameters' shapes, by name."""
+        parts = vectors.split([shape.numel() for shape in self.shapes.values()], -1)
+        pairs = zip(self.shapes.items(), parts, strict=True)
+        return {name: part.reshape(*part.shape[:-1], *shape) for (name, shape), part in pairs}
+
+    def outputs(self, theta: Tensor, x: Tensor) -> Tensor:
+        # A model that works in place shall not change the caller's x.
+        return functional_call(self.model, self.fixed | self.split(theta), (x.clone(),))
+
+    def loss_of(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of one example, which goes through the model as a batch of its own."""
+        return self.loss(self.outputs(theta, x[None]), y[None])
+
+    def losses(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return vmap(self.loss_of, (None, 0, 0))(theta, x, y)
+
+    def gradients(self, x: Tensor, y: Tensor) -> Tensor:
+        """The gradient of every example's loss, ``(N, P)``."""
+        each = vmap(grad(self.loss_of), (None, 0, 0))
+        pairs = zip(x.split(self.rows), y.split(self.rows), strict=True)
+        return torch.cat([each(self.theta, *rows) for rows in pairs])
+
+    def products(self, vectors: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """The Hessian of the sum of these examples' losses, times every vector ``(m, P)``."""
+
+        def product(v: Tensor) -> Tensor:
+            return jvp(grad(lambda theta: self.losses(theta, x, y).sum()), (self.theta,), (v,))[1]
+
+        return vmap(product, chunk_size=self.vectors)(vectors)
+
+    def hessian(self, vectors: Tensor) -> Tensor:
+        """The Hessian of the objective, with damping, times every vector ``(m, P)``."""
+        return sum(self.products(vectors, *batch) for batch in self.batches()) / self.n + self.ridge * vectors
+
+    def batches(self, order: torch.Generator | None = None) -> Iterator[Pair]:
+        """The training set, in batches of at most ``rows``; with ``order``, a pair in memory is shuffled."""
+        marks: list[tuple[int, float]] = []
+        for x, y in self._incoming(order):
+            if not _is_pair(self.train):
+                places = torch.arange(1, len(x) + 1, device=x.device)
+                marks.append((len(x), float((x.flatten(1).sum(1) * places).sum())))
+                if self.marks is not None and marks[-1:] != self.marks[len(marks) - 1 : len(marks)]:
+                    raise ValueError(CHANGED)
+            for rows in zip(x.split(self.rows), y.split(self.rows), strict=True):
+                x_rows, y_rows = (t.detach().to(self.theta.device) for t in rows)
+                check_input(self.model, x_rows)
+                self._check_labels(y_rows)
+                yield x_rows, y_rows
+        if self.marks is not None and len(marks) < len(self.marks):
+            raise ValueError(CHANGED)
+        self.marks = marks
+
+    def _incoming(self, order: torch.Generator | None) -> Iterator[Pair]:
+        if _is_pair(self.train):
+            x, y = _pair(self.train, "train")
+            index = torch.arange(len(x)) if order is None else torch.randperm(len(x), generator=order)
+            yield from ((x[i], y[i]) for i in index.split(self.rows))
+        else:
+            yield from (_pair(batch, "every batch of train") for batch in self.train)
+
+    def samples(self, order: torch.Generator) -> Iterator[Pair]:
+        """Blocks of SAMPLE rows, without end."""
+        x = y = None
+        while True:
+            for batch in self.batches(order):
+                x, y = batch if x is None else (torch.cat(pair) for pair in zip((x, y), batch, strict=True))
+                while len(x) >= SAMPLE:
+                    yield x[:SAMPLE], y[:SAMPLE]
+                    x, y = x[SAMPLE:], y[SAMPLE:]
+
+    def survey(self) -> None:
+        """The first pass: the number of examples, the mean gradient of their losses, the examples of largest loss."""
+        self.n, total, hardest = 0, torch.zeros_like(self.theta), None
+        for x, y in self.batches():
+            losses, pull = vjp(lambda theta: self.losses(theta, x, y), self.theta)  # noqa: B023  used at once
+            total += pull(torch.ones_like(losses))[0]
+            self.n += len(x)
+            if hardest is not None:
+                x, y, losses = (torch.cat(pair) for pair in zip(hardest, (x, y, losses), strict=True))
+            index = losses.topk(min(PROBES, len(x))).indices
+            hardest = x[index], y[index], losses[index]
+        if hardest is None:
+            raise ValueError("train gave no batch")
+        self.loss_gradient, self.hardest = total / self.n, hardest[:2]
+
+    def _check_labels(self, y: Tensor) -> None:
+        if self.loss is not F.cross_entropy:
+            return
+        if y.dtype != torch.int64 or y.dim() != 1 or not 0 <= int(y.min()) <= int(y.max()) < self.classes:
+            raise ValueError(
+                f"y must be a LongTensor (N,) of classes in 0..{self.classes - 1}, got {y.dtype} {tuple(y.shape)} from "
+                f"{y.min().item()} to {y.max().item()}"
+            )
+
+
+def _is_pair(data: object) -> bool:
+    return isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)
+
+
+def _pair(data: object, name: str) -> Pair:
+    if not _is_pair(data) or len(data[0]) != len(data[1]) or not len(data[0]):
+        got = [tuple(part.shape) for part in data] if _is_pair(data) else type(data).__name__
+        raise ValueError(f"{name} must be a pair (x, y) of tensors of one length above 0, got {got}")
+    return data[0], data[1]
+
+
+def _chosen(available: list[str], names: str | Sequence[str] | None) -> list[str]:
+    if names is None:
+        return available
+    names = [names] if isinstance(names, str) else list(names)
+    found = {name: [p for p in available if p == name or p.startswith(f"{name}.")] for name in names}
+    for name, matches in found.items():
+        if not matches:
+            raise ValueError(f"the model has no parameter or module {name!r}; its parameters: {', '.join(available)}")
+    if not found:
+        raise ValueError("parameters must name at least one parameter or module, got none")
+    return [p for p in available if any(p in matches for matches in found.values())]
+
+
+def _exact(problem: _Problem) -> Solve:
+    theta = problem.theta
+    if len(theta) > EXACT_LIMIT:
+        raise ValueError(
+            f"solver 'exact' holds the Hessian of at most {EXACT_LIMIT} parameters, got {len(theta)}; name a layer "
+            "with parameters=, or use solver 'cg' or 'kfac'"
+        )
+    matrix = problem.hessian(torch.eye(len(theta), dtype=theta.dtype, device=theta.device))
+    matrix = (matrix + matrix.T) / 2
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    if failed:
+        lowest = float(torch.linalg.eigvalsh(matrix)[0])
+    else:
+        v = torch.randn(len(theta), 1, generator=torch.Generator().manual_seed(0)).to(theta)
+        for _ in range(20):  # inverse power iteration
+            v = torch.cholesky_solve(v / v.norm(), factor)
+        lowest = 1 / float(v.norm())
+    if lowest <= len(theta) * torch.finfo(theta.dtype).eps * float(matrix.diagonal().max()):
+        raise ValueError(
+            f"the Hessian is not positive definite: its smallest eigenvalue is about {lowest:.2g}; add damping above "
+            f"{abs(lowest):.2g}, or weight_decay where the model was trained with it"
+        )
+    return lambda v: torch.cholesky_solve(v.T, factor).T
+
+
+def _cg(problem: _Problem) -> Solve:
+    def solve(v: Tensor) -> Tensor:
+        tolerance = torch.finfo(v.dtype).eps ** 0.7
+        s, r, p = torch.zeros_like(v), v.clone(), v.clone()
+        square = (r * r).sum(1)
+        goal = tolerance**2 * square
+        for _ in range(CG_ITERATIONS):
+            left = (square > goal).nonzero().squeeze(1)
+            if not len(left):
+                return s
+            direction = p[left]
+            product = problem.hessian(direction)
+            curvature = (direction * product).sum(1)
+            if not (curvature > 0).all():
+                lowest = float((curvature / (direction * direction).sum(1)).min())
+                raise ValueError(
+                    f"the Hessian is not positive definite: CG met the curvature {lowest:.2g}; add damping well above "
+                    f"{abs(lowest):.2g}"
+                )
+            length = (square[left] / curvature)[:, None]
+            s[left] += length * direction
+            r[left] -= length * product
+            before, square = square, (r * r).sum(1)
+            p[left] = r[left] + (square[left] / before[left])[:, None] * direction
+        worst = float((square / goal).max().sqrt()) * tolerance
+        raise ValueError(
+            f"CG stands at the relative residual {worst:.1e} after {CG_ITERATIONS} iterations, not below "
+            f"{tolerance:.0e}: add damping, use a float64 model or solver 'exact'"
+        )
+
+    return solve
+
+
+def _lissa(problem: _Problem, scale: float | None, depth: int | None, seed: int) -> Solve:
+    samples = problem.samples(torch.Generator().manual_seed(seed))
+    largest = problem.ridge + max(_largest_curvature(problem, *sample) for sample in islice(samples, 8))
+    scale = largest if scale is None else scale
+    if not scale >= largest:
+        raise ValueError(
+            f"scale {scale:g} is below the largest eigenvalue {largest:.4g} of a sample's Hessian, so the series may "
+            "diverge; give at least that, or None"
+        )
+    if depth is None and problem.ridge == 0:
+        raise ValueError("LiSSA converges at the rate (weight_decay + damping) / scale: add damping, or give depth")
+    needed = math.ceil(scale / problem.ridge * math.log(100)) if problem.ridge else math.inf
+    depth = max(500, needed) if depth is None else depth  # the mean over few steps is noisy
+    if depth < 2:
+        raise ValueError(f"depth must be at least 2, got {depth}")
+
+    def solve(v: Tensor) -> Tensor:
+        u, mean = v / scale, torch.zeros_like(v)
+        for step, (x, y) in enumerate(islice(samples, depth)):
+            u = u + (v - problem.products(u, x, y) / len(x) - problem.ridge * u) / scale
+            if step >= depth // 2:
+                mean += u / (depth - depth // 2)
+        residual = float(((v - problem.hessian(mean)).norm(dim=1) / v.norm(dim=1).clamp(min=1e-30)).max())
+        if not residual <= RESIDUAL:
+            raise ValueError(
+                f"LiSSA's relative residual is {residual:.2g} at depth {depth} and scale {scale:.4g}, not below {RESIDUAL}: "
+                f"raise depth (the first part of the series takes {needed}) or damping; a residual above 1 tells of a "
+                "Hessian that is not positive definite, which needs damping"
+            )
+        return mean
+
+    return solve
+
+
+def _largest_curvature(problem: _Problem, x: Tensor, y: Tensor) -> float:
+    """The magnitude of the largest eigenvalue of these examples' mean Hessian, by power iteration."""
+    v = torch.randn(1, len(problem.theta), generator=torch.Generator().manual_seed(0)).to(problem.theta)
+    for _ in range(30):
+        v = problem.products(v / v.norm().clamp(min=1e-30), x, y) / len(x)
+    return float(v.norm())
+
+
+def _kfac(problem: _Problem) -> Solve:
+    blocks = _blocks(problem)
+    moments = {name: [0, 0] for name in blocks}
+    for batch in problem.batches():
+        for name, inputs, signals in _inputs_and_signals(problem, blocks, *batch):
+            positions = inputs.shape[1]
+            a = inputs.flatten(0, 1)
+            d = torch.cat(signals).flatten(0, 1)
+            moments[name][0] += a.T @ a / problem.n
+            moments[name][1] += d.T @ d / (problem.n * positions)
+    inverses = {}
+    for name, (second_a, second_g) in moments.items():
+        (a, basis_a), (g, basis_g) = torch.linalg.eigh(second_a), torch.linalg.eigh(second_g)
+        values = g.clamp(min=0)[:, None] * a.clamp(min=0)
+        if values.min() + problem.ridge <= len(a) * torch.finfo(values.dtype).eps * values.max():
+            raise ValueError(f"the Kronecker factors of {name!r} are singular: add damping")
+        inverses[name] = basis_g, basis_a, 1 / (values + problem.ridge)
+
+    def solve(v: Tensor) -> Tensor:
+        parts, solved = problem.split(v), {}
+        for name, owned in blocks.items():
+            basis_g, basis_a, inverse = inverses[name]
+            matrix = torch.cat([parts[p].flatten(2) if p.endswith("weight") else parts[p][..., None] for p in owned], 2)
+            matrix = basis_g @ ((basis_g.T @ matrix @ basis_a) * inverse) @ basis_a.T
+            widths = [problem.shapes[p][1:].numel() for p in owned]
+            solved |= dict(zip(owned, matrix.split(widths, 2), strict=True))
+        return torch.cat([solved[p].flatten(1) for p in problem.shapes], 1)
+
+    return solve
+
+
+def _blocks(problem: _Problem) -> dict[str, list[str]]:
+    """Layer -> its chosen parameters, the weight before the bias."""
+    blocks: dict[str, list[str]] = {}
+    for parameter in problem.shapes:
+        name = parameter.rpartition(".")[0]
+        layer = problem.model.get_submodule(name)
+        plain = isinstance(layer, nn.Linear) or (
+            isinstance(layer, nn.Conv2d)
+            and layer.groups == 1
+            and layer.padding_mode == "zeros"
+            and not isinstance(layer.padding, str)
+        )
+        if not plain:
+            raise UnsupportedModelError(
+                f"solver 'kfac' knows Linear and Conv2d (one group, padding by zeros, given as a number), but {parameter!r} "
+                f"belongs to {layer}; name other parameters, fold BatchNorm into the convolution, or use solver 'cg'"
+            )
+        blocks.setdefault(name, []).append(parameter)
+    return blocks
+
+
+def _inputs_and_signals(
+    problem: _Problem, blocks: dict[str, list[str]], x: Tensor, y: Tensor
+) -> Iterator[tuple[str, Tensor, list[Tensor]]]:
+    """Of every layer the inputs ``(N, positions, in)``, a one for the bias, and signals ``(N, positions, out)``.
+
+    The signals are gradients at the layer's output whose outer products sum to the Gauss-Newton matrix there: each is
+    the pull-back of one column of a square root of the loss's Hessian in the outputs.
+    """
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def watch(name: str) -> Callable:
+        def hook(layer: nn.Module, args: tuple[Tensor], out: Tensor) -> Tensor:
+            if name in seen:
+                raise UnsupportedModelError(f"solver 'kfac' needs layers that run once, but {name!r} runs again")
+            probe = torch.zeros_like(out, requires_grad=True)
+            seen[name] = args[0].detach(), probe
+            return out + probe
+
+        return hook
+
+    hooks = [problem.model.get_submodule(name).register_forward_hook(watch(name)) for name in blocks]
+    try:
+        z = problem.outputs(problem.theta, x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if len(seen) < len(blocks):
+        raise UnsupportedModelError(f"the layers {', '.join(sorted(set(blocks) - set(seen)))} do not run")
+
+    curvature = vmap(lambda z, y: hessian(lambda z: problem.loss(z[None], y[None]))(z))(z.detach(), y)
+    values, vectors = torch.linalg.eigh(curvature)
+    if values.min() < -1e-4 * values.abs().max():
+        raise ValueError("solver 'kfac' needs a loss that is convex in the outputs; use solver 'cg' with damping")
+    roots = vectors * values.clamp(min=0).sqrt()[:, None]
+    probes = [probe for _, probe in seen.values()]
+    pulled = [
+        torch.autograd.grad(z, probes, root, retain_graph=True, materialize_grads=True) for root in roots.unbind(2)
+    ]
+    for (name, (inputs, _)), signals in zip(seen.items(), zip(*pulled, strict=True), strict=True):
+        layer = problem.model.get_submodule(name)
+        if isinstance(layer, nn.Conv2d):
+            inputs = F.unfold(inputs, layer.kernel_size, layer.dilation, layer.padding, layer.stride).transpose(1, 2)
+            signals = [d.flatten(2).transpose(1, 2) for d in signals]
+        else:
+            inputs = inputs.reshape(len(x), -1, inputs.shape[-1])
+            signals = [d.reshape(len(x), -1, d.shape[-1]) for d in signals]
+        ones = inputs.new_ones(*inputs.shape[:2], 1)
+        parts = [inputs if p.endswith("weight") else ones for p in blocks[name]]
+        yield name, torch.cat(parts, 2), signals
+
+
+def _scores(problem: _Problem, solutions: Tensor, top: int | None) -> tuple[Tensor | TopInfluence, Tensor]:
+    """Inner products of the solutions with every training gradient, and their root mean square in each row."""
+    parts, square, start = [], 0, 0
+    ends: list[tuple[Tensor, Tensor] | None] = [None, None]
+    for batch in problem.batches():
+        part = solutions @ problem.gradients(*batch).T
+        square = square + (part**2).sum(1)
+        index = torch.arange(start, start + part.shape[1], device=part.device).expand_as(part)
+        start += part.shape[1]
+        if top is None:
+            parts.append(part)
+            continue
+        for end, sign in enumerate((1, -1)):
+            values, places = sign * part, index
+            if ends[end] is not None:
+                values, places = (torch.cat(pair, 1) for pair in zip(ends[end], (values, places), strict=True))
+            values, order = values.topk(min(top, values.shape[1]))
+            ends[end] = values, places.gather(1, order)
+    if top is None:
+        result = torch.cat(parts, 1)
+    else:
+        (helpful, helpful_indices), (harmful, harmful_indices) = ends
+        result = TopInfluence(helpful, helpful_indices, -harmful, harmful_indices)
+    return result, (square / problem.n).sqrt()
+
+
+def _stretch(problem: _Problem, steps: Tensor) -> Tensor:
+    """Length of the true step over that of the predicted one, for the hardest examples, by the secant of the slopes."""
+    x, y = problem.hardest
+
+    def slope(step: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Of the summed loss along the step, at its end."""
+        return jvp(lambda theta: problem.losses(theta, x, y).sum(), (problem.theta + step,), (step,))[1]
+
+    slopes = vmap(slope, (0, None, None), chunk_size=problem.vectors)
+    total = sum(slopes(steps, *batch) for batch in problem.batches()) - vmap(slope)(steps, x[:, None], y[:, None])
+    start = -(problem.gradients(x, y) * steps).sum(1) / problem.n
+    # The slope that the whole objective has at the start is no consequence of the removal.
+    end = total / problem.n - steps @ problem.loss_gradient + problem.ridge * (steps**2).sum(1)
+    return torch.where(end > start, start / (start - end), math.inf)
+
+
+def _warn_where_it_bends(stretch: Tensor) -> None:
+    ratio = torch.maximum(stretch, 1 / stretch)
+    if not ratio.max() <= BENT:
+        worst = float(stretch[ratio.argmax()])
+        warnings.warn(
+            f"influence is a first-order prediction, and it bends here: the true step is {worst:.2g} times the predicted "
+            f"one for a training example of large loss (median of {len(stretch)}: {float(stretch.median()):.2g}). Sizes "
+            "are off by about that factor; more weight_decay in training, or damping, makes the steps smaller",
+            stacklevel=3,
+        )
+
+
+def _warn_off_the_minimum(problem: _Problem, solutions: Tensor, size: Tensor) -> None:
+    gradient = problem.loss_gradient + problem.weight_decay * problem.theta
+    offset = (solutions @ gradient).abs()
+    off = offset > size
+    if off.any():
+        worst = float((offset / size.clamp(min=1e-30)).max())
+        warnings.warn(
+            f"the model is not at a minimum of its objective: the gradient's norm is {float(gradient.norm()):.2g}. "
+            f"Training on would move {int(off.sum())} of {len(off)} test losses by more than a typical influence, up to "
+            f"{worst:.2g} times. Train to convergence on these data with this weight_decay; else read the influences as "
+            "those on one further step of training, not on the model retrained",
+            stacklevel=3,
+        )

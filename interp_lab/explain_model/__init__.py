@@ -11,7 +11,7 @@ from .surrogates import (
     surrogate_local,
     surrogate_tree,
 )
-from .weights import filters, project_activation, top_activations
+from .weights import filters, project_activation, project_top, top_activations
 
 __all__ = [
     "am_code",
@@ -22,6 +22,7 @@ __all__ = [
     "maximize_activation",
     "mmd_critic",
     "project_activation",
+    "project_top",
     "segment",
     "surrogate_graph",
     "surrogate_linear",

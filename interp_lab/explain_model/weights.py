@@ -52,12 +52,14 @@ class TopActivations:
         images: LongTensor ``(K, k)``, positions of the images in the order of the batches.
         places: LongTensor ``(K, k, 2)``, row and column of the activation in the feature map.
         patches: ``(K, k, C, h, w)``, what the activation's receptive field holds, zero beyond the image.
+        fields: the receptive field along the rows and along the columns of the image.
     """
 
     values: Tensor
     images: Tensor
     places: Tensor
     patches: Tensor
+    fields: tuple["Field", "Field"]
 
 
 def top_activations(
@@ -90,7 +92,7 @@ def top_activations(
             if x.dim() != 4 or maps.dim() != 4:
                 raise ValueError(f"top_activations needs images (N, C, H, W), got x {tuple(x.shape)}")
             if best is None:
-                fields = [receptive_field(model, layer, x[:1], dim) for dim in (2, 3)]
+                fields = receptive_field(model, layer, x[:1], 2), receptive_field(model, layer, x[:1], 3)
                 size = [field.size for field in fields]
                 channels = maps.shape[1]
                 best = TopActivations(
@@ -98,15 +100,16 @@ def top_activations(
                     torch.full((channels, k), -1, device=x.device),
                     torch.zeros(channels, k, 2, dtype=torch.long, device=x.device),
                     x.new_zeros(channels, k, x.shape[1], *size),
+                    fields,
                 )
-            best = _merge(best, maps, x, seen, fields)
+            best = _merge(best, maps, x, seen)
             seen += len(x)
     if best is None:
         raise ValueError("top_activations needs at least one batch")
     return best
 
 
-def _merge(best: TopActivations, maps: Tensor, x: Tensor, seen: int, fields: list["Field"]) -> TopActivations:
+def _merge(best: TopActivations, maps: Tensor, x: Tensor, seen: int) -> TopActivations:
     """The best of those kept and of a batch; only patches that enter are cut out."""
     k = best.values.shape[1]
     values, flat = maps.flatten(2).max(2)  # (N, K)
@@ -122,11 +125,11 @@ def _merge(best: TopActivations, maps: Tensor, x: Tensor, seen: int, fields: lis
     images[channel, rank] = seen + row
     places[channel, rank] = place
     if len(row):
-        patches[channel, rank] = _cut(x, row, place, fields)
-    return TopActivations(kept, images, places, patches)
+        patches[channel, rank] = _cut(x, row, place, best.fields)
+    return TopActivations(kept, images, places, patches, best.fields)
 
 
-def _cut(x: Tensor, row: Tensor, place: Tensor, fields: list["Field"]) -> Tensor:
+def _cut(x: Tensor, row: Tensor, place: Tensor, fields: tuple["Field", "Field"]) -> Tensor:
     """The patches ``(M, C, h, w)`` of x that the places of a feature map see."""
     grids = []
     for axis, field in enumerate(fields):
@@ -187,7 +190,7 @@ def _bisect(extent: int, holds) -> int:
     return low
 
 
-def project_activation(model: nn.Module, x: Tensor, layer: str | nn.Module, channel: int) -> Tensor:
+def project_activation(model: nn.Module, x: Tensor, layer: str | nn.Module, channel: int | Tensor) -> Tensor:
     r"""The strongest activation of one feature map in each image, projected back to pixels by a deconvnet.
 
     All other activations of the layer are set to zero. On the way down the signal, which starts as the activation
@@ -199,7 +202,7 @@ def project_activation(model: nn.Module, x: Tensor, layer: str | nn.Module, chan
         model: a network whose operations up to the layer are convolution, BatchNorm, ReLU, pooling and the like.
         x: float batch ``(N, C, ...)``.
         layer: the module, or its name, that gives the feature maps ``(N, K, ...)``.
-        channel: index of the feature map, 0 .. K - 1.
+        channel: index of the feature map, 0 .. K - 1, or a LongTensor ``(N,)`` with one for each image.
 
     Returns:
         The projection, of the shape, dtype and device of x; zero for an image that does not activate the channel.
@@ -215,9 +218,10 @@ def project_activation(model: nn.Module, x: Tensor, layer: str | nn.Module, chan
         return kept[0]
 
     def strongest(maps: Tensor) -> Tensor:
-        if not (isinstance(channel, int) and 0 <= channel < maps.shape[1]):
+        channels = torch.as_tensor(channel, device=maps.device)
+        if channels.dtype != torch.long or not ((channels >= 0) & (channels < maps.shape[1])).all():
             raise ValueError(f"channel must lie in 0..{maps.shape[1] - 1}, got {channel!r}")
-        return maps[:, channel].flatten(1).max(1).values
+        return maps[torch.arange(len(maps), device=maps.device), channels].flatten(1).max(1).values
 
     with explaining(model, x) as x:
         table = relu_table(lambda a, g: g.clamp(min=0), [])
@@ -225,3 +229,29 @@ def project_activation(model: nn.Module, x: Tensor, layer: str | nn.Module, chan
             model, x, strongest, table, allowed=ALLOWED, start=lambda activation: activation.clamp(min=0), run=run
         )
         return projection
+
+
+def project_top(model: nn.Module, images: Tensor, layer: str | nn.Module, top: TopActivations) -> Tensor:
+    """What in each patch of ``top`` made the activation: :func:`project_activation`, cut like the patches.
+
+    Args:
+        model, layer: as they were given to :func:`top_activations`.
+        images: float ``(N, C, H, W)``, the images that ``top.images`` counts.
+        top: the strongest activations.
+
+    Returns:
+        Signed projections of the shape of ``top.patches``; zero where there were fewer than k images.
+
+    Raises:
+        ValueError: fewer images than ``top`` speaks of, or as for :func:`project_activation`.
+    """
+    if top.images.max() >= len(images):
+        raise ValueError(f"top speaks of image {top.images.max().item()}, but there are {len(images)} images")
+    channel, rank = (top.images >= 0).nonzero(as_tuple=True)
+    projections = torch.zeros_like(top.patches)
+    for part in torch.arange(len(channel), device=channel.device).split(64):
+        c, r = channel[part], rank[part]
+        x = images[top.images[c, r].to(images.device)].to(top.patches)
+        down = project_activation(model, x, layer, c)
+        projections[c, r] = _cut(down, torch.arange(len(down), device=down.device), top.places[c, r], top.fields)
+    return projections

@@ -1,9 +1,12 @@
 """The book's configuration: the table of contents is complete, and nothing in it depends on a network or a person."""
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
+
+import interp_lab
 
 ROOT = Path(__file__).parents[2]
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
@@ -47,3 +50,18 @@ def test_launch_buttons_are_off():
 
 def test_exercises_are_not_executed():
     assert CONFIG["execute"]["exclude_patterns"] == ["exercises/*"]
+
+
+def test_the_api_reference_holds_every_public_name():
+    text = (ROOT / "book" / "appendix" / "api.md").read_text(encoding="utf-8")
+    documented = re.findall(r"^\.\. auto(?:function|class|exception):: (\w+)$", text, re.MULTILINE)
+    assert len(documented) == len(set(documented))
+    assert set(documented) | {"METHODS"} == set(interp_lab.__all__)
+    assert "`interp_lab.METHODS`" in text
+
+
+def test_the_map_of_the_lecture_leads_to_every_page_of_its_three_parts():
+    """That each link and each anchor leads somewhere is for the build to say, where a dead one is an error."""
+    text = (ROOT / "book" / "appendix" / "lecture_map.md").read_text(encoding="utf-8")
+    linked = set(re.findall(r"\(\.\./(part\d/\w+)\.md", text))
+    assert linked == {page.removeprefix("book/") for page in PAGES if re.match(r"book/part\d/", page)}

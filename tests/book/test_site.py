@@ -4,6 +4,7 @@
 """
 
 import functools
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,9 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import torch
+
+from interp_lab import plot
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright (extra `test`)")
 axe_playwright = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
@@ -116,6 +120,12 @@ def problems(browser, origin: str, page_name: str, scheme: str, width: int) -> l
     page.on("response", lambda r: found.append(f"status {r.status}: {r.url}") if r.status >= 400 else None)
     page.goto(f"{origin}/{page_name}", wait_until="networkidle")
     found += page.evaluate(READER_CHECKS)
+    for k, slider in enumerate(page.locator("input[type=range]").all()):
+        picture = "s => [...s.closest('figure').querySelectorAll('img')].filter(i => i.offsetHeight).map(i => i.src)"
+        before = slider.evaluate(picture)
+        slider.press("End" if slider.input_value() != slider.get_attribute("max") else "Home")
+        if len(before) != 1 or slider.evaluate(picture) == before:
+            found.append(f"slider does not move its picture: number {k + 1}")
     # preload would fetch the style sheets again, their @import from a wrong address
     options = {"resultTypes": ["violations"], "preload": False}
     for violation in axe_playwright.Axe().run(page, options=options).response["violations"]:
@@ -151,6 +161,8 @@ FAULTS = {
     "formula not rendered": r"<p class='math'>\(x\)</p>",
     "formula with an error": "<p class='math'><mjx-container><mjx-merror>?</mjx-merror></mjx-container></p>",
     "scrolls sideways": "<div style='width: 500px'>wide</div>",
+    "slider does not move its picture": f'<figure><img src="{DRAWN}" alt="a disc"><input type="range" max="3" value="0" '
+    'aria-label="size"></figure>',
     "axe serious color-contrast": "<p style='color: #999; background: #aaa'>hard to read</p>",
     "axe critical button-name": "<button></button>",
 }
@@ -165,3 +177,71 @@ def test_check_finds_the_fault(fault, browser, serve, tmp_path):
     (tmp_path / "page.html").write_text(f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>')
     found = problems(browser, serve(tmp_path), "page.html", "light", 390)
     assert any(problem.startswith(fault) for problem in found) if fault else not found, found
+
+
+@pytest.fixture
+def slider_page(browser, serve, tmp_path):
+    """A function from the options of a browser context to a page with a slider of three frames, which it opens."""
+    frames = {
+        n: plot.images(torch.eye(4)[None, None].roll(n, -1), alt=f"a diagonal, {n} to the right") for n in range(3)
+    }
+    slider = plot.slider(frames, label="shift", start=1, play=True)
+    head = '<meta charset="utf-8"><title>Page</title><link rel="icon" href="data:,">'
+    (tmp_path / "page.html").write_text(
+        f'<!doctype html><html lang="en"><head>{head}</head><body><main><h1>Page</h1>{slider.html}</main></body></html>'
+    )
+    contexts = []
+
+    def opened(**options):
+        contexts.append(browser.new_context(**options))
+        page = contexts[-1].new_page()
+        page.clock.install()
+        page.goto(f"{serve(tmp_path)}/page.html")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+
+
+def alt_of_visible(page) -> list[str]:
+    return [re.sub(r"\D", "", image.get_attribute("alt")) for image in page.locator("img:visible").all()]
+
+
+@pytest.mark.browser
+def test_slider_goes_through_its_frames_by_the_arrow_keys_and_says_where_it_is(slider_page):
+    page = slider_page()
+    assert alt_of_visible(page) == ["1"]
+    page.keyboard.press("Tab")  # the button
+    page.keyboard.press("Tab")
+    for key, value in (("ArrowRight", "2"), ("ArrowRight", "2"), ("ArrowLeft", "1"), ("Home", "0")):
+        page.keyboard.press(key)
+        assert alt_of_visible(page) == [value]
+        assert page.locator("output").inner_text() == f"shift = {value}"
+        assert page.locator("input").get_attribute("aria-valuetext") == f"shift = {value}"
+
+
+@pytest.mark.browser
+def test_play_shows_one_frame_a_second_and_stops_at_the_last(slider_page):
+    page = slider_page()
+    button = page.get_by_role("button")
+    button.click()
+    page.clock.run_for(1000)
+    assert (alt_of_visible(page), button.inner_text()) == (["2"], "Play")
+    button.click()
+    assert (alt_of_visible(page), button.inner_text()) == (["0"], "Stop")
+    page.clock.run_for(1000)
+    button.click()
+    page.clock.run_for(5000)
+    assert (alt_of_visible(page), button.inner_text()) == (["1"], "Play")
+    assert slider_page(reduced_motion="reduce").get_by_role("button").count() == 0
+
+
+@pytest.mark.browser
+def test_slider_without_scripts_shows_every_frame_and_on_paper_the_chosen_one(slider_page):
+    assert alt_of_visible(slider_page(java_script_enabled=False)) == ["0", "1", "2"]
+    page = slider_page()
+    page.emulate_media(media="print")
+    assert alt_of_visible(page) == ["1"]
+    assert page.locator("output").is_visible()
+    assert not page.locator("input").is_visible()

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
-from interp_lab import UnsupportedModelError, filters, project_activation, top_activations
+from interp_lab import UnsupportedModelError, filters, project_activation, project_top, top_activations
 from interp_lab.explain_model.weights import Field, receptive_field
 
 
@@ -163,3 +163,23 @@ def test_top_activations_refuse_by_name():
         top_activations(make_network(), [X], "conv9")
     with pytest.raises(ValueError, match="needs images"):
         top_activations(nn.Sequential(nn.Conv1d(1, 2, 3), nn.Flatten(), nn.Linear(16, 2)), [torch.rand(2, 1, 10)], "0")
+
+
+def test_projections_of_the_top_patches_are_those_of_each_image_cut_alike():
+    network = make_network()
+    x = torch.rand(12, 1, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    top = top_activations(network, x.split(5), "3", k=4)
+    projections = project_top(network, x, "3", top)
+    for channel in range(5):
+        whole = project_activation(network, x[top.images[channel]], "3", channel)
+        for projected, down, (row, column) in zip(projections[channel], whole, top.places[channel], strict=True):
+            assert_close(projected, down[:, 2 * row : 2 * row + 8, 2 * column : 2 * column + 8])
+            assert_close(projected.abs().sum(), down.abs().sum())  # nothing lies outside the patch
+    few = top_activations(network, [x[:2]], "3", k=4)
+    assert (project_top(network, x, "3", few)[:, 2:] == 0).all()
+    with pytest.raises(ValueError, match=r"speaks of image .*, but there are 3 images"):
+        project_top(network, x[:3], "3", top)
+    with pytest.raises(ValueError, match="channel must lie in"):
+        project_activation(network, X, "3", torch.tensor([0, 1, 5]))
+    with pytest.raises(ValueError, match="channel must lie in"):
+        project_activation(network, X, "3", 1.0)

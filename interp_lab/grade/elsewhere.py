@@ -1,0 +1,125 @@
+"""A device that is not the CPU, simulated: tensors say that they lie elsewhere, and mix with CPU tensors as CUDA's do.
+
+It finds code that makes its tensors on the CPU whatever the device of x is, on a machine without an accelerator and
+without giving the sandbox access to a driver. A tensor of this device wraps a CPU tensor that holds its values.
+
+The sandbox imports this file on its own: torch only.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+LABEL = torch.device("lazy")  # a device type of PyTorch that autograd runs without a thread of its own
+aten = torch.ops.aten
+# Operations that take CPU tensors beside those of another device on CUDA, too.
+MIXED = {aten.copy_.default, aten.index.Tensor, aten.index_put.default, aten.index_put_.default}
+TO_CPU = {aten._local_scalar_dense.default, aten.equal.default, aten.is_nonzero.default}
+
+
+class Elsewhere(Tensor):
+    """A tensor whose ``device`` is ``LABEL``."""
+
+    @staticmethod
+    def __new__(cls, inner: Tensor) -> "Elsewhere":
+        made = Tensor._make_wrapper_subclass(
+            cls,
+            inner.shape,
+            strides=inner.stride(),
+            storage_offset=inner.storage_offset(),
+            dtype=inner.dtype,
+            device=LABEL,
+        )
+        made.inner = inner
+        return made
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    def tolist(self) -> list:
+        return self.detach().inner.tolist()
+
+    def new_tensor(self, values, *, dtype=None, device=None, requires_grad=False) -> Tensor:
+        return _make(torch.tensor, values, dtype=dtype or self.dtype, device=device or LABEL).requires_grad_(
+            requires_grad
+        )
+
+    @classmethod
+    def __torch_dispatch__(cls, operation, types, args=(), options=None):
+        return _run(operation, args, options or {})
+
+
+class Device(TorchDispatchMode):
+    """``with Device():`` also catches what is made with ``device=x.device`` out of no tensor."""
+
+    def __enter__(self):
+        self.real = {name: getattr(torch, name) for name in ("Generator", "tensor", "as_tensor")}
+        torch.Generator = lambda device=None: self.real["Generator"]()  # CUDA has generators, so this device has
+        torch.tensor, torch.as_tensor = (partial(_make, self.real[name]) for name in ("tensor", "as_tensor"))
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        for name, function in self.real.items():
+            setattr(torch, name, function)
+        return super().__exit__(*error)
+
+    def __torch_dispatch__(self, operation, types, args=(), options=None):
+        return _run(operation, args, options or {})
+
+
+def move(value: Any) -> Any:
+    """A tensor, or a module with all its tensors, moved to this device."""
+    if isinstance(value, nn.Module):
+        for module in value.modules():
+            for name, p in module._parameters.items():
+                if p is not None:
+                    module._parameters[name] = nn.Parameter(Elsewhere(p.detach()), p.requires_grad)
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    module._buffers[name] = Elsewhere(buffer)
+        return value
+    return Elsewhere(value) if isinstance(value, Tensor) else value
+
+
+def fetch(result: Tensor) -> Tensor:
+    """The values of a tensor of this device.
+
+    Raises:
+        RuntimeError: it lies on the CPU.
+    """
+    if not isinstance(result, Elsewhere):
+        raise RuntimeError("x lies on another device than the CPU, but the result lies on the CPU; make it follow x")
+    return result.detach().inner
+
+
+def _make(constructor: Callable, values: Any, *, device: Any = None, **options: Any) -> Tensor:
+    """`torch.tensor`, which makes its result below the level where a mode can catch it."""
+    if isinstance(values, Tensor):
+        return values.clone().to(device=device or values.device, dtype=options.get("dtype") or values.dtype)
+    made = constructor(values, **options)
+    return made if device is None or torch.device(device).type != LABEL.type else made.to(LABEL)
+
+
+def _run(operation, args: tuple, options: dict) -> Any:
+    tensors = [leaf for leaf in tree_leaves((args, options)) if isinstance(leaf, Tensor)]
+    away = any(isinstance(t, Elsewhere) for t in tensors)
+    strangers = [t for t in tensors if not isinstance(t, Elsewhere) and t.dim() > 0]
+    if away and strangers and operation not in MIXED:
+        raise RuntimeError(
+            f"Expected all tensors to be on the same device, but {operation.overloadpacket.__name__} met one on the device "
+            "of x and one on the CPU. Tensors that you make must follow x: torch.zeros_like(x), .to(x), device=x.device"
+        )
+    if (device := options.get("device")) is not None:
+        away = torch.device(device).type == LABEL.type
+        options = options | {"device": torch.device("cpu")}
+    inner_args, inner_options = tree_map(lambda v: v.inner if isinstance(v, Elsewhere) else v, (args, options))
+    result = operation(*inner_args, **inner_options)
+    if operation._schema.is_mutable and isinstance(args[0] if args else None, Tensor):
+        return args[0]
+    if not away or operation in TO_CPU:
+        return result
+    return tree_map(lambda v: Elsewhere(v) if isinstance(v, Tensor) else v, result)

@@ -1,0 +1,246 @@
+"""A folder of submissions to a gradebook: layouts, half-done work, resuming, the same grade again."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from interp_lab import cli
+from interp_lab.grade import gradebook, report, sandbox
+from interp_lab.grade.questions import questions
+
+ROOT = Path(__file__).parents[2]
+NAME = "01_saliency_and_smoothgrad"
+SOLUTION, EXERCISE = ROOT / "solutions" / f"{NAME}.ipynb", ROOT / "exercises" / f"{NAME}.ipynb"
+ASKED = questions(NAME)
+LIMITS = sandbox.Limits(seconds=20)
+REAL_LANE = sandbox.lane
+
+
+def edited(path, **answers):
+    """The notebook with other sources in the cells of these ids."""
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        if (source := answers.get(cell["id"].replace("-", "_"))) is not None:
+            cell["source"] = source
+    return json.dumps(notebook)
+
+
+def hand_in(folder):
+    """Six students, in every layout that is taken."""
+    folder.mkdir()
+    (folder / "anna.ipynb").write_bytes(SOLUTION.read_bytes())
+    (folder / "ben").mkdir()
+    (folder / "ben" / f"{NAME}.ipynb").write_bytes(EXERCISE.read_bytes())
+    (folder / "cem" / "01").mkdir(parents=True)
+    half = edited(EXERCISE, q1a_answer="def gradient_a(): return [-3.0, 0.5, 4.0]", q1b_answer="def gradients_b(:")
+    (folder / "cem" / "01" / f"{NAME}.ipynb").write_text(half)
+    (folder / "dora, née Groß (2).ipynb").write_text(edited(SOLUTION, q4_answer="pass"))
+    (folder / "eve.ipynb").write_text("{}")
+    cells = [
+        {"cell_type": "code", "source": "def smoothed_sign(x, sigma): return torch.special.erf(x / sigma / 2**.5)"}
+    ]
+    (folder / "finn.ipynb").write_text(json.dumps({"cells": cells}))
+    (folder / ".DS_Store").write_text("x")
+    (folder / "README.txt").write_text("x")
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared(lane):
+    """One lane for all runs with one worker: a new one takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sandbox, "lane", lambda *_: lane)
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def graded(shared, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("graded")
+    results = gradebook.grade(hand_in(folder / "in"), folder / "out", SOLUTION, workers=1, limits=LIMITS)
+    return folder, {result.student: result for result in results}
+
+
+def totals(result):
+    return [result.earned(question) for question in ASKED]
+
+
+def test_everyone_gets_the_points_earned(graded):
+    _, results = graded
+    assert list(results) == ["anna", "ben", "cem", "dora, née Groß (2)", "eve", "finn"]
+    assert totals(results["anna"]) == [1, 2, 5, 3, 7, 2, 2]
+    assert totals(results["ben"]) == [0] * 7
+    assert totals(results["cem"]) == [1, 0, 0, 0, 0, 0, 0]
+    assert totals(results["dora, née Groß (2)"]) == [1, 2, 5, 3, 0, 2, 0]
+    assert totals(results["eve"]) == [0] * 7
+    assert totals(results["finn"]) == [0, 0, 0, 0, 0, 2, 0]  # the given cells bring the imports
+
+
+def test_every_loss_has_a_message(graded):
+    _, results = graded
+    assert results["eve"].problem == "the file is not a notebook of format 4: it has no list of cells"
+    assert "There is no answer yet (code cell" in results["ben"].faults["2"][0]
+    assert "does not parse" in results["cem"].faults["1b"][0]
+    assert "there is no function smoothgrad" in results["dora, née Groß (2)"].faults["4"][0]
+    assert "smoothgrad" in results["dora, née Groß (2)"].faults["5b"][0]
+
+
+def test_what_is_written(graded):
+    folder, _ = graded
+    with (folder / "out" / "gradebook.csv").open(newline="", encoding="utf-8") as file:
+        rows = {row["student"]: row for row in csv.DictReader(file)}
+    assert [rows[name]["total"] for name in rows] == ["22", "0", "1", "13", "0", "2"]
+    assert rows["anna"]["of"] == "22"
+    assert rows["dora, née Groß (2)"]["5a"] == "2"
+    scope = json.loads((folder / "out" / "gradescope" / "cem" / "results.json").read_text())
+    assert scope["score"] == 1
+    assert sum(test["max_score"] for test in scope["tests"]) == 22
+    assert all(test["output"] for test in scope["tests"])
+    page = (folder / "out" / "feedback" / "cem.html").read_text()
+    assert "1 of 22 points" in page
+    assert "Another 6 points are marked by hand" in page
+    assert "Network B at (1, 0.5)." in page
+    summary = (folder / "out" / "summary.html").read_text()
+    assert "6 students" in summary
+    assert "33 %" in summary  # two of six have question 2
+    assert (folder / "out" / "course.key").stat().st_mode & 0o077 == 0
+
+
+def written(out):
+    """All that is written, but for the journal, whose lines come as they are finished."""
+    return {p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.is_file() and p.name != "journal.jsonl"}
+
+
+def again(graded, tmp_path, journal, **options):
+    """Grade the same folder with the same key and this journal, and count who is graded."""
+    folder, _ = graded
+    out, told = tmp_path / "out", []
+    out.mkdir()
+    (out / "course.key").write_bytes((folder / "out" / "course.key").read_bytes())
+    if journal is not None:
+        (out / "journal.jsonl").write_bytes(journal)
+    gradebook.grade(folder / "in", out, SOLUTION, limits=LIMITS, progress=told.append, **options)
+    assert written(out) == written(folder / "out")
+    return len(told) - 1
+
+
+def test_a_run_that_was_cut_off_goes_on_and_ends_the_same(graded, tmp_path):
+    journal = (graded[0] / "out" / "journal.jsonl").read_bytes()
+    lines = journal.splitlines(keepends=True)
+    assert again(graded, tmp_path, b"".join(lines[:5]) + lines[5][:100], workers=1) == 2
+
+
+def test_a_complete_journal_needs_no_sandbox(graded, tmp_path, monkeypatch):
+    monkeypatch.setattr(sandbox, "lane", None)
+    assert again(graded, tmp_path, (graded[0] / "out" / "journal.jsonl").read_bytes()) == 0
+
+
+def test_the_same_key_gives_the_same_grades_over_an_executor(graded, tmp_path, monkeypatch):
+    monkeypatch.setattr(sandbox, "lane", REAL_LANE)
+    with ThreadPoolExecutor(2) as executor:
+        assert again(graded, tmp_path, None, executor=executor) == 6
+    sandbox.close_lanes()
+
+
+def test_a_new_file_is_graded_again(graded, tmp_path):
+    folder = hand_in(tmp_path / "in")
+    (folder / "finn.ipynb").write_text("{}")
+    out, told = tmp_path / "out", []
+    out.mkdir()
+    for name in ("course.key", "journal.jsonl"):
+        (out / name).write_bytes((graded[0] / "out" / name).read_bytes())
+    results = gradebook.grade(folder, out, SOLUTION, workers=1, limits=LIMITS, progress=told.append)
+    assert len(told) - 1 == 1
+    assert totals(results[-1]) == [0] * 7
+
+
+def test_a_journal_of_something_else_is_refused(graded, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "journal.jsonl").write_bytes((graded[0] / "out" / "journal.jsonl").read_bytes())
+    with pytest.raises(ValueError, match="another exercise, key, solution"):
+        gradebook.grade(graded[0] / "in", out, SOLUTION)  # a new key
+
+
+def test_a_fault_of_the_grader_costs_one_student_and_is_tried_again(graded, tmp_path, monkeypatch):
+    def broken(submission, *rest):
+        raise RuntimeError(f"no luck with {submission.student}")
+
+    monkeypatch.setattr(gradebook, "grade_one", broken)
+    results = gradebook.grade(graded[0] / "in", tmp_path / "out", SOLUTION, workers=1, limits=LIMITS)
+    assert "no luck with anna" in results[0].problem
+    assert len((tmp_path / "out" / "journal.jsonl").read_bytes().splitlines()) == 1
+
+
+def test_two_files_of_one_student_are_refused(tmp_path):
+    (tmp_path / "anna").mkdir()
+    for path in (tmp_path / "anna.ipynb", tmp_path / "anna" / f"{NAME}.ipynb"):
+        path.write_bytes(EXERCISE.read_bytes())
+    (only,) = gradebook.submissions(tmp_path, NAME)
+    assert only == gradebook.Submission("anna", None, "handed in twice, as a folder and as a file")
+
+
+def test_the_exercise_is_found_by_the_names_of_the_files(tmp_path):
+    for name in ("01_a", "02_b"):
+        (tmp_path / f"{name}.ipynb").write_text("{}")
+    submitted = tmp_path / "in"
+    (submitted / "anna").mkdir(parents=True)
+    with pytest.raises(ValueError, match="--exercise, one of 01_a, 02_b"):
+        gradebook.find_solution(tmp_path, submitted, None)
+    (submitted / "anna" / "02_b.ipynb").write_text("{}")
+    assert gradebook.find_solution(tmp_path, submitted, None).stem == "02_b"
+    assert gradebook.find_solution(tmp_path, submitted, "01").stem == "01_a"
+
+
+def test_the_command(graded, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("course.key", "journal.jsonl"):
+        (out / name).write_bytes((graded[0] / "out" / name).read_bytes())
+    arguments = [
+        "grade",
+        str(graded[0] / "in"),
+        "--out",
+        str(out),
+        "--solutions",
+        str(SOLUTION.parent),
+        "--exercise",
+        "01",
+    ]
+    assert cli.main(arguments) == 0
+    assert "2. Saliency map" in capsys.readouterr().out
+    assert written(out) == written(graded[0] / "out")
+    assert cli.main(["grade", str(tmp_path / "nothing"), *arguments[2:]]) == 2
+    assert "no folder of submissions" in capsys.readouterr().err
+
+
+def test_summary_of_nobody():
+    assert "0 students" in report.summary([], ASKED, NAME)
+
+
+@pytest.mark.slow
+def test_kill_9_in_the_middle(graded, tmp_path):
+    """The process is killed once two students are in the journal, then started again."""
+    folder, out = graded[0] / "in", tmp_path / "out"
+    out.mkdir()
+    (out / "course.key").write_bytes((graded[0] / "out" / "course.key").read_bytes())
+    command = [sys.executable, "-m", "interp_lab.grade", str(folder), "--out", str(out), "--exercise", "01"]
+    command += ["--solutions", str(SOLUTION.parent), "--workers", "1", "--seconds", "20"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    journal, deadline = out / "journal.jsonl", time.monotonic() + 120
+    while not (journal.exists() and journal.read_bytes().count(b"\n") >= 3):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (out / "gradebook.csv").exists()
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    assert written(out) == written(graded[0] / "out")

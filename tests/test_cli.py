@@ -1,0 +1,80 @@
+"""The command: subcommands, their errors, and a sweep from the shell."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from interp_lab import METHODS, cli, data
+
+SHARED = Path(__file__).parents[1] / ".." / "shared" / "data" / "torchvision-data"
+SMALL = ["--methods", "saliency", "--fractions", "0.5", "--seeds", "0", "--epochs", "1"]
+
+
+@pytest.fixture
+def few_images(monkeypatch, tmp_path):
+    """Every data set cut to 60 images; the working directory is an empty one."""
+    for name in ("digits", "scenes"):
+        loader = getattr(data, name)
+        monkeypatch.setattr(data, name, lambda *args, loader=loader, **options: loader(*args, **options)[:60])
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("sweep", ["roar", "kar"])
+def test_a_sweep_prints_its_table_and_resumes_from_its_file(sweep, few_images, capsys):
+    assert cli.main([sweep, *SMALL]) == 0
+    table = capsys.readouterr().out
+    assert [line.split()[0] for line in table.splitlines()[3:]][-1] == "whole"
+    assert {"saliency", "random", "edges"} <= {line.split()[0] for line in table.splitlines()}
+    assert ("most" if sweep == "roar" else "least") in table
+    rows = [json.loads(line) for line in Path(f"{sweep}-digits.jsonl").read_text().splitlines()]
+    assert len(rows) == 1 + 4
+    assert cli.main([sweep, *SMALL]) == 0
+    assert capsys.readouterr().out == table
+    # Another sweep into the same file is an error in one line, without a traceback.
+    assert cli.main([sweep, *SMALL, "--epochs", "2"]) == 2
+    assert f"{sweep}-digits.jsonl holds another sweep, with epochs 1, not 2" in capsys.readouterr().err
+
+
+def test_all_methods_run_by_default(few_images, capsys):
+    assert cli.main(["roar", "--fractions", "0.5", "--seeds", "0", "--epochs", "1", "--results", "here.jsonl"]) == 0
+    names = {line.split()[0] for line in capsys.readouterr().out.splitlines()[3:]}
+    assert names == {*METHODS, "random", "edges", "whole"}
+    assert Path("here.jsonl").is_file()
+
+
+def test_mistakes_are_one_line(few_images, capsys, monkeypatch):
+    monkeypatch.delenv("INTERP_LAB_DATA", raising=False)
+    assert cli.main(["roar", "--methods", "salience"]) == 2
+    assert capsys.readouterr().err.startswith("interp-lab: no method 'salience'; METHODS has saliency")
+    assert cli.main(["roar", "--data", "mnist"]) == 2
+    assert "set INTERP_LAB_DATA" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main([])
+    with pytest.raises(SystemExit):
+        cli.main(["roar", "--data", "cats"])
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the folder shared/ is not beside the checkout")
+def test_a_sweep_on_mnist(few_images, capsys, monkeypatch):
+    monkeypatch.setenv("INTERP_LAB_DATA", str(SHARED))
+    assert cli.main(["roar", "--data", "mnist", *SMALL]) == 0
+    assert "saliency" in capsys.readouterr().out
+    assert Path("roar-mnist.jsonl").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["processes", "dask"])
+def test_the_installed_command_spreads_a_sweep(executor, tmp_path):
+    if executor == "dask":
+        pytest.importorskip("distributed")
+    written = []
+    for way in ("none", executor):
+        command = [Path(sys.executable).with_name("interp-lab"), "roar", *SMALL, "--executor", way, "--results", way]
+        run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=300)
+        assert "saliency" in run.stdout
+        assert "cell" in run.stderr, "the progress bar"
+        written.append((run.stdout, sorted((tmp_path / way).read_text().splitlines())))
+    assert written[0] == written[1]
