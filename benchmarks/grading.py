@@ -61,7 +61,9 @@ def main() -> None:
         wall, used = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
         cpu = used.ru_utime + used.ru_stime
         print(f"{options.students} students, {options.workers} lanes, load {load:.1f} to {os.getloadavg()[0]:.1f}:")
-        print(f"{wall:.1f} s wall, {cpu:.1f} s CPU, {1000 * cpu / options.students:.0f} ms CPU per student")
+        print(
+            f"{wall:.1f} s wall, {cpu:.1f} s CPU of the grader itself (the sandboxed processes are not in this number)"
+        )
         if options.no_kill:
             return
 

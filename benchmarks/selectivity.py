@@ -1,11 +1,11 @@
 """Time of `selectivity` beside the bare forward passes of the same inputs and Quantus's PixelFlipping, in one run.
 
-Maps are computed before. The floor runs the network on as many pictures of the same size, one step of all images at a
-time. The calls take turns, so that a drift of the machine hits all alike; times are of the processor, and each ratio
-is the median over the rounds of a call's time over the floor's in the same round. Quantus gives no score of the images
-themselves, so it runs one forward pass less per image. On one channel the two
-do the same, and the largest difference of their curves stands beside; of colours Quantus removes the channels of a
-pixel one by one.
+Maps are computed before. The floor runs the network on the very pictures that `selectivity` gives it, made before,
+one step of all images at a time. The calls take turns, so that a drift of the machine hits all alike; times are of the
+processor, and each ratio is the median over the rounds of a call's time over the floor's in the same round. Quantus
+gives no score of the images themselves, so it runs one forward pass less per image. On one channel the two do the
+same, and the largest difference of their curves stands beside; of colours Quantus removes the channels of a pixel one
+by one.
 
     python -m benchmarks.selectivity [--rounds 7] [--threads 1] [--device cpu]
 """
@@ -34,7 +34,7 @@ def settings(device: str) -> dict[str, tuple[nn.Module, Tensor]]:
     both = {
         "digits_cnn": (networks.load("digits_cnn"), digits("test").images[:256]),
         "scenes_cnn": (networks.load("scenes_cnn"), scenes(64, seed=3).images),
-        "squeezenet1_1": (squeezenet, torch.rand(8, 3, 224, 224)),
+        "squeezenet1_1": (squeezenet, torch.rand(4, 3, 224, 224)),
     }
     return {name: (network.to(device), x.to(device)) for name, (network, x) in both.items()}
 
@@ -50,10 +50,18 @@ def calls(network: nn.Module, x: Tensor) -> dict[str, Callable]:
     arrays = {"x_batch": x, "y_batch": target, "a_batch": attribution}
     arrays = {name: array.cpu().numpy() for name, array in arrays.items()}
 
+    pictures: list[Tensor] = []
+
+    def record(batch: Tensor) -> Tensor:
+        pictures.append(batch.clone())
+        return network(batch)
+
+    selectivity(record, x, attribution, target, steps=steps, fill=0.0, batch_size=len(x))
+
     def floor() -> None:
         with torch.no_grad():
-            for _ in range(steps + 1):
-                network(x)
+            for batch in pictures:
+                network(batch)
 
     return {
         "floor": floor,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .evaluate.randomisation import ModelRandomisation
     from .evaluate.roar import Retraining
     from .evaluate.selectivity import Selectivity
+    from .explain_decision.influence import TopInfluence
     from .explain_model.activation_maximisation import Maximum
     from .explain_model.prototypes import Prototypes
     from .explain_model.surrogates import LocalSurrogate, SurrogateGraph
@@ -576,6 +577,61 @@ def prototypes(chosen: "Prototypes", pictures: Tensor, *, columns: int = 10, alt
         f"{len(chosen.prototypes)} prototypes in the order of their choice"
         + (f", and {count} criticisms with their witness." if count else ".")
     )
+    return figure
+
+
+def influential(
+    image: Tensor,
+    pictures: Tensor,
+    result: "Tensor | TopInfluence",
+    *,
+    row: int = 0,
+    count: int = 5,
+    labels: Sequence[str] | None = None,
+    alt: str | None = None,
+) -> Figure:
+    """A test image beside the training images that help it most (above) and harm it most (below).
+
+    Args:
+        image: ``(C, H, W)``, the test image.
+        pictures: ``(N, C, H, W)``, the training images.
+        result: from ``influence``, whole or its ends only.
+        row: the test image's row in the result.
+        count: training images at each end, at most as many as the result has.
+        labels: a label for each training image.
+
+    Raises:
+        ValueError: another number of pictures or labels than influences.
+    """
+    if isinstance(result, Tensor):
+        count = min(count, result.shape[1])
+        ends = [result[row].topk(count, largest=largest) for largest in (True, False)]
+        size = result.shape[1]
+    else:
+        count, size = min(count, result.helpful.shape[1]), len(pictures)
+        ends = [(result.helpful[row], result.helpful_indices[row]), (result.harmful[row], result.harmful_indices[row])]
+    if len(pictures) != size or (labels is not None and len(labels) != size):
+        given = f"{len(pictures)} pictures" + (f" and {len(labels)} labels" if labels is not None else "")
+        raise ValueError(f"there are {size} influences, but {given}")
+    figure, axes = _grid(2, count + 1, 1.1)
+    _show_image(axes[0][0], image)
+    axes[0][0].set_title("test image", fontsize=8)
+    axes[1][0].set_axis_off()
+    shown = []
+    for name, cells, (values, indices) in zip(("helpful", "harmful"), axes, ends, strict=True):
+        named = []
+        for cell, value, index in zip(cells[1:], values.tolist(), indices.tolist(), strict=False):
+            _show_image(cell, pictures[index])
+            cell.set_title(f"{1000 * value:+.3g}", fontsize=8)
+            if labels is not None:
+                cell.set_xlabel(labels[index], fontsize=8)
+                named.append(f"{labels[index]} {1000 * value:+.3g}")
+            else:
+                named.append(f"{1000 * value:+.3g}")
+        cells[1].set_ylabel(name, fontsize=8)
+        shown.append(f"{name} {', '.join(named)}")
+    _caption(figure, "over a training image: rise of the test loss without it, x 1000")
+    figure.alt = alt or f"A test image and its most influential training images (x 1000): {'; '.join(shown)}."
     return figure
 
 

@@ -324,3 +324,20 @@ def test_evaluations_are_drawn_in_one_call_with_their_levels():
     assert_close(torch.tensor(lines["lrp"]), results[plot.selectivity]["lrp"].curve.mean(0))
     steps = figures[plot.model_randomisation].axes[0].lines[0].get_ydata()
     assert_close(torch.tensor(steps[1:]).float(), results[plot.model_randomisation]["saliency"].spearman.mean(1))
+
+
+def test_influential_images_stand_beside_the_test_image_in_their_order():
+    from interp_lab.explain_decision import TopInfluence
+
+    pictures, scores = torch.rand(6, 1, 4, 4), torch.tensor([[0.0] * 6, [0.001, -0.002, 0.03, -0.004, 0.0, 0.005]])
+    top = TopInfluence(*scores.topk(2), *scores.topk(2, largest=False))
+    figures = [plot.influential(pictures[0], pictures, r, row=1, count=2, labels="abcdef") for r in (scores, top)]
+    for figure in figures:
+        assert [axis.get_title() for axis in figure.axes] == ["test image", "+30", "+5", "", "-4", "-2"]
+        for axis, index in ((1, 2), (2, 5), (4, 3), (5, 1)):
+            shown = torch.tensor(np.asarray(figure.axes[axis].images[0].get_array()))
+            assert_close(shown, pictures[index, 0])
+        assert "helpful c +30, f +5; harmful d -4, b -2" in figure.alt
+    with pytest.raises(ValueError, match="there are 6 influences, but 5 pictures"):
+        plot.influential(pictures[0], pictures[:5], scores)
+    assert plot.influential(pictures[0], pictures, scores, alt="what it shows").alt == "what it shows"

@@ -74,13 +74,13 @@ def smoothgrad(model, x, target, n=50, noise=0.15, seed=0):
     source.manual_seed(seed)
     low, high = x.reshape(len(x), -1).min(1).values, x.reshape(len(x), -1).max(1).values
     sigma = noise * (high - low).reshape(len(x), *(1 for _ in x.shape[1:]))
-    noisy = x + sigma * torch.randn(n, *x.shape, generator=source, dtype=x.dtype)
+    noisy = x + sigma * torch.randn(n, *x.shape, generator=source, dtype=x.dtype).to(x)
     return saliency(model, noisy.flatten(0, 1), target.repeat(n)).unflatten(0, (n, len(x))).mean(0)
 """
 SMOOTHGRAD_SHARED_NOISE = """
 def smoothgrad(model, x, target, n=50, noise=0.15, seed=0):
     source, maps = torch.Generator().manual_seed(seed), []
-    draws = [torch.randn(x[0].shape, generator=source, dtype=x.dtype) for _ in range(n)]
+    draws = [torch.randn(x[0].shape, generator=source, dtype=x.dtype).to(x) for _ in range(n)]
     for row, c in zip(x.split(1), target.split(1)):
         copies = [row + noise * (row.max() - row.min()) * draw for draw in draws]
         maps.append(torch.stack([saliency(model, copy_, c) for copy_ in copies]).mean(0))
