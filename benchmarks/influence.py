@@ -88,6 +88,8 @@ def agreement(result: Tensor, exact: Tensor) -> str:
 
 def table(n: int = 1200, n_test: int = 10) -> None:
     """Time and agreement of the solvers, and of dattri where it is installed."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the problem is too small for a second one
     model, train, test = problem(n, n_test)
     calls: dict[str, Callable[[], Tensor]] = {
         f"ours, {solver}": lambda solver=solver: influence(model, train, test, weight_decay=WEIGHT_DECAY, solver=solver)
@@ -106,6 +108,7 @@ def table(n: int = 1200, n_test: int = 10) -> None:
         start = time.process_time()
         result = call()
         print(f"{name:24}{time.process_time() - start:8.2f}{agreement(result, exact)}", flush=True)
+    torch.set_num_threads(threads)
 
 
 def many(layers: str) -> None:
@@ -142,7 +145,6 @@ def main() -> None:
     if options.many:
         many(options.many)
         return
-    torch.set_num_threads(1)  # the small problem has nothing for a second one
     table(options.train, options.test)
     print(f"\n60,000 x 100, solver kfac, {options.threads} threads")
     print(f"{'':28}{'wall s':>10}{'CPU s':>10}{'added MB':>14}", flush=True)

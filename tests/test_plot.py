@@ -288,6 +288,7 @@ def test_a_retraining_is_drawn_with_baselines_and_masks_alone():
         plot.retraining(Retraining("most relevant", tuple(row for row in rows if row.method != "ours")))
 
 
+@pytest.mark.filterwarnings("ignore:.*have no positive relevance")
 def test_evaluations_are_drawn_in_one_call_with_their_levels():
     from interp_lab import METHODS, class_sensitivity, coherence, model_randomisation, networks, selectivity
     from interp_lab.data import scenes

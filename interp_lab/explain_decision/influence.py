@@ -100,7 +100,7 @@ def influence(
     Where the theory bends. Two things are measured, and a warning tells when they fail:
 
     * *The model is not at a minimum.* Training on would then move the test loss by :math:`-s_t^\top \nabla L`, whatever is
-      removed. The warning comes where this exceeds the spread (standard deviation) of the influences on a test loss.
+      removed. The warning comes where this exceeds the root mean square of the influences on a test loss.
     * *The step is not small.* For the 8 training examples of the largest loss, the slope of the objective without
       the example is taken at both ends of the predicted step; the secant through the two slopes tells how long the true
       step is. The warning comes where it is not within a factor of 1.1 (not for ``"kfac"``, whose own error is larger).
@@ -165,8 +165,8 @@ def influence(
                 [len(x), len(problem.hardest[0])]
             )
             _warn_where_it_bends(_stretch(problem, steps / problem.n))
-        result, spread = _scores(problem, solutions / problem.n, top)
-        _warn_off_the_minimum(problem, solutions, spread)
+        result, size = _scores(problem, solutions / problem.n, top)
+        _warn_off_the_minimum(problem, solutions, size)
         return result
 
 
@@ -571,15 +571,17 @@ def _inputs_and_signals(
 
 def _scores(problem: _Problem, solutions: Tensor, top: int | None) -> tuple[Tensor | TopInfluence, Tensor]:
     """Inner products of the solutions with every training gradient, and their root mean square in each row."""
-    parts, square, start = [], 0, 0
+    # Filled in place: small results kept between large temporaries would leave the heap full of holes.
+    whole = solutions.new_empty(len(solutions), problem.n) if top is None else None
     ends: list[tuple[Tensor, Tensor] | None] = [None, None]
+    square, start = torch.zeros_like(solutions[:, 0]), 0
     for batch in problem.batches():
         part = solutions @ problem.gradients(*batch).T
-        square = square + (part**2).sum(1)
+        square += (part**2).sum(1)
         index = torch.arange(start, start + part.shape[1], device=part.device).expand_as(part)
         start += part.shape[1]
         if top is None:
-            parts.append(part)
+            whole[:, start - part.shape[1] : start] = part
             continue
         for end, sign in enumerate((1, -1)):
             values, places = sign * part, index
@@ -588,7 +590,7 @@ def _scores(problem: _Problem, solutions: Tensor, top: int | None) -> tuple[Tens
             values, order = values.topk(min(top, values.shape[1]))
             ends[end] = values, places.gather(1, order)
     if top is None:
-        result = torch.cat(parts, 1)
+        result = whole
     else:
         (helpful, helpful_indices), (harmful, harmful_indices) = ends
         result = TopInfluence(helpful, helpful_indices, -harmful, harmful_indices)
