@@ -817,6 +817,8 @@ def retraining(table: "Retraining", *, columns: int = 4, alt: str | None = None)
         axis.set_title(name, fontsize=8)
     for axis in axes.flat[len(drawn) :]:
         axis.set_axis_off()
+    for axis in axes.flat[max(0, len(drawn) - columns) : len(drawn)]:  # the lowest of each column, also in a short row
+        axis.tick_params(labelbottom=True)
     axes[0][0].set_ylim(bottom=0)
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=min(4, 2 * columns), fontsize=8, frameon=False)

@@ -121,8 +121,8 @@ class Retraining:
         order.sort(key=lambda name: math.isnan(mean(row.accuracy for row in by_method[name].values())))
         width = max(map(len, [*order, "whole images"]))
         lines = [
-            f"Test accuracy in % after retraining without the {self.replaced} pixels, mean +- standard deviation",
-            f"over {whole.seeds} seeds; in brackets, of networks trained on the masks alone.",
+            f"Test accuracy in % after retraining without the {self.replaced} pixels,",
+            f"mean +- standard deviation over {whole.seeds} seeds; in brackets, of networks trained on the masks alone.",
             f"{'replaced':{width}}" + "".join(f"{f'{100 * f:g} %':>20}" for f in fractions),
         ]
         for name in order:

@@ -116,7 +116,7 @@ def test_without_biases_and_from_zero_it_is_gradient_times_input():
 def test_with_one_hidden_layer_it_is_integrated_gradients():
     model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3))
     x, baseline = torch.randn(3, 5), torch.randn(5)
-    expected = integrated_gradients(model, x, 1, baseline=baseline, steps=4096)
+    expected = integrated_gradients(model, x, 1, baseline=baseline, steps=1024)
     assert_close(deeplift(model, x, 1, baseline=baseline), expected, rtol=0, atol=2e-3)
 
 
