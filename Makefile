@@ -36,7 +36,7 @@ test: .venv/.installed
 	@echo "== book"
 	@$(BIN)/python book/build.py
 	@echo "== site in a browser"
-	@$(BIN)/python -m pytest -m browser tests/book
+	@$(BIN)/python -m pytest -m browser -n auto tests/book
 
 exercises: .venv/.installed
 	@echo "== exercises from solutions"
