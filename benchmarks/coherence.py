@@ -12,21 +12,14 @@ import warnings
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from interp_lab import METHODS, class_sensitivity, coherence, model_randomisation, networks
 from interp_lab.data import photos, scenes
 from interp_lab.evaluate import bootstrap
+from interp_lab.evaluate.roar import edges
 
 BATCH = 16  # bounds the memory of the photographs' networks
-
-
-def edges(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
-    """Sobel's gradient magnitude of the mean over the channels."""
-    kernel = torch.tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]])
-    kernels = torch.stack([kernel, kernel.T])[:, None].to(x)
-    return F.conv2d(F.pad(x.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate"), kernels).norm(dim=1)
 
 
 def noise(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:

@@ -57,11 +57,11 @@ def _sklearn(split: str) -> Dataset:
     images = torch.from_numpy(data.images / 16).float()[:, None]
     images = F.interpolate(images, size=(28, 28), mode="bilinear").clamp(0, 1)
     labels = torch.from_numpy(data.target.astype(np.int64))
-    index = torch.arange(len(labels)) if split == "all" else _third(labels, test=split == "test")
+    index = torch.arange(len(labels)) if split == "all" else third(labels, test=split == "test")
     return Dataset(images[index], labels[index], tuple("0123456789"))
 
 
-def _third(labels: Tensor, test: bool) -> Tensor:
+def third(labels: Tensor, test: bool) -> Tensor:
     """Rows of a fixed third of every class, or of the other two thirds, in their first order."""
     shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     by_class = shuffled[labels[shuffled].argsort(stable=True)]

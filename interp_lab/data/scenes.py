@@ -135,7 +135,7 @@ def scenes(
         raise ValueError("evidence needs objects=1: with two objects it would not say whose part decides")
     generator = torch.Generator().manual_seed(seed)
     rows: dict[str, Tensor] = {}
-    with _one_thread():
+    with one_thread():
         for start in range(0, n, CHUNK):
             chunk = _chunk(generator, size, objects, watermark, evidence, draw_object, torch.device(device))
             for name, value in chunk.items():
@@ -147,7 +147,7 @@ def scenes(
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Many short operations: a second thread gains little, and on a busy machine they wait for each other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

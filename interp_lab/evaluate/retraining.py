@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from .. import networks
 from ..data.dataset import Dataset
-from ..data.scenes import _one_thread
+from ..data.scenes import one_thread
 
 _LOCK = threading.Lock()
 
@@ -69,7 +69,7 @@ def reproducibly() -> Iterator[None]:
 
     Sums depend on the number of threads; this number and the global random state belong to the whole process.
     """
-    with _LOCK, _one_thread():
+    with _LOCK, one_thread():
         yield
 
 

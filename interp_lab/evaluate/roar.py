@@ -35,7 +35,7 @@ from tqdm.auto import tqdm
 
 from .. import networks
 from ..data.dataset import Dataset
-from ..data.digits import _third
+from ..data.digits import third
 from ..explain_decision import METHODS
 from .retraining import Network, Task, reproducibly, retrain, small_cnn
 
@@ -349,7 +349,7 @@ def _functions(methods: Sequence[str] | Mapping[str, Method]) -> dict[str, Metho
 
 def _split(dataset: Dataset | tuple[Dataset, Dataset]) -> tuple[Dataset, Dataset]:
     if isinstance(dataset, Dataset):
-        dataset = dataset[_third(dataset.labels, test=False)], dataset[_third(dataset.labels, test=True)]
+        dataset = dataset[third(dataset.labels, test=False)], dataset[third(dataset.labels, test=True)]
     train, test = (part.to("cpu") for part in dataset)
     return train, test
 

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from torch.testing import assert_close
 
 from interp_lab.data import digits
-from interp_lab.data.digits import _third
+from interp_lab.data.digits import third
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "data" / "torchvision-data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the folder shared/ is not beside the checkout")
@@ -26,9 +26,9 @@ def test_the_splits_are_a_partition_with_a_third_of_every_class_held_out():
 
 def test_the_permutation_is_fixed():
     labels = torch.arange(30) % 2
-    test = _third(labels, test=True)
-    assert torch.equal(test, _third(labels, test=True))
-    assert sorted(test.tolist() + _third(labels, test=False).tolist()) == list(range(30))
+    test = third(labels, test=True)
+    assert torch.equal(test, third(labels, test=True))
+    assert sorted(test.tolist() + third(labels, test=False).tolist()) == list(range(30))
     assert test.tolist() != list(range(10))
     assert digits("test").labels[:12].tolist() == [6, 7, 6, 8, 0, 4, 9, 9, 9, 8, 8, 1]
 

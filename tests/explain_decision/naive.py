@@ -207,3 +207,18 @@ def without_bias(model: nn.Module) -> nn.Module:
             if isinstance(module, NORM):
                 module.running_mean.zero_()
     return model
+
+
+# Predicates of LRP's composite rules.
+
+
+def is_input(layer) -> bool:
+    return layer.is_input
+
+
+def is_dense(layer) -> bool:
+    return layer.kind == "dense"
+
+
+def always(layer) -> bool:
+    return True

@@ -13,6 +13,7 @@ import zennit.layer
 import zennit.rules
 import zennit.torchvision
 import zennit.types
+from naive import always, is_dense, is_input
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 from torch.testing import assert_close
@@ -213,18 +214,6 @@ def test_equal_to_zennit(family, dtype, rule):
         expected = attribute(x.clone(), lambda output: output * one_hot(target, output.shape[1]))[1].detach()
     ours = lrp(model, x, target, rule=rules, epsilon=e, **bounds)
     assert relative(ours, expected) < (1e-9 if dtype == torch.float64 else 1e-4)
-
-
-def is_input(layer) -> bool:
-    return layer.is_input
-
-
-def is_dense(layer) -> bool:
-    return layer.kind == "dense"
-
-
-def always(layer) -> bool:
-    return True
 
 
 # Refusals.

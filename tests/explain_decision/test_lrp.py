@@ -10,6 +10,7 @@ import zennit.canonizers
 import zennit.composites
 import zennit.rules
 import zennit.types
+from naive import always, is_dense, is_input
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -20,18 +21,6 @@ pytestmark = pytest.mark.usefixtures("double")
 
 LOW, HIGH = -4.0, 5.0
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64).clamp(LOW, HIGH)
-
-
-def is_input(layer) -> bool:
-    return layer.is_input
-
-
-def is_dense(layer) -> bool:
-    return layer.kind == "dense"
-
-
-def always(layer) -> bool:
-    return True
 
 
 def mlp() -> nn.Sequential:
