@@ -1,0 +1,246 @@
+"""Every exercise, tried on its solution, on right answers written differently and on wrong ones that students write.
+
+The answers are data, in ``corpus/exercise_NN.py``:
+
+- ``SETTING``: ids of the given code cells that the visible checks need besides the answers.
+- ``EMPTY``: of each question the signature, and an expression of a plausible kind that is wrong.
+- ``RIGHT``: question, name, source of the answer cell.
+- ``WRONG``: question, name, text of the model answer and what stands in its place; the visible check that catches it
+  and words of its message; the graded parts that it loses and words of their feedback. Either may be empty: some
+  mistakes only the student sees before handing in, some only the grader sees.
+"""
+
+import contextlib
+import importlib
+import io
+import json
+import re
+import threading
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from interp_lab.grade import extract, gradebook
+from interp_lab.grade.question import mark
+from interp_lab.grade.questions import questions
+
+ROOT = Path(__file__).parents[2]
+SOLUTIONS = sorted(path.stem for path in (ROOT / "solutions").glob("*.ipynb"))
+NAMES = [
+    name
+    for name in SOLUTIONS
+    if (ROOT / f"tests/grade/corpus/exercise_{name[:2]}.py").exists()
+    and (ROOT / f"interp_lab/grade/questions/exercise_{name[:2]}.py").exists()
+]
+CORPUS = {name: importlib.import_module(f"corpus.exercise_{name[:2]}") for name in NAMES}
+RIGHT = [pytest.param(name, *row, id=f"{name[:2]}-{row[0]} {row[1]}") for name in NAMES for row in CORPUS[name].RIGHT]
+WRONG = [pytest.param(name, *row, id=f"{name[:2]}-{row[0]} {row[1]}") for name in NAMES for row in CORPUS[name].WRONG]
+GRADED = [
+    pytest.param(name, question, id=f"{name[:2]}-{question.name}") for name in NAMES for question in questions(name)
+]
+BODIES = ["raise NotImplementedError()", "return 0 * {0}", "return {0}", "return None"]
+
+
+@cache
+def notebook(folder, name):
+    return json.loads((ROOT / folder / f"{name}.ipynb").read_text(encoding="utf-8"))
+
+
+@cache
+def code(folder, name):
+    cells = notebook(folder, name)["cells"]
+    return {cell["id"]: "".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"}
+
+
+@cache
+def references(name):
+    return gradebook.references(name, (ROOT / "solutions" / f"{name}.ipynb").read_bytes())
+
+
+def checks(name, question=""):
+    """The ids of the visible checks of a question, or of all."""
+    return [cell for cell in code("solutions", name) if re.fullmatch(rf"q{question or '.*'}[a-z]?-check", cell)]
+
+
+def answers(name):
+    return [cell for cell in code("solutions", name) if cell.endswith("-answer")]
+
+
+def said(name, check, **changed):
+    """What the check cell says, "" if it passes, with the given sources in place of the model answers."""
+    cells = code("solutions", name)
+    namespace, printed = {}, io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        for cell in CORPUS[name].SETTING + answers(name):
+            exec(changed.get(cell.replace("-", "_"), cells[cell]), namespace)
+        try:
+            exec(cells[check], namespace)
+        except (AssertionError, NotImplementedError) as error:
+            return str(error) or "nothing"
+    assert f"Question {check.removeprefix('q').removesuffix('-check')}: passed." in printed.getvalue()
+    return ""
+
+
+def lost(lane, name, question, *sources, student="anna"):
+    """The parts of a question that are wrong when these cells follow those of the solution, with what is wrong."""
+    given, functions = references(name)
+    solution = code("solutions", name).values()
+    cells = given | {f"code cell {i}": source for i, source in enumerate([*solution, *sources], 1)}
+    faults = mark((question,), b"key", (name, student), lambda c: lane.run(cells, c), functions, threading.Lock())
+    return {part.kind: fault for part, fault in zip(question.parts, faults[question.name], strict=True) if fault}
+
+
+def asked(name, question):
+    return next(q for q in questions(name) if q.name == question)
+
+
+def test_every_exercise_has_graded_questions_and_a_corpus():
+    assert NAMES == SOLUTIONS
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_model_answers_pass_every_visible_check(name):
+    assert [said(name, check) for check in checks(name)] == [""] * len(checks(name))
+
+
+@pytest.mark.parametrize(("name", "question"), GRADED)
+def test_the_model_answers_get_all_points(lane, name, question):
+    for student in ("anna", "ben", "cem"):
+        assert lost(lane, name, question, student=student) == {}
+
+
+@pytest.mark.parametrize(("name", "question", "_", "source"), RIGHT)
+def test_other_right_answers_pass_and_get_all_points(lane, name, question, _, source):
+    for check in checks(name, question):
+        assert said(name, check, **{f"q{question}_answer": source}) == ""
+    assert lost(lane, name, asked(name, question), source) == {}
+
+
+@pytest.mark.parametrize(("name", "question", "_", "old", "new", "check", "words", "parts", "feedback"), WRONG)
+def test_wrong_answers_are_told_why_and_lose_the_points_of_the_right_parts(
+    lane, name, question, _, old, new, check, words, parts, feedback
+):
+    source = code("solutions", name)[f"q{question}-answer"]
+    assert old in source
+    assert check or parts
+    wrong = source.replace(old, new)
+    if check:
+        message = said(name, f"{check}-check", **{f"q{question}_answer": wrong})
+        assert message.startswith(f"Question {check.removeprefix('q')}:")
+        assert words in message
+    if parts:
+        faults = lost(lane, name, asked(name, question), wrong)
+        assert set(faults) == set(parts.split())
+        assert any(feedback in fault for fault in faults.values())
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize(("name", "question"), GRADED)
+def test_empty_answers_fail_every_check_and_get_nothing(lane, name, question, body):
+    signature, value = CORPUS[name].EMPTY[question.name]
+    empty = f"def {signature}:\n    {body.format(value)}"
+    for check in checks(name, question.name):
+        message = said(name, check, **{f"q{question.name}_answer": empty})
+        assert message.startswith("Question")
+        assert ("is not written yet" in message) == ("raise" in body)
+    faults = lost(lane, name, question, empty)
+    assert len(faults) == len(question.parts)
+    if "raise" in body:
+        assert all("There is no answer yet (code cell" in fault for fault in faults.values())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_checks_of_random_numbers_do_not_depend_on_luck(seed):
+    name = "01_saliency_and_smoothgrad"
+    model_answer = code("solutions", name)["q4-answer"]
+    other = model_answer.replace("manual_seed(seed)", f"manual_seed(seed + {1000 * seed + 17})")
+    assert other != model_answer
+    for check in ("q4b-check", "q5b-check"):
+        assert said(name, check, q4_answer=other) == ""
+
+
+def test_wrong_gradients_by_hand_are_named_but_not_corrected():
+    wrong = "def gradient_a(): return [0, 0, 0]"
+    assert "expected -3" not in said("01_saliency_and_smoothgrad", "q1a-check", q1a_answer=wrong)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_there_are_enough_answers_to_every_question(name):
+    corpus = CORPUS[name]
+    for question in questions(name):
+        assert sum(row[0] == question.name for row in corpus.RIGHT) >= 3, question.name
+        assert sum(row[0] == question.name and bool(row[6]) for row in corpus.WRONG) >= 5, question.name
+    assert set(corpus.EMPTY) == {question.name for question in questions(name)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_untouched_exercise_fails_in_every_check_with_a_message_that_helps(name):
+    cells, namespace, heard = code("exercises", name), {}, {}
+    for cell in CORPUS[name].SETTING + answers(name) + checks(name):
+        try:
+            exec(cells[cell], namespace)
+        except (AssertionError, NotImplementedError) as error:
+            heard[cell] = str(error)
+    for check in checks(name):
+        assert "is not written yet" in heard[check]
+    first = checks(name)[0]
+    with pytest.raises(AssertionError, match=f"Question {first[1:-6]}: .* is not defined"):
+        exec(cells[first], {key: namespace[key] for key in namespace if key not in graded_names(name)})
+
+
+def graded_names(name):
+    """What the answer cells of the solution define."""
+    cells = {cell: code("solutions", name)[cell] for cell in answers(name)}
+    statements, _ = extract.parse(cells)
+    return {bound for statement in statements for bound in statement.binds}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_points_and_minutes_add_up(name):
+    """The title's table has the points of the test cells, and the grader's questions have them too."""
+    cells = [cell["metadata"].get("nbgrader", {}) for cell in notebook("solutions", name)["cells"]]
+    total = sum(cell.get("points", 0) for cell in cells)
+    rows = [row.split("|") for row in "".join(notebook("solutions", name)["cells"][0]["source"]).splitlines()]
+    (last,) = [row for row in rows if "together" in "|".join(row)]
+    parts = [row for row in rows if "★" in "|".join(row)]
+    assert float(last[3]) == sum(float(row[3]) for row in parts) == total
+    assert float(last[4]) == sum(float(row[4]) for row in parts)
+    by_question = {question.name: 0 for question in questions(name)}
+    for cell in cells:
+        if cell.get("grade") and not cell["solution"]:
+            question = cell["grade_id"].removeprefix("q").removesuffix("-check")
+            by_question[question if question in by_question else question[:-1]] += cell["points"]
+    assert by_question == {question.name: question.points for question in questions(name)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_the_untouched_exercise_raises_nothing_else_in_a_kernel(name):
+    import nbformat
+    from nbclient import NotebookClient
+
+    exercise = nbformat.read(ROOT / "exercises" / f"{name}.ipynb", as_version=4)
+    NotebookClient(exercise, kernel_name="python3", allow_errors=True, timeout=300).execute()
+    for cell in exercise.cells:
+        if cell.cell_type == "code":
+            errors = [output for output in cell.outputs if output.output_type == "error"]
+            assert all(error.ename in ("NotImplementedError", "AssertionError") for error in errors), (cell.id, errors)
+            assert bool(errors) >= cell.id.endswith("-check"), cell.id
+            assert not [o for o in cell.outputs if o.output_type == "stream" and o.name == "stderr"], cell.id
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_nbgrader_validates_the_answered_exercise(name, tmp_path):
+    import nbformat
+    from nbgrader.validator import Validator
+
+    exercise = nbformat.read(ROOT / "exercises" / f"{name}.ipynb", as_version=4)
+    solved = nbformat.read(ROOT / "solutions" / f"{name}.ipynb", as_version=4)
+    for cell, answer in zip(exercise.cells, solved.cells, strict=True):
+        if cell.metadata.get("nbgrader", {}).get("solution"):
+            cell.source = answer.source
+    path = tmp_path / f"{name}.ipynb"
+    nbformat.write(exercise, path)
+    assert Validator().validate(str(path)) == {}
