@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..explain_decision.contract import captured, explaining
@@ -102,43 +101,44 @@ def top_activations(
                     x.new_zeros(channels, k, x.shape[1], *size),
                     fields,
                 )
-            best = _merge(best, maps, x, seen)
+            _merge(best, maps, x, seen)
             seen += len(x)
     if best is None:
         raise ValueError("top_activations needs at least one batch")
     return best
 
 
-def _merge(best: TopActivations, maps: Tensor, x: Tensor, seen: int) -> TopActivations:
-    """The best of those kept and of a batch; only patches that enter are cut out."""
+def _merge(best: TopActivations, maps: Tensor, x: Tensor, seen: int) -> None:
+    """Take a batch in; only what enters is located and cut out, only feature maps where something enters are sorted."""
     k = best.values.shape[1]
-    values, flat = maps.flatten(2).max(2)  # (N, K)
-    kept, order = torch.cat([best.values, values.T], 1).topk(k, dim=1)
-    new = order >= k
-    channel, rank = new.nonzero(as_tuple=True)
+    values, order = torch.cat([best.values, maps.flatten(2).amax(2).T], 1).topk(k, dim=1)
+    (changed,) = (order >= k).any(1).nonzero(as_tuple=True)
+    order = order[changed]
+    channel, rank = (order >= k).nonzero(as_tuple=True)
     row = order[channel, rank] - k
-    place = flat[row, channel]
-    place = torch.stack([place // maps.shape[3], place % maps.shape[3]], 1)
-    old = order.clamp(max=k - 1)
-    images, places = best.images.gather(1, old), best.places.gather(1, old[..., None].expand(-1, -1, 2))
-    patches = best.patches[torch.arange(len(old), device=x.device)[:, None], old]
-    images[channel, rank] = seen + row
-    places[channel, rank] = place
-    if len(row):
-        patches[channel, rank] = _cut(x, row, place, best.fields)
-    return TopActivations(kept, images, places, patches, best.fields)
+    channel = changed[channel]
+    place = torch.stack(torch.unravel_index(maps[row, channel].flatten(1).argmax(1), maps.shape[2:]), 1)
+    best.values.copy_(values)
+    for kept, entering in (
+        (best.images, seen + row),
+        (best.places, place),
+        (best.patches, _cut(x, row, place, best.fields)),
+    ):
+        kept[changed] = kept[changed[:, None], order.clamp(max=k - 1)]
+        kept[channel, rank] = entering
 
 
 def _cut(x: Tensor, row: Tensor, place: Tensor, fields: tuple["Field", "Field"]) -> Tensor:
-    """The patches ``(M, C, h, w)`` of x that the places of a feature map see."""
-    grids = []
+    """The patches ``(M, C, h, w)`` of x that the places of a feature map see, zero beyond the image."""
+    index, inside = [], []
     for axis, field in enumerate(fields):
         start = place[:, axis] * field.stride + field.start
-        grids.append(start[:, None] + torch.arange(field.size, device=x.device) + field.size)  # shifted by the margin
-    high, wide = (field.size for field in fields)
-    padded = F.pad(x, (wide, wide, high, high))
-    rows, columns = (grid.clamp(0, n - 1) for grid, n in zip(grids, padded.shape[2:], strict=True))
-    return padded[row[:, None, None], :, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
+        pixels = start[:, None] + torch.arange(field.size, device=x.device)
+        index.append(pixels.clamp(0, x.shape[2 + axis] - 1))
+        inside.append(pixels == index[-1])
+    rows, columns = index[0][:, :, None], index[1][:, None, :]
+    seen = (inside[0][:, :, None] & inside[1][:, None, :])[:, None]
+    return x[row[:, None, None], :, rows, columns].movedim(-1, 1) * seen
 
 
 @dataclass(frozen=True)
