@@ -30,13 +30,13 @@ test: .venv/.installed
 	@echo "== lint and spelling"
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && $(BIN)/codespell
 	@echo "== tests"
-	@$(BIN)/python -m pytest -m "not browser"
+	@$(BIN)/python -m pytest -m "not browser" -n auto
 	@echo "== solutions"
 	@$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300 solutions
 	@echo "== book"
 	@$(BIN)/python book/build.py
 	@echo "== site in a browser"
-	@$(BIN)/python -m pytest -m browser -n auto tests/book
+	@$(BIN)/python -m pytest -m browser -n auto
 
 exercises: .venv/.installed
 	@echo "== exercises from solutions"

@@ -71,9 +71,39 @@ def drop_stale_cache(root: Path) -> None:
         stamp.write_text(current)
 
 
+def configuration(root: Path) -> dict:
+    return yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
+
+
+def table_of_contents(root: Path) -> Path:
+    """The table of contents of the edition: in the instructor's, each solution stands under its exercise."""
+    toc = root / "_toc.yml"
+    edition = configuration(root).get("sphinx", {}).get("config", {}).get("course_edition", "public")
+    if edition not in ("public", "instructor"):
+        raise ValueError(f"course_edition in _config.yml must be public or instructor, got {edition!r}")
+    if edition == "public":
+        return toc
+
+    def with_solutions(entry: object) -> object:
+        if isinstance(entry, list):
+            return [with_solutions(e) for e in entry]
+        if not isinstance(entry, dict):
+            return entry
+        entry = {key: with_solutions(value) for key, value in entry.items()}
+        if str(entry.get("file", "")).startswith("exercises/"):
+            solution = entry["file"].replace("exercises/", "solutions/", 1)
+            entry["sections"] = [{"file": solution, "title": "Solution"}]
+        return entry
+
+    path = root / "_build" / "instructor_toc.yml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(yaml.safe_dump(with_solutions(yaml.safe_load(toc.read_text(encoding="utf-8")))), encoding="utf-8")
+    return path
+
+
 def notebooks(root: Path) -> Iterator[tuple[Path, NotebookNode]]:
     """The pages of the table of contents that the configuration lets run, as (path, notebook)."""
-    excluded = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))["execute"]["exclude_patterns"]
+    excluded = configuration(root)["execute"]["exclude_patterns"]
     for name in parse_toc_yaml(root / "_toc.yml"):
         path = next(p for p in (root / f"{name}.md", root / f"{name}.ipynb", root / name) if p.is_file())
         if any(path.relative_to(root).match(pattern) for pattern in excluded):
@@ -88,7 +118,7 @@ def execute(root: Path) -> bool:
     """Run the pages without a cached output and cache theirs; report each with its time; True if none failed."""
     drop_stale_cache(root)
     cache = get_cache(str(root / "_build" / ".jupyter_cache"))
-    timeout = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))["execute"]["timeout"]
+    timeout = configuration(root)["execute"]["timeout"]
     # one thread per kernel: no contention between pages, and sums in the same order on every machine
     os.environ["OMP_NUM_THREADS"] = "1"
     pending = {}
@@ -127,6 +157,7 @@ def render(root: Path) -> bool:
     for leftover in ("html", ".doctrees", "jupyter_execute"):
         shutil.rmtree(root / "_build" / leftover, ignore_errors=True)
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(root)]
+    command += ["--toc", str(table_of_contents(root))]
     strict = ["-W", "--keep-going", "-n", "-q"]
     return subprocess.run([*command, *strict], stdout=subprocess.DEVNULL).returncode == 0  # warnings come on stderr
 

@@ -142,7 +142,27 @@ def run_grade(options: argparse.Namespace) -> None:
     print(f"Written to {options.out}: gradebook.csv, summary.html, feedback/, gradescope/")
 
 
-COMMANDS = (add_retraining, add_grade)
+def add_check(commands: argparse._SubParsersAction) -> None:
+    """``interp-lab check``."""
+    parser = commands.add_parser("check", help="the visible score of your notebooks, and your progress over all")
+    parser.add_argument("notebooks", nargs="*", type=Path, help="none: only show the progress")
+    parser.add_argument("--seconds", type=int, default=120, help="time limit for a cell")
+    parser.set_defaults(run=run_check)
+
+
+def run_check(options: argparse.Namespace) -> None:
+    from .grade import visible
+
+    for path in options.notebooks:
+        score = visible.visible_score(path, seconds=options.seconds)
+        visible.remember(score, path.parent)
+        print(f"{score}\n")
+    here = Path("exercises") if Path("exercises").is_dir() else Path()
+    for folder in dict.fromkeys(path.parent for path in options.notebooks) or [here]:
+        print(visible.bars(folder))
+
+
+COMMANDS = (add_retraining, add_check, add_grade)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

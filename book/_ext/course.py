@@ -77,11 +77,19 @@ def switch_launch_buttons(app: Sphinx, config: Config) -> None:
         }
 
 
+def mark_instructors_edition(app: Sphinx, config: Config) -> None:
+    """A line on every page of the edition that holds the solutions."""
+    if config.course_edition == "instructor":
+        config.html_theme_options |= {"announcement": "Instructor's edition, with solutions. Do not publish."}
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the parts above with Sphinx."""
     if not hasattr(NbElementRenderer.render_image, "__wrapped__"):  # several builds in one process
         NbElementRenderer.render_image = with_output_alt(NbElementRenderer.render_image)
     app.add_config_value("course_repository", "", "env", str)
+    app.add_config_value("course_edition", "public", "env", str)
+    app.connect("config-inited", mark_instructors_edition, priority=100)
     app.connect("config-inited", switch_launch_buttons, priority=100)  # before the theme reads its options
     app.connect("doctree-resolved", require_alt_text)
     app.connect("html-page-context", repair_html, priority=900)  # after the theme has made its buttons

@@ -43,6 +43,23 @@ def test_only_notebooks_of_the_toc_run(project):
     assert [path.name for path, _ in build.notebooks(project)] == ["a.md"]
 
 
+def test_the_instructors_edition_has_each_solution_under_its_exercise(project):
+    assert build.table_of_contents(project) == project / "_toc.yml"
+    with (project / "_config.yml").open("a") as config:
+        config.write("sphinx: {config: {course_edition: instructor}}\n")
+    toc = build.yaml.safe_load(build.table_of_contents(project).read_text())
+    solution = {"file": "solutions/e", "title": "Solution"}
+    assert toc["chapters"] == [{"file": "book/part1/a"}, {"file": "exercises/e", "sections": [solution]}]
+    assert "solutions" not in (project / "_toc.yml").read_text()
+
+
+def test_an_unknown_edition_is_refused(project):
+    with (project / "_config.yml").open("a") as config:
+        config.write("sphinx: {config: {course_edition: teacher}}\n")
+    with pytest.raises(ValueError, match="must be public or instructor, got 'teacher'"):
+        build.table_of_contents(project)
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -48,8 +48,13 @@ def test_launch_buttons_are_off():
     assert "launch_buttons" not in CONFIG
 
 
-def test_exercises_are_not_executed():
-    assert CONFIG["execute"]["exclude_patterns"] == ["exercises/*"]
+def test_exercises_and_solutions_are_not_executed():
+    assert CONFIG["execute"]["exclude_patterns"] == ["exercises/*", "solutions/*"]
+
+
+def test_the_edition_is_the_public_one():
+    assert CONFIG["sphinx"]["config"]["course_edition"] == "public"
+    assert not any(page.startswith("solutions/") for page in PAGES)
 
 
 def test_the_api_reference_holds_every_public_name():

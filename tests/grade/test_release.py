@@ -1,4 +1,5 @@
 import copy
+import html
 import json
 import re
 from pathlib import Path
@@ -170,15 +171,21 @@ def test_exercises_are_up_to_date(monkeypatch, capsys):
     assert main(["--check"]) == 0, capsys.readouterr()
 
 
-def leaks(solution, exercise):
-    """Lines of solutions, hidden tests and mark schemes that the exercise shows; short ones say nothing."""
-    shown = {line.strip() for cell in exercise["cells"] for line in module.source(cell).split("\n")}
+def answers(solution):
+    """Lines of solutions, hidden tests and mark schemes; short ones say nothing."""
     removed, inside = set(), False
     for line in "\n".join(module.source(cell) for cell in solution["cells"]).split("\n"):
         if re.search("(BEGIN|END) (SOLUTION|HIDDEN TESTS|MARK SCHEME)", line):
             inside = "BEGIN" in line
         elif inside and len(line.strip()) > 12:
             removed.add(line.strip())
+    return removed
+
+
+def leaks(solution, exercise):
+    """Lines of answers that the exercise shows, and all of them."""
+    shown = {line.strip() for cell in exercise["cells"] for line in module.source(cell).split("\n")}
+    removed = answers(solution)
     return removed & shown, removed
 
 
@@ -189,6 +196,36 @@ def test_no_line_of_an_answer_is_in_any_exercise(path):
         found, removed = leaks(solution, json.loads(exercise.read_text(encoding="utf-8")))
         assert removed
         assert found == set()
+
+
+def readable(path):
+    """The text of a file of the site, as a reader or a search sees it."""
+    text = path.read_text(encoding="utf-8", errors="ignore")
+    if path.suffix == ".html":
+        text = html.unescape(re.sub("<[^>]*>", "", text))
+    return " ".join(text.split())
+
+
+@pytest.mark.browser
+def test_no_answer_is_on_the_public_site():
+    site = ROOT / "_build" / "html"
+    if not (site / "index.html").exists():
+        pytest.skip("the book is not built: run `make book`")
+    texts = {".html", ".md", ".ipynb", ".txt", ".js"}
+    pages = {p.relative_to(site): readable(p) for p in site.rglob("*") if p.suffix in texts}
+    assert not [page for page, text in pages.items() if "solutions" in page.parts or "BEGIN SOLUTION" in text]
+    for path in SOLUTIONS:
+        for line in answers(json.loads(path.read_text(encoding="utf-8"))):
+            line = " ".join(line.split())
+            # short lines, such as those that label an axis, are also written by others
+            found = [str(page) for page, text in pages.items() if len(line) > 36 and line in text]
+            assert not found, (path.name, line, found)
+
+
+def test_a_leak_is_found_on_a_page(tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text("<pre><span>return</span>  weight[<i>x</i> &gt; 0].sum()</pre>")
+    assert "return weight[x > 0].sum()" in readable(page)
 
 
 def test_the_leak_test_finds_a_leak():
