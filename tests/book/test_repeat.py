@@ -1,0 +1,44 @@
+"""Experiments are deterministic: pages run a second time give the outputs that the site shows, picture for picture."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("jupyter_cache", reason="needs the extra `book`")
+from jupyter_cache import get_cache
+from jupyter_cache.executors.utils import single_nb_execution
+
+ROOT = Path(__file__).parents[2]
+CACHE = ROOT / "_build" / ".jupyter_cache"
+SECONDS = float(os.environ.get("INTERP_LAB_REPEAT", 4))  # pages that took longer are not run again; "inf" takes all
+
+spec = importlib.util.spec_from_file_location("book_build", ROOT / "book" / "build.py")
+build = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(build)
+
+
+def outputs(notebook):
+    return [
+        [(output.get("text"), output.get("data")) for output in cell.outputs]
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    ]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("path", [p for p, _ in build.notebooks(ROOT)], ids=lambda p: p.stem)
+def test_a_page_that_runs_again_gives_the_same_outputs(path, monkeypatch):
+    if not CACHE.exists():
+        pytest.skip("the book is not built: run `make book`")
+    page = dict(build.notebooks(ROOT))[path]
+    cache = get_cache(str(CACHE))
+    record = cache.match_cache_notebook(page)
+    if record.data["execution_seconds"] > SECONDS:
+        pytest.skip(f"takes {record.data['execution_seconds']:.0f} s; INTERP_LAB_REPEAT=inf runs it too")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as when the book is built
+    again = single_nb_execution(page, str(path.parent), 300, False, extra_arguments=["--log-level=ERROR"])
+    assert not again.err
+    for old, new in zip(outputs(cache.get_cache_bundle(record.pk).nb), outputs(again.nb), strict=True):
+        assert new == old
