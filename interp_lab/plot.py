@@ -164,7 +164,7 @@ def curves(
     alt: str | None = None,
 ) -> Figure:
     """Named lines over a common x, told apart by colour, marker and dash; ``bands`` gives half-widths by name."""
-    figure = Figure(figsize=(5.4, 3.2), layout="constrained")
+    figure = Figure(figsize=(5.4, 3 + 0.2 * math.ceil(len(lines) / 3)), layout="constrained")
     axis = figure.subplots()
     styles = ("-", "--", "-.", ":")
     x = torch.as_tensor(x).cpu().numpy()
@@ -177,7 +177,7 @@ def curves(
             axis.fill_between(x, y - half, y + half, color=color, alpha=0.2, linewidth=0)
     _label(axis, xlabel, ylabel)
     if len(lines) > 1:
-        axis.legend(fontsize=8, frameon=False)
+        figure.legend(loc="outside upper center", ncols=min(3, len(lines)), fontsize=8, frameon=False)
     figure.alt = alt or f"Curves of {', '.join(lines)}: {ylabel} against {xlabel}."
     return figure
 
@@ -194,7 +194,7 @@ def bars(
     axis.margins(x=0.12)
     if reference is not None:
         axis.axvline(reference[1], color=COLORS[1], linestyle="--", label=reference[0])
-        axis.legend(fontsize=8, frameon=False)
+        figure.legend(loc="outside upper center", fontsize=8, frameon=False)
     _label(axis, xlabel, "")
     figure.alt = alt or f"{xlabel}: " + ", ".join(f"{name} {value:.3g}" for name, value in values.items()) + "."
     return figure
