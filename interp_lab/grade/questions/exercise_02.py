@@ -14,7 +14,13 @@ from .exercise_01 import F64, integer, linear, nothing, randn, targets, uniform
 
 
 def numbers(
-    what: str, calls: list[Call], got: list[Outcome], reference: Reference, *, row: int | None = None, name: str = "x[{}]"
+    what: str,
+    calls: list[Call],
+    got: list[Outcome],
+    reference: Reference,
+    *,
+    row: int | None = None,
+    name: str = "x[{}]",
 ) -> None:
     """Right numbers, all or those of one row; the feedback says which are wrong and not what they should be."""
     expected = reference(calls[0])

@@ -12,16 +12,16 @@ from .exercise_01 import F64, integer, nothing, randn, targets, uniform
 
 
 def by_hand(
-    what: str, calls: list[Call], got: list[Outcome], reference: Reference, *, rows: list[int], of: str = "payment to"
+    what: str, calls: list[Call], got: list[Outcome], reference: Reference, *, rows: list[int], of: str = "payment to x"
 ) -> None:
     """Right numbers in these rows; the feedback says which are wrong and not what they should be."""
     expected = reference(calls[0])
     same_kind(what, got[0], expected)
     values, wanted = got[0].result, expected.result
     check.same_kind(values, wanted, what)
-    wrong = [f"x[{i}]" for i in range(wanted.shape[1]) if (values - wanted)[rows, i].abs().max() > 1e-6]
+    wrong = [f"{of}[{i}]" for i in range(wanted.shape[1]) if (values - wanted)[rows, i].abs().max() > 1e-6]
     if wrong:
-        raise AssertionError(f"{what}\nYour {of} {' and '.join(wrong)} is wrong.")
+        raise AssertionError(f"{what}\nWrong: your {', '.join(wrong)}.")
 
 
 def rand(g: Generator, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
