@@ -149,6 +149,17 @@ def test_the_same_key_gives_the_same_grades_over_an_executor(graded, tmp_path, m
     sandbox.close_lanes()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["processes", "dask"])
+def test_processes_and_a_cluster_give_the_same_grades(executor, graded, tmp_path):
+    folder, out = graded[0], tmp_path / "out"
+    out.mkdir()
+    (out / "course.key").write_bytes((folder / "out" / "course.key").read_bytes())
+    command = [sys.executable, "-m", "interp_lab.cli", "grade", folder / "in", "--out", out, "--exercise", "01"]
+    subprocess.run([*command, "--executor", executor, "--seconds", "20"], cwd=ROOT, check=True, timeout=300)
+    assert written(out) == written(folder / "out")
+
+
 def test_a_new_file_is_graded_again(graded, tmp_path):
     folder = hand_in(tmp_path / "in")
     (folder / "finn.ipynb").write_text("{}")
