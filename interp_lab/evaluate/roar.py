@@ -37,7 +37,7 @@ from .. import networks
 from ..data.dataset import Dataset
 from ..data.digits import third
 from ..explain_decision import METHODS
-from .retraining import Network, Task, reproducibly, retrain, small_cnn
+from .retraining import Network, Task, reproducibly, retrain
 
 Method = Callable[..., Tensor]
 Key = tuple[str, float, int]  # of a cell: method, fraction, seed
@@ -47,7 +47,7 @@ TOGETHER = 64  # cells trained together on a GPU
 WHOLE, RANDOM, EDGES = "none", "random", "edges"
 
 NETWORKS: dict[str, Callable[[int, int, int, int], nn.Module]] = {
-    "small_cnn": small_cnn,
+    "small_cnn": networks.small_cnn,
     "softmax_regression": lambda c, h, w, k: networks.softmax_regression(c * h * w, k),
     "mlp": lambda c, h, w, k: networks.mlp(c * h * w, classes=k),
     "digits_cnn": lambda c, h, w, k: networks.digits_cnn(k),

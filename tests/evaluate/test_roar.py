@@ -19,8 +19,9 @@ from torch.testing import assert_close
 from interp_lab import METHODS, kar, roar, smoothgrad
 from interp_lab.data import Dataset, digits
 from interp_lab.evaluate import retraining
-from interp_lab.evaluate.retraining import Network, small_cnn
+from interp_lab.evaluate.retraining import Network
 from interp_lab.evaluate.roar import edges, rank_pixels
+from interp_lab.networks import small_cnn
 
 QUICK = {"fractions": (0.2, 0.7), "seeds": (0, 1), "epochs": 2, "progress": False}
 
