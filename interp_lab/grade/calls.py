@@ -145,7 +145,7 @@ def perform(function: Callable, call: Call) -> Outcome:
 def left_behind(args: list) -> dict[str, Tensor]:
     """State of the arguments after a call, under names for the feedback; an absent .grad is an empty tensor."""
     found = {"the global random state of torch": torch.get_rng_state()}
-    for arg in args:
+    for number, arg in enumerate(args, 1):
         if isinstance(arg, nn.Module):
             for name, module in arg.named_modules():
                 found[f"the train/eval mode of the {type(module).__name__} {name!r}"] = torch.tensor(module.training)
@@ -154,8 +154,10 @@ def left_behind(args: list) -> dict[str, Tensor]:
             for name, p in arg.named_parameters():
                 found[f"the .grad of the parameter {name!r}"] = torch.empty(0) if p.grad is None else p.grad.clone()
         elif isinstance(arg, Tensor):
-            found[f"the values of the input of shape {tuple(arg.shape)}"] = arg.detach().clone()
-            found[f"the requires_grad flag of the input of shape {tuple(arg.shape)}"] = torch.tensor(arg.requires_grad)
+            found[f"the values of argument {number}, of shape {tuple(arg.shape)},"] = arg.detach().clone()
+            found[f"the requires_grad flag of argument {number}, of shape {tuple(arg.shape)},"] = torch.tensor(
+                arg.requires_grad
+            )
     return found
 
 

@@ -20,6 +20,18 @@ aten = torch.ops.aten
 # Operations that take CPU tensors beside those of another device on CUDA, too.
 MIXED = {aten.copy_.default, aten.index.Tensor, aten.index_put.default, aten.index_put_.default}
 TO_CPU = {aten._local_scalar_dense.default, aten.equal.default, aten.is_nonzero.default}
+# What a tensor says of its layout, asked from the tensor inside.
+LAYOUT = {
+    aten.dim.default: Tensor.dim,
+    aten.sym_size.default: Tensor.size,
+    aten.sym_stride.default: Tensor.stride,
+    aten.sym_numel.default: Tensor.numel,
+    aten.sym_storage_offset.default: Tensor.storage_offset,
+    aten.is_contiguous.default: Tensor.is_contiguous,
+    aten.is_contiguous.memory_format: lambda x, layout: x.is_contiguous(memory_format=layout),
+    aten.is_strides_like_format.default: lambda x, layout: False,
+    aten.is_non_overlapping_and_dense.default: Tensor.is_contiguous,
+}
 
 
 class Elsewhere(Tensor):
@@ -34,11 +46,18 @@ class Elsewhere(Tensor):
             storage_offset=inner.storage_offset(),
             dtype=inner.dtype,
             device=LABEL,
+            dispatch_sizes_strides_policy="sizes",  # asks below, since an operation in place may change the shape
         )
         made.inner = inner
         return made
 
     __torch_function__ = torch._C._disabled_torch_function_impl
+
+    def __getitem__(self, key: Any) -> Tensor:
+        return super().__getitem__(_indices(key))
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(_indices(key), value)
 
     def tolist(self) -> list:
         return self.detach().inner.tolist()
@@ -58,7 +77,8 @@ class Device(TorchDispatchMode):
 
     def __enter__(self):
         self.real = {name: getattr(torch, name) for name in ("Generator", "tensor", "as_tensor")}
-        torch.Generator = lambda device=None: self.real["Generator"]()  # CUDA has generators, so this device has
+        generator = self.real["Generator"]  # CUDA has generators, so this device has; a class, as in annotations
+        torch.Generator = type("Generator", (), {"__new__": lambda cls, device=None: generator()})
         torch.tensor, torch.as_tensor = (partial(_make, self.real[name]) for name in ("tensor", "as_tensor"))
         return super().__enter__()
 
@@ -96,6 +116,13 @@ def fetch(result: Tensor) -> Tensor:
     return result.detach().inner
 
 
+def _indices(key: Any) -> Any:
+    """Lists, ranges and arrays of an index as CPU tensors, which PyTorch makes of them below the reach of a mode."""
+    if isinstance(key, tuple):
+        return tuple(map(_indices, key))
+    return torch.as_tensor(key) if isinstance(key, list | range) or type(key).__name__ == "ndarray" else key
+
+
 def _make(constructor: Callable, values: Any, *, device: Any = None, **options: Any) -> Tensor:
     """`torch.tensor`, which makes its result below the level where a mode can catch it."""
     if isinstance(values, Tensor):
@@ -105,6 +132,8 @@ def _make(constructor: Callable, values: Any, *, device: Any = None, **options: 
 
 
 def _run(operation, args: tuple, options: dict) -> Any:
+    if operation in LAYOUT:
+        return LAYOUT[operation](*(arg.inner if isinstance(arg, Elsewhere) else arg for arg in args))
     tensors = [leaf for leaf in tree_leaves((args, options)) if isinstance(leaf, Tensor)]
     away = any(isinstance(t, Elsewhere) for t in tensors)
     strangers = [t for t in tensors if not isinstance(t, Elsewhere) and t.dim() > 0]
@@ -116,6 +145,8 @@ def _run(operation, args: tuple, options: dict) -> Any:
     if (device := options.get("device")) is not None:
         away = torch.device(device).type == LABEL.type
         options = options | {"device": torch.device("cpu")}
+    if operation is aten._efficientzerotensor.default:  # of forward-mode differentiation: no memory behind it
+        operation = aten.zeros.default
     inner_args, inner_options = tree_map(lambda v: v.inner if isinstance(v, Elsewhere) else v, (args, options))
     result = operation(*inner_args, **inner_options)
     if operation._schema.is_mutable and isinstance(args[0] if args else None, Tensor):

@@ -183,10 +183,16 @@ def answers(solution):
 
 
 def leaks(solution, exercise):
-    """Lines of answers that the exercise shows, and all of them."""
+    """Lines of answers that the exercise shows, and all of them. Lines that the given cells hold too are no secret."""
+    given = {
+        line.strip()
+        for cell in solution["cells"]
+        if cell["cell_type"] == "code" and not cell["metadata"].get("nbgrader", {}).get("solution")
+        for line in module.source(cell).split("\n")
+    }
     shown = {line.strip() for cell in exercise["cells"] for line in module.source(cell).split("\n")}
     removed = answers(solution)
-    return removed & shown, removed
+    return removed & shown - given, removed
 
 
 @pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
@@ -195,7 +201,8 @@ def test_no_line_of_an_answer_is_in_any_exercise(path):
     for exercise in (ROOT / "exercises").glob("*.ipynb"):
         found, removed = leaks(solution, json.loads(exercise.read_text(encoding="utf-8")))
         assert removed
-        assert found == set()
+        # of another exercise, a short line such as `with torch.no_grad():` is no answer
+        assert [line for line in found if path.name == exercise.name or len(line) > 36] == []
 
 
 def readable(path):

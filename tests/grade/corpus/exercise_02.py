@@ -67,8 +67,8 @@ def sparse_softmax(x, y, classes, l1=0.01, lr=1.0, steps=300):
 TERMS_EINSUM = """
 def additive_terms(u, v, bias, x, data):
     first, second = data.mean(0), data.pow(2).mean(0)
-    linear = torch.einsum("nd,kd->nkd", x - first, u)
-    square = torch.einsum("nd,kd->nkd", x**2 - second, v)
+    linear = torch.einsum("ij,kj->ikj", x - first, u)
+    square = torch.einsum("ij,kj->ikj", x**2 - second, v)
     constant = bias + u @ first + v @ second
     return torch.cat([linear + square, constant.repeat(len(x), 1).unsqueeze(-1)], dim=-1)
 """

@@ -265,6 +265,8 @@ WRONG = [
     ("1a", "cut off", Z_PLUS_ROW, "[18.0, 0.0, 6.0]", "q1a", "add up to 24", "general", "your payment to x[0], payment to x[2]."),
     ("1a", "one rule", f"return [\n        {EPSILON_ROW},", "return [", "q1a", "Two lists of three numbers",
      "easy general", "must have shape (2, 3)"),
+    ("1a", "epsilon alone", "return [", f"return {EPSILON_ROW} or [", "q1a", "Two lists of three numbers", "easy general",
+     "must have shape (2, 3)"),
     ("1b", "swapped", "[8.0, 1.0]", "[1.0, 8.0]", "q1b", "how fast the score moves", "easy", "x[0], payment to x[1]."),
     ("1b", "closed unit counted", "[8.0, 1.0]", "[3.0, 6.0]", "q1b", "how fast the score moves", "easy", "x[0], payment to x[1]."),
     ("1b", "gradient", "[8.0, 1.0]", "[4.0, 1.0]", "q1b", "epsilon: your payments add up to 5", "easy", "Wrong: your payment to x[0]."),
