@@ -227,7 +227,7 @@ WRONG = [
      "float64"),
     ("2", "parameters' .grad", GRADIENT, BACKWARD, "q2b", "The .grad of the parameter", "manners", "the .grad of the"),
     ("2", "moves x", "    gradients = []", "    x *= 1 + 1e-9; gradients = []", "q2b",
-     "values of the input x changed", "manners", "the values of the input"),
+     "values of the input x changed", "manners", "the values of argument"),
     ("2", "to the CPU", GRADIENT, f"{GRADIENT}.cpu()", "", "", "device", "make it follow x"),
     ("3", "no difference", "(x - baseline) * ", "", "q3a", "missing factor", ALL, "difference"),
     ("3", "times x", "(x - baseline) * ", "x * ", "q3a", "weights of the target", ALL, "difference"),

@@ -222,7 +222,7 @@ WRONG = [
      "easy shape general manners device", "difference"),
     ("2", "guided by the input alone", "g.clamp(min=0) * (z > 0)", "g * (z > 0)", "q2", "guided: units",
      "easy shape general manners device", "difference"),
-    ("2", "in place", "return g.clamp(min=0)\n", "return g.clamp_(min=0)\n", "q2", "", "manners", "the values of the input"),
+    ("2", "in place", "return g.clamp(min=0)\n", "return g.clamp_(min=0)\n", "q2", "", "manners", "the values of argument"),
     ("2", "single precision", "return g * (z > 0)", "return g.float() * (z > 0)", "q2", "float64", "shape general", "float64"),
     ("2", "on the CPU", "return g * (z > 0)", "return g * torch.zeros(z.shape, dtype=g.dtype).add(1) * (z > 0)", "", "",
      "device", "follow x"),
