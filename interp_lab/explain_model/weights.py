@@ -83,8 +83,8 @@ def top_activations(
         raise ValueError(f"k must be at least 1, got {k}")
     best: TopActivations | None = None
     seen = 0
-    for batch in batches:
-        with explaining(model, batch if isinstance(batch, Tensor) else batch[0]) as x, torch.no_grad():
+    for part in (part for batch in batches for part in _parts(batch if isinstance(batch, Tensor) else batch[0])):
+        with explaining(model, part) as x, torch.no_grad():
             with captured(model, layer) as kept:
                 model(x.clone())
             maps = kept[0]
@@ -106,6 +106,12 @@ def top_activations(
     if best is None:
         raise ValueError("top_activations needs at least one batch")
     return best
+
+
+def _parts(batch: Tensor) -> tuple[Tensor, ...]:
+    """The batch, cut up on a processor, where fetching memory for large feature maps takes as long as the network."""
+    cut = isinstance(batch, Tensor) and batch.device.type == "cpu" and batch.dim() > 0
+    return batch.split(128) if cut else (batch,)
 
 
 def _merge(best: TopActivations, maps: Tensor, x: Tensor, seen: int) -> None:

@@ -4,75 +4,12 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 
 from ... import check
 from ..calls import Call, Net, Outcome
 from ..question import Part, Question, Reference, same_kind, shape_only
-
-F64 = torch.float64
-
-
-def uniform(g: Generator, low: float, high: float) -> float:
-    return low + (high - low) * torch.rand((), generator=g, dtype=F64).item()
-
-
-def integer(g: Generator, low: int, high: int) -> int:
-    return int(torch.randint(low, high + 1, (), generator=g))
-
-
-def randn(g: Generator, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(shape, generator=g, dtype=F64).to(dtype)
-
-
-def targets(g: Generator, rows: int, classes: int) -> Tensor:
-    """A class for each row, no two neighbours with the same one."""
-    return (integer(g, 0, classes - 1) + torch.arange(rows)) % classes
-
-
-def linear(g: Generator, inputs: int, classes: int, dtype: torch.dtype = torch.float32) -> Net:
-    net = Net.draw([("Flatten",), ("Linear", inputs, classes)], g, dtype=dtype)
-    net.state["1.weight"] *= inputs**0.5  # entries of order 1
-    return net
-
-
-def powers(g: Generator, p: int, pixels: int, classes: int) -> Net:
-    """f_c(x) = sum_i w_ci x_i^p / p with abs(w) in [0.5, 1.5]; one class has w = 1."""
-    weights = torch.ones(1, pixels, dtype=F64)
-    if classes > 1:
-        weights = 0.5 + torch.rand(classes, pixels, generator=g, dtype=F64)
-        weights *= torch.randint(0, 2, weights.shape, generator=g) * 2 - 1
-    layers = [("Power", p), ("Flatten",), ("Linear", pixels, classes)]
-    return Net(layers, {"2.weight": weights, "2.bias": torch.zeros(classes, dtype=F64)})
-
-
-def conv(g: Generator, channels: int, dtype: torch.dtype = torch.float32) -> Net:
-    """A curved network for ``(N, channels, 7, 7)`` with four classes."""
-    layers = [("Conv2d", channels, 4, 3), ("BatchNorm2d", 4), ("Tanh",), ("Flatten",), ("Linear", 100, 4)]
-    net = Net.draw(layers, g, dtype=dtype)
-    net.state["4.weight"] *= 10
-    return net
-
-
-# Question 1: gradients by hand
-
-
-def by_hand(what: str, calls: list[Call], got: list[Outcome], reference: Reference, *, rows: list[int]) -> None:
-    """Right numbers in these rows; the feedback says which are wrong and not what they should be."""
-    expected = reference(calls[0])
-    same_kind(what, got[0], expected)
-    values, wanted = got[0].result, expected.result
-    check.same_kind(values, wanted, what)
-    if values.dim() == 1:
-        values, wanted = values[None], wanted[None]
-    wrong = [f"x[{i}]" for i in range(wanted.shape[1]) if (values - wanted)[rows, i].abs().max() > 1e-6]
-    if wrong:
-        raise AssertionError(f"{what}\nYour derivative with respect to {' and '.join(wrong)} is wrong.")
-
-
-def nothing(function: str) -> Callable[[Generator], list[Call]]:
-    return lambda g: [Call(function, [])]
-
+from .common import F64, by_hand, conv, integer, linear, nothing, powers, randn, targets, uniform
 
 # Question 2: saliency
 
@@ -258,19 +195,19 @@ QUESTIONS = (
     Question(
         "1a",
         "Gradient of a linear network",
-        (Part("easy", 1, "Network A at (1, 2, 3), class 1.", nothing("gradient_a"), partial(by_hand, rows=[0])),),
+        (Part("easy", 1, "Network A at (1, 2, 3), class 1.", nothing("gradient_a"), partial(by_hand, name="x[{i}]")),),
     ),
     Question(
         "1b",
         "Gradients at both sides of a kink",
         (
-            Part("easy", 1, "Network B at (1, 0.5).", nothing("gradients_b"), partial(by_hand, rows=[0])),
+            Part("easy", 1, "Network B at (1, 0.5).", nothing("gradients_b"), partial(by_hand, only=[0], name="x[{i}]")),
             Part(
                 "general",
                 1,
                 "Network B at (0.5, 1) and (0.2, 0.5), where some ReLU is off.",
                 nothing("gradients_b"),
-                partial(by_hand, rows=[1, 2]),
+                partial(by_hand, only=[1, 2], name="x[{i}]"),
             ),
         ),
     ),

@@ -5,33 +5,11 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
-from ... import check
-from ..calls import Call, Net, Outcome
-from ..question import Part, Question, Reference, same_kind, shape_only
-from .exercise_01 import F64, integer, linear, nothing, randn, targets, uniform
+from ..calls import Call, Net
+from ..question import Part, Question, shape_only
+from .common import F64, by_hand, integer, linear, nothing, randn, targets, uniform
 
 # Question 1: reading weights
-
-
-def numbers(
-    what: str,
-    calls: list[Call],
-    got: list[Outcome],
-    reference: Reference,
-    *,
-    row: int | None = None,
-    name: str = "x[{}]",
-) -> None:
-    """Right numbers, all or those of one row; the feedback says which are wrong and not what they should be."""
-    expected = reference(calls[0])
-    same_kind(what, got[0], expected)
-    values, wanted = got[0].result, expected.result
-    check.same_kind(values, wanted, what)
-    if row is not None:
-        values, wanted = values[row], wanted[row]
-    wrong = [name.format(i) for i in range(len(wanted)) if abs(values[i] - wanted[i]) > 1e-5]
-    if wrong:
-        raise AssertionError(f"{what}\nYour number for {' and '.join(wrong)} is wrong.")
 
 
 # Question 2: sparse softmax regression
@@ -181,14 +159,14 @@ QUESTIONS = (
     Question(
         "1a",
         "Weights for a pair of classes",
-        (Part("easy", 1, "Change of log(p_0 / p_2) per unit.", nothing("log_odds_slopes"), numbers),),
+        (Part("easy", 1, "Change of log(p_0 / p_2) per unit.", nothing("log_odds_slopes"), partial(by_hand, name="x[{i}]")),),
     ),
     Question(
         "1b",
         "Weights and contributions in another unit",
         (
-            Part("easy", 1, "Weights of class 1 in centimetres.", nothing("in_centimetres"), partial(numbers, row=0)),
-            Part("general", 1, "Contributions to class 1.", nothing("in_centimetres"), partial(numbers, row=1)),
+            Part("easy", 1, "Weights of class 1 in centimetres.", nothing("in_centimetres"), partial(by_hand, only=[0], name="x[{i}]")),
+            Part("general", 1, "Contributions to class 1.", nothing("in_centimetres"), partial(by_hand, only=[1], name="x[{i}]")),
         ),
     ),
     Question(

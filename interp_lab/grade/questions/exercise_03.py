@@ -7,8 +7,7 @@ from torch import Generator, Tensor
 
 from ..calls import Call
 from ..question import Part, Question, shape_only
-from .exercise_01 import F64, integer, nothing, randn
-from .exercise_02 import numbers
+from .common import F64, by_hand, integer, nothing, randn
 
 # Question 2: filters as pictures
 
@@ -141,10 +140,10 @@ QUESTIONS = (
         "Favourite patches",
         (
             Part(
-                "easy", 1, "The best patch of length 1.", nothing("favourites"), partial(numbers, row=0, name="pixel {}")
+                "easy", 1, "The best patch of length 1.", nothing("favourites"), partial(by_hand, only=[0], name="pixel {i}")
             ),
             Part(
-                "general", 1, "The best patch in [0, 1].", nothing("favourites"), partial(numbers, row=1, name="pixel {}")
+                "general", 1, "The best patch in [0, 1].", nothing("favourites"), partial(by_hand, only=[1], name="pixel {i}")
             ),
         ),
     ),
@@ -153,7 +152,7 @@ QUESTIONS = (
         "Fields of view",
         (
             Part(
-                "easy", 1, "Sides after the four layers, from 0.", nothing("sides"), partial(numbers, name="layer {}")
+                "easy", 1, "Sides after the four layers, from 0.", nothing("sides"), partial(by_hand, name="layer {i}")
             ),
         ),
     ),

@@ -7,8 +7,7 @@ from torch import Generator, Tensor
 
 from ..calls import Call, Net
 from ..question import Part, Question, shape_only
-from .exercise_01 import F64, conv, integer, linear, nothing, randn, targets, uniform
-from .exercise_02 import numbers
+from .common import F64, by_hand, conv, integer, linear, nothing, randn, targets, uniform
 
 # Question 2: linear favourite
 
@@ -120,16 +119,16 @@ QUESTIONS = (
         "1a",
         "Favourites by hand",
         (
-            Part("easy", 1, "The maximum among all inputs.", nothing("favourites"), partial(numbers, row=0)),
-            Part("general", 1, "The maximum in the box.", nothing("favourites"), partial(numbers, row=1)),
+            Part("easy", 1, "The maximum among all inputs.", nothing("favourites"), partial(by_hand, only=[0], name="x[{i}]")),
+            Part("general", 1, "The maximum in the box.", nothing("favourites"), partial(by_hand, only=[1], name="x[{i}]")),
         ),
     ),
     Question(
         "1b",
         "Slopes by hand",
         (
-            Part("easy", 0.5, "Slopes of p.", nothing("slopes"), partial(numbers, row=0, name="place {}")),
-            Part("general", 0.5, "Slopes of log p.", nothing("slopes"), partial(numbers, row=1, name="place {}")),
+            Part("easy", 0.5, "Slopes of p.", nothing("slopes"), partial(by_hand, only=[0], name="place {i}")),
+            Part("general", 0.5, "Slopes of log p.", nothing("slopes"), partial(by_hand, only=[1], name="place {i}")),
         ),
     ),
     Question(

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from ... import check
 from ..calls import Call, Net, Outcome
 from ..question import Part, Question, Reference, same_kind, shape_only
-from .exercise_01 import F64, integer, linear, nothing, randn, targets, uniform
+from .common import F64, by_hand, integer, linear, nothing, randn, targets, uniform
 
 
 def spread(g: Generator, size: int, dtype: torch.dtype = F64) -> Tensor:
@@ -24,19 +24,6 @@ def curved(g: Generator, inputs: int, classes: int, dtype: torch.dtype = F64, **
 
 
 # Question 1: maxima by hand
-
-
-def by_hand(what: str, calls: list[Call], got: list[Outcome], reference: Reference, *, rows: list[int]) -> None:
-    """Right coordinates of these points; the feedback says which are wrong and not what they should be."""
-    expected = reference(calls[0])
-    same_kind(what, got[0], expected)
-    check.same_kind(got[0].result, expected.result, what)
-    values, wanted = (outcome.result.view(-1, 2)[rows] for outcome in (got[0], expected))
-    wrong = [f"x[{i}]" for i in range(2) if (values - wanted)[:, i].abs().max() > 1e-6]
-    if wrong:
-        raise AssertionError(
-            f"{what}\nYour {' and '.join(wrong)} {'is' if len(wrong) == 1 else 'are'} not the maximum's."
-        )
 
 
 # Question 2: log density
@@ -162,14 +149,14 @@ QUESTIONS = (
     Question(
         "1a",
         "Maximum under a penalty",
-        (Part("easy", 1, "Penalty 1/4 on the squared length.", nothing("maximum_l2"), partial(by_hand, rows=[0])),),
+        (Part("easy", 1, "Penalty 1/4 on the squared length.", nothing("maximum_l2"), partial(by_hand, name="x[{i}]")),),
     ),
     Question(
         "1b",
         "Maxima under Gaussian priors",
         (
-            Part("easy", 1, "Independent inputs.", nothing("maxima_gaussian"), partial(by_hand, rows=[0])),
-            Part("general", 1, "Correlated inputs.", nothing("maxima_gaussian"), partial(by_hand, rows=[1])),
+            Part("easy", 1, "Independent inputs.", nothing("maxima_gaussian"), partial(by_hand, only=[0], name="x[{i}]")),
+            Part("general", 1, "Correlated inputs.", nothing("maxima_gaussian"), partial(by_hand, only=[1], name="x[{i}]")),
         ),
     ),
     Question(

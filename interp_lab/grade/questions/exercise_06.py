@@ -9,17 +9,7 @@ from torch import Generator, Tensor
 from ... import check
 from ..calls import Call, Outcome
 from ..question import Part, Question, Reference, same_kind, shape_only
-from .exercise_01 import F64, integer, nothing, randn, uniform
-
-
-def by_hand(what: str, calls: list[Call], got: list[Outcome], reference: Reference, *, places: list[int]) -> None:
-    """Right numbers at these places; the feedback says which are wrong and not what they should be."""
-    expected = reference(calls[0])
-    same_kind(what, got[0], expected)
-    check.same_kind(got[0].result, expected.result, what)
-    wrong = [str(i) for i in places if (got[0].result - expected.result)[i].abs() > 1e-6]
-    if wrong:
-        raise AssertionError(f"{what}\nWrong, counted from 0: {' and '.join(wrong)}.")
+from .common import F64, by_hand, integer, nothing, randn, uniform
 
 
 def alike(data: Tensor) -> Tensor:
@@ -138,14 +128,14 @@ QUESTIONS = (
         "1a",
         "Discrepancies by hand",
         (
-            Part("easy", 1, "One prototype.", nothing("three_discrepancies"), partial(by_hand, places=[0, 1])),
-            Part("general", 1, "Two prototypes.", nothing("three_discrepancies"), partial(by_hand, places=[2])),
+            Part("easy", 1, "One prototype.", nothing("three_discrepancies"), partial(by_hand, only=[0, 1])),
+            Part("general", 1, "Two prototypes.", nothing("three_discrepancies"), partial(by_hand, only=[2])),
         ),
     ),
     Question(
         "1b",
         "Witness by hand",
-        (Part("easy", 1, "Prototype 0.", nothing("witness_of_item_0"), partial(by_hand, places=[0, 1, 2])),),
+        (Part("easy", 1, "Prototype 0.", nothing("witness_of_item_0"), partial(by_hand, only=[0, 1, 2])),),
     ),
     Question(
         "2a",

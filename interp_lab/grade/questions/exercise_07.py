@@ -6,22 +6,11 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
-from ... import check
-from ..calls import Call, Outcome
-from ..question import Part, Question, Reference, same_kind, shape_only
-from .exercise_01 import F64, nothing, randn, targets, uniform
+from ..calls import Call
+from ..question import Part, Question, shape_only
+from .common import F64, by_hand, nothing, randn, targets, uniform
 
 F32 = torch.float32
-
-
-def by_hand(what: str, calls: list[Call], got: list[Outcome], reference: Reference, *, places: list[int]) -> None:
-    """Right numbers at these places; the feedback says which are wrong and not what they should be."""
-    expected = reference(calls[0])
-    same_kind(what, got[0], expected)
-    check.same_kind(got[0].result, expected.result, what)
-    wrong = [str(i) for i in places if (got[0].result - expected.result)[i].abs() > 1e-6]
-    if wrong:
-        raise AssertionError(f"{what}\nWrong, counted from 0: {' and '.join(wrong)}.")
 
 
 def strong(g: Generator, rows: int, inputs: int, dtype: torch.dtype) -> Tensor:
@@ -70,14 +59,14 @@ QUESTIONS = (
         "1a",
         "Steps without one example",
         (
-            Part("easy", 1, "The step that influence predicts.", nothing("steps_without_6"), partial(by_hand, places=[0])),
-            Part("general", 1, "The true step.", nothing("steps_without_6"), partial(by_hand, places=[1])),
+            Part("easy", 1, "The step that influence predicts.", nothing("steps_without_6"), partial(by_hand, only=[0])),
+            Part("general", 1, "The true step.", nothing("steps_without_6"), partial(by_hand, only=[1])),
         ),
     ),
     Question(
         "1b",
         "Predicted rises",
-        (Part("easy", 1, "Four examples.", nothing("predicted_rises"), partial(by_hand, places=[0, 1, 2, 3])),),
+        (Part("easy", 1, "Four examples.", nothing("predicted_rises"), partial(by_hand, only=[0, 1, 2, 3])),),
     ),
     Question(
         "2a",

@@ -6,20 +6,11 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
-from ... import check
-from ..calls import Call, Net, Outcome
-from ..question import Part, Question, Reference, same_kind, shape_only
-from .exercise_01 import F64, conv, integer, linear, nothing, powers, randn, targets, uniform
+from ..calls import Call, Net
+from ..question import Part, Question, shape_only
+from .common import F64, by_hand, conv, integer, linear, nothing, powers, randn, targets, uniform
 
-
-def entries(what: str, calls: list[Call], got: list[Outcome], reference: Reference, *, rows: list[int]) -> None:
-    """Right numbers in these rows of a table found by hand; the feedback says which are wrong and not what they should be."""
-    expected = reference(calls[0])
-    same_kind(what, got[0], expected)
-    check.same_kind(got[0].result, expected.result, what)
-    wrong = (got[0].result - expected.result).abs() > 2e-3
-    if places := [f"row {i + 1}, entry {j + 1}" for i in rows for j in wrong[i].flatten().nonzero().flatten().tolist()]:
-        raise AssertionError(f"{what}\nWrong: {'; '.join(places)}.")
+ENTRY = "row {row}, entry {n}"  # of a table found by hand
 
 
 def colour(g: Generator, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -163,17 +154,17 @@ QUESTIONS = (
         "Interior gradients of a plateau",
         (
             Part("easy", 1, "Function A at (1, 1), alpha = 1 and 1/2.", nothing("interior_by_hand"),
-                 partial(entries, rows=[0, 1])),
-            Part("general", 1, "Function A at (1, 1), alpha = 1/4.", nothing("interior_by_hand"), partial(entries, rows=[2])),
+                 partial(by_hand, only=[0, 1], name=ENTRY)),
+            Part("general", 1, "Function A at (1, 1), alpha = 1/4.", nothing("interior_by_hand"), partial(by_hand, only=[2], name=ENTRY)),
         ),
     ),
     Question(
         "1b",
         "Integrated gradients by hand",
         (
-            Part("easy", 1, "Function A from (0, 0).", nothing("integrated_by_hand"), partial(entries, rows=[0])),
+            Part("easy", 1, "Function A from (0, 0).", nothing("integrated_by_hand"), partial(by_hand, only=[0], name=ENTRY)),
             Part("general", 1, "Function B from two baselines.", nothing("integrated_by_hand"),
-                 partial(entries, rows=[1, 2])),
+                 partial(by_hand, only=[1, 2], name=ENTRY)),
         ),
     ),
     Question(

@@ -13,8 +13,8 @@ from torch import Generator
 
 from ..calls import Call, Net
 from ..question import Part, Question, shape_only
-from .exercise_01 import F64, nothing, randn, targets, uniform
-from .exercise_08 import entries
+from .common import F64, by_hand, nothing, randn, targets, uniform
+from .exercise_08 import ENTRY
 
 
 def flat(g: Generator, dtype: torch.dtype = torch.float32, *, grads: bool = False) -> Net:
@@ -139,18 +139,18 @@ QUESTIONS = (
         "Nine units by hand",
         (
             Part("easy", 1, "Backpropagation and deconvnet; a row is a table here, an entry a unit counted by rows.",
-                 nothing("nine_units"), partial(entries, rows=[0, 1])),
+                 nothing("nine_units"), partial(by_hand, only=[0, 1], name=ENTRY)),
             Part("general", 1, "Guided backpropagation; a row is a table here, an entry a unit counted by rows.",
-                 nothing("nine_units"), partial(entries, rows=[2])),
+                 nothing("nine_units"), partial(by_hand, only=[2], name=ENTRY)),
         ),
     ),
     Question(
         "1b",
         "A small network by hand",
         (
-            Part("easy", 1, "The gradient.", nothing("small_network"), partial(entries, rows=[0])),
+            Part("easy", 1, "The gradient.", nothing("small_network"), partial(by_hand, only=[0], name=ENTRY)),
             Part("general", 1, "Deconvnet and guided backpropagation.", nothing("small_network"),
-                 partial(entries, rows=[1, 2])),
+                 partial(by_hand, only=[1, 2], name=ENTRY)),
         ),
     ),
     Question(

@@ -5,23 +5,9 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
-from ... import check
-from ..calls import Call, Net, Outcome
-from ..question import Part, Question, Reference, same_kind, shape_only
-from .exercise_01 import F64, integer, nothing, randn, targets, uniform
-
-
-def by_hand(
-    what: str, calls: list[Call], got: list[Outcome], reference: Reference, *, rows: list[int], of: str = "payment to x"
-) -> None:
-    """Right numbers in these rows; the feedback says which are wrong and not what they should be."""
-    expected = reference(calls[0])
-    same_kind(what, got[0], expected)
-    values, wanted = got[0].result, expected.result
-    check.same_kind(values, wanted, what)
-    wrong = [f"{of}[{i}]" for i in range(wanted.shape[1]) if (values - wanted)[rows, i].abs().max() > 1e-6]
-    if wrong:
-        raise AssertionError(f"{what}\nWrong: your {', '.join(wrong)}.")
+from ..calls import Call, Net
+from ..question import Part, Question, shape_only
+from .common import F64, by_hand, integer, nothing, randn, targets, uniform
 
 
 def rand(g: Generator, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -190,16 +176,16 @@ QUESTIONS = (
         "1a",
         "What one unit pays",
         (
-            Part("easy", 1, "One unit, the rule epsilon.", nothing("payments"), partial(by_hand, rows=[0])),
-            Part("general", 1, "One unit, the rule z+.", nothing("payments"), partial(by_hand, rows=[1])),
+            Part("easy", 1, "One unit, the rule epsilon.", nothing("payments"), partial(by_hand, only=[0], name="your payment to x[{i}]")),
+            Part("general", 1, "One unit, the rule z+.", nothing("payments"), partial(by_hand, only=[1], name="your payment to x[{i}]")),
         ),
     ),
     Question(
         "1b",
         "Relevance through two layers",
         (
-            Part("easy", 1, "Two layers, the rule epsilon.", nothing("through_two_layers"), partial(by_hand, rows=[0])),
-            Part("general", 1, "Two layers, the rule z+.", nothing("through_two_layers"), partial(by_hand, rows=[1])),
+            Part("easy", 1, "Two layers, the rule epsilon.", nothing("through_two_layers"), partial(by_hand, only=[0], name="your payment to x[{i}]")),
+            Part("general", 1, "Two layers, the rule z+.", nothing("through_two_layers"), partial(by_hand, only=[1], name="your payment to x[{i}]")),
         ),
     ),
     Question(

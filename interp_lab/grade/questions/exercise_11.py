@@ -7,8 +7,8 @@ from torch import Generator
 
 from ..calls import Call, Net
 from ..question import Part, Question, shape_only
-from .exercise_01 import F64, linear, nothing, randn, targets, uniform
-from .exercise_10 import by_hand, rand
+from .common import F64, by_hand, linear, nothing, randn, targets, uniform
+from .exercise_10 import rand
 
 # Question 2: the multiplier. ReLUs stay away from the kink, where the derivative is a matter of taste.
 
@@ -150,9 +150,9 @@ QUESTIONS = (
         "Multipliers of a ReLU",
         (
             Part("easy", 1, "Multipliers of the four pairs.", nothing("relu_by_hand"),
-                 partial(by_hand, rows=[0], of="number for pair")),
+                 partial(by_hand, only=[0], name="your number for pair[{i}]")),
             Part("general", 1, "Derivatives at the four values of z.", nothing("relu_by_hand"),
-                 partial(by_hand, rows=[1], of="number for pair")),
+                 partial(by_hand, only=[1], name="your number for pair[{i}]")),
         ),
     ),
     Question(
@@ -160,9 +160,9 @@ QUESTIONS = (
         "A saturated network",
         (
             Part("easy", 1, "DeepLIFT at (2, 1).", nothing("contributions_by_hand"),
-                 partial(by_hand, rows=[0], of="contribution of x")),
+                 partial(by_hand, only=[0], name="your contribution of x[{i}]")),
             Part("general", 1, "Gradient times input at (2, 1).", nothing("contributions_by_hand"),
-                 partial(by_hand, rows=[1], of="contribution of x")),
+                 partial(by_hand, only=[1], name="your contribution of x[{i}]")),
         ),
     ),
     Question(

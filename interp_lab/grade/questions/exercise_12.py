@@ -6,20 +6,9 @@ Masks are drawn as rectangles and maps as noise, so that every score has a value
 import torch
 from torch import Generator, Tensor
 
-from ... import check
-from ..calls import Call, Outcome
-from ..question import Part, Question, Reference, same_kind, shape_only
-from .exercise_01 import F64, integer, nothing, randn, uniform
-
-
-def numbers(what: str, calls: list[Call], got: list[Outcome], reference: Reference) -> None:
-    """A list of numbers found by hand; the feedback says which are wrong and not what they should be."""
-    expected = reference(calls[0])
-    same_kind(what, got[0], expected)
-    check.same_kind(got[0].result, expected.result, what)
-    wrong = ((got[0].result - expected.result).abs() > 1e-4).nonzero().flatten().tolist()
-    if wrong:
-        raise AssertionError(f"{what}\nWrong: number {' and '.join(str(i + 1) for i in wrong)} of your list.")
+from ..calls import Call
+from ..question import Part, Question, shape_only
+from .common import F64, by_hand, integer, nothing, randn, uniform
 
 
 def boxes(g: Generator, rows: int, height: int, width: int) -> Tensor:
@@ -216,12 +205,12 @@ QUESTIONS = (
     Question(
         "1a",
         "Scores by hand",
-        (Part("easy", 2, "Pointing game, relevance mass and chance level of R and M.", nothing("toy_scores"), numbers),),
+        (Part("easy", 2, "Pointing game, relevance mass and chance level of R and M.", nothing("toy_scores"), by_hand),),
     ),
     Question(
         "1b",
         "Rank correlations by hand",
-        (Part("easy", 2, "Rank correlation of a and b, and of a and -a.", nothing("toy_correlations"), numbers),),
+        (Part("easy", 2, "Rank correlation of a and b, and of a and -a.", nothing("toy_correlations"), by_hand),),
     ),
     Question(
         "2",

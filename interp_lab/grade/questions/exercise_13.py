@@ -9,8 +9,7 @@ from torch import Generator, Tensor
 from ... import check
 from ..calls import Call, Net, Outcome
 from ..question import Part, Question, Reference, same_kind, shape_only
-from .exercise_01 import F64, conv, integer, linear, nothing, randn, targets, uniform
-from .exercise_12 import numbers
+from .common import F64, by_hand, conv, integer, linear, nothing, randn, targets, uniform
 
 
 def orders(g: Generator, rows: int, pixels: int) -> Tensor:
@@ -216,9 +215,9 @@ def random_device(g: Generator) -> list[Call]:
 
 QUESTIONS = (
     Question("1a", "Best order of a linear model",
-             (Part("easy", 2, "The four pixels in the best order.", nothing("best_order"), numbers),)),
+             (Part("easy", 2, "The four pixels in the best order.", nothing("best_order"), by_hand),)),
     Question("1b", "Curve of the gradient's order",
-             (Part("easy", 2, "The five scores of the curve.", nothing("gradient_curve"), numbers),)),
+             (Part("easy", 2, "The five scores of the curve.", nothing("gradient_curve"), by_hand),)),
     Question(
         "2",
         "Order of removal",

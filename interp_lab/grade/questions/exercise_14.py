@@ -6,8 +6,7 @@ from torch import Generator, Tensor
 from ... import check
 from ..calls import Call, Net, Outcome
 from ..question import Part, Question, Reference, same_kind, shape_only
-from .exercise_01 import F64, integer, nothing, randn
-from .exercise_12 import numbers
+from .common import F64, by_hand, integer, nothing, randn
 from .exercise_13 import repeatable
 
 # Question 2: the mask
@@ -202,9 +201,9 @@ def accuracies(what: str, calls: list[Call], got: list[Outcome], reference: Refe
 
 QUESTIONS = (
     Question("1a", "Ideal networks after a removal",
-             (Part("easy", 2, "Accuracy for the oracle, the random order and the opposite.", nothing("ideal_roar"), numbers),)),
+             (Part("easy", 2, "Accuracy for the oracle, the random order and the opposite.", nothing("ideal_roar"), by_hand),)),
     Question("1b", "Ideal networks that see the mask",
-             (Part("easy", 2, "Accuracy for the oracle, the random order and the half.", nothing("ideal_control"), numbers),)),
+             (Part("easy", 2, "Accuracy for the oracle, the random order and the half.", nothing("ideal_control"), by_hand),)),
     Question(
         "2",
         "Mask of the most relevant pixels",

@@ -133,15 +133,15 @@ NOISY, DRAW = "x + noise * spread * epsilon", "torch.randn(x.shape, generator=ge
 PHI, SCALED = "2 * torch.special.ndtr(x / sigma) - 1", "magnitude / peak.where(peak > 0, 1)"
 ALL, SOME = "easy shape general batch manners device", "easy shape general device"
 WRONG = [
-    ("1a", "class 0", "[-3.0, 0.5, 4.0]", "[2.0, -1.0, 0.0]", "q1a", "x[0]", "easy", "x[0] and x[1] and x[2] is wrong"),
-    ("1a", "the score", "[-3.0, 0.5, 4.0]", "[-3.0, 1.0, 12.0]", "q1a", "x[1]", "easy", "x[1] and x[2] is wrong"),
-    ("1a", "absolute", "[-3.0, 0.5, 4.0]", "[3.0, 0.5, 4.0]", "q1a", "x[0]", "easy", "respect to x[0] is wrong"),
+    ("1a", "class 0", "[-3.0, 0.5, 4.0]", "[2.0, -1.0, 0.0]", "q1a", "x[0]", "easy", "Wrong: x[0]; x[1]; x[2]."),
+    ("1a", "the score", "[-3.0, 0.5, 4.0]", "[-3.0, 1.0, 12.0]", "q1a", "x[1]", "easy", "Wrong: x[1]; x[2]."),
+    ("1a", "absolute", "[-3.0, 0.5, 4.0]", "[3.0, 0.5, 4.0]", "q1a", "x[0]", "easy", "Wrong: x[0]."),
     ("1a", "one number", "[-3.0, 0.5, 4.0]", "1.5", "q1a", "expected a list of 3", "easy", "must be a list, got float"),
     ("1a", "two numbers", "[-3.0, 0.5, 4.0]", "[-3.0, 0.5]", "q1a", "expected a list of 3, got [-3.0, 0.5]", "easy", "must have shape (3,)"),
-    ("1b", "sign of the second ReLU", "[-1.0, 3.0]", "[3.0, -1.0]", "q1b", "(1.0, 0.5)", "easy", "x[0] and x[1] is wrong"),
-    ("1b", "first ReLU only", "[-1.0, 3.0]", "[1.0, 1.0]", "q1b", "(1.0, 0.5)", "easy", "is wrong"),
-    ("1b", "never off", "[0.0, 0.0]", "[1.0, 1.0]", "q1b", "(0.2, 0.5)", "general", "is wrong"),
-    ("1b", "second always on", "[1.0, 1.0]", "[-1.0, 3.0]", "q1b", "(0.5, 1.0)", "general", "is wrong"),
+    ("1b", "sign of the second ReLU", "[-1.0, 3.0]", "[3.0, -1.0]", "q1b", "(1.0, 0.5)", "easy", "Wrong: x[0]; x[1]."),
+    ("1b", "first ReLU only", "[-1.0, 3.0]", "[1.0, 1.0]", "q1b", "(1.0, 0.5)", "easy", "Wrong: "),
+    ("1b", "never off", "[0.0, 0.0]", "[1.0, 1.0]", "q1b", "(0.2, 0.5)", "general", "Wrong: "),
+    ("1b", "second always on", "[1.0, 1.0]", "[-1.0, 3.0]", "q1b", "(0.5, 1.0)", "general", "Wrong: "),
     ("1b", "one point", "return [", "return [[0.0, 0.0]] or [", "q1b", "A list of three gradients is needed", "easy general", "must have shape (3, 2)"),
     ("2", "probability", "model(leaf)", "model(leaf).softmax(1)", "q2a", "probabilities in place of logits", ALL, "difference"),
     ("2", "log probability", "model(leaf)", "model(leaf).log_softmax(1)", "q2a", "mixture", "", ""),

@@ -171,11 +171,11 @@ ALL2A, ALL2, ALL3, ALL3B = (
 )  # fmt: skip
 # question, name, old text of its answer cell, new text, check that catches it, its words, parts that it loses, feedback
 WRONG = [
-    ("1a", "not squared", "5 / 9,", "(5 / 9) ** 0.5,", "q1a", "prototypes [0]", "easy", "Wrong, counted from 0: 1"),
-    ("1a", "no first term", "2 / 9,", "-1 / 3,", "q1a", "prototypes [1]", "easy", "Wrong, counted from 0: 0"),
+    ("1a", "not squared", "5 / 9,", "(5 / 9) ** 0.5,", "q1a", "prototypes [0]", "easy", "Wrong: number 2"),
+    ("1a", "no first term", "2 / 9,", "-1 / 3,", "q1a", "prototypes [1]", "easy", "Wrong: number 1"),
     ("1a", "last term not divided by 4", "1 / 18,", "5 / 9 - 1 + 2,", "q1a", "prototypes [0, 2]", "general", "0: 2"),
     ("1a", "last term divided by 2", "1 / 18,", "5 / 9 - 1 + 1,", "q1a", "prototypes [0, 2]", "general", "0: 2"),
-    ("1a", "cross term once", "2 / 9,", "5 / 9 - 2 / 3 + 1,", "q1a", "three terms", "easy", "Wrong, counted from 0: 0"),
+    ("1a", "cross term once", "2 / 9,", "5 / 9 - 2 / 3 + 1,", "q1a", "three terms", "easy", "Wrong: number 1"),
     ("1a", "two numbers", "return [", "return [0.0, 0.0] or [", "q1a", "list of three numbers", "easy general", "shape (3,)"),
     ("1b", "opposite sign", "[-1 / 2, 1 / 6, 1 / 2]", "[1 / 2, -1 / 6, -1 / 2]", "q1b", "at item 0", "easy", "0 and 1 and 2"),
     ("1b", "prototype 1", "[-1 / 2, 1 / 6, 1 / 2]", "[0, -1 / 3, 0]", "q1b", "at item 0", "easy", "0 and 1 and 2"),
