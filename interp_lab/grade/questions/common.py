@@ -65,6 +65,7 @@ def by_hand(
     *,
     only: Collection[int] | None = None,
     name: str = "number {n}",
+    tolerance: float = 1e-4,
 ) -> None:
     """Right numbers in a list, or in a table's rows; the feedback names the wrong ones and not what they should be.
 
@@ -75,7 +76,7 @@ def by_hand(
     expected = reference(calls[0])
     same_kind(what, got[0], expected)
     check.same_kind(got[0].result, expected.result, what)
-    wrong = (got[0].result - expected.result).abs() > 1e-4
+    wrong = (got[0].result - expected.result).abs() > tolerance
     if wrong.dim() > 1:
         wrong = wrong.flatten(1)
     places = [place for place in wrong.nonzero().tolist() if only is None or place[0] in only]

@@ -154,17 +154,17 @@ QUESTIONS = (
         "Interior gradients of a plateau",
         (
             Part("easy", 1, "Function A at (1, 1), alpha = 1 and 1/2.", nothing("interior_by_hand"),
-                 partial(by_hand, only=[0, 1], name=ENTRY)),
-            Part("general", 1, "Function A at (1, 1), alpha = 1/4.", nothing("interior_by_hand"), partial(by_hand, only=[2], name=ENTRY)),
+                 partial(by_hand, only=[0, 1], name=ENTRY, tolerance=2e-3)),
+            Part("general", 1, "Function A at (1, 1), alpha = 1/4.", nothing("interior_by_hand"), partial(by_hand, only=[2], name=ENTRY, tolerance=2e-3)),
         ),
     ),
     Question(
         "1b",
         "Integrated gradients by hand",
         (
-            Part("easy", 1, "Function A from (0, 0).", nothing("integrated_by_hand"), partial(by_hand, only=[0], name=ENTRY)),
+            Part("easy", 1, "Function A from (0, 0).", nothing("integrated_by_hand"), partial(by_hand, only=[0], name=ENTRY, tolerance=2e-3)),
             Part("general", 1, "Function B from two baselines.", nothing("integrated_by_hand"),
-                 partial(by_hand, only=[1, 2], name=ENTRY)),
+                 partial(by_hand, only=[1, 2], name=ENTRY, tolerance=2e-3)),
         ),
     ),
     Question(

@@ -262,7 +262,7 @@ WRONG = [
     ("1a", "magnitudes", EPSILON_ROW, "[6.0, 4.0, 2.0]", "q1a", "not in proportion", "easy", "x[0]; your payment to x[1]; your payment to x[2]."),
     ("1a", "by the weights", EPSILON_ROW, "[36.0, -48.0, 24.0]", "q1a", "not in proportion", "easy", "payment to x[0]"),
     ("1a", "equal parts", Z_PLUS_ROW, "[4.0, 4.0, 4.0]", "q1a", "does input 1 count?", "general", "x[0]; your payment to x[1]; your payment to x[2]."),
-    ("1a", "cut off", Z_PLUS_ROW, "[18.0, 0.0, 6.0]", "q1a", "add up to 24", "general", "your payment to x[0], payment to x[2]."),
+    ("1a", "cut off", Z_PLUS_ROW, "[18.0, 0.0, 6.0]", "q1a", "add up to 24", "general", "Wrong: your payment to x[0]; your payment to x[2]."),
     ("1a", "one rule", f"return [\n        {EPSILON_ROW},", "return [", "q1a", "Two lists of three numbers",
      "easy general", "must have shape (2, 3)"),
     ("1a", "epsilon alone", "return [", f"return {EPSILON_ROW} or [", "q1a", "Two lists of three numbers", "easy general",

@@ -157,7 +157,7 @@ WRONG = [
     ("1a", "mean of the derivatives", MULTIPLIERS, "[1.0, 0.0, 0.5, 0.5]", "q1a", "z from -1.0 to 3.0", "easy", "pair[2]."),
     ("1a", "sign of the change", MULTIPLIERS, "[1.0, 0.0, 0.75, -0.5]", "q1a", "z from 2.0 to -2.0", "easy", "pair[3]."),
     ("1a", "changes", MULTIPLIERS, "[2.0, 0.0, 3.0, -2.0]", "q1a", "With yours it is 4", "easy", "pair[0]"),
-    ("1a", "multipliers twice", DERIVATIVES, MULTIPLIERS, "q1a", "Is the ReLU open?", "general", "pair[2], number for pair[3]."),
+    ("1a", "multipliers twice", DERIVATIVES, MULTIPLIERS, "q1a", "Is the ReLU open?", "general", "Wrong: your number for pair[2]; your number for pair[3]."),
     ("1a", "derivative at the baseline", DERIVATIVES, "[1.0, 0.0, 0.0, 1.0]", "q1a", "z = 3.0", "general", "pair[2]"),
     ("1a", "one list", f"return [\n        {MULTIPLIERS},", "return [", "q1a", "Two lists of four numbers", "easy general",
      "must have shape (2, 4)"),

@@ -190,7 +190,7 @@ HOLED = "replace(x, m, train_images) for x, m"
 THRESHOLD = "chosen = relevance >= relevance.sort(dim=1, descending=True).values[:, [max(count, 1) - 1]]"
 WRONG = [
     ("1a", "perfect without the oracle's", ROAR, "[0.0, 0.95, 1.0]", "q1a", "drawn for the oracle", "easy",
-     "number 1 of"),
+     "Wrong: number 1."),
     ("1a", "half of the evidence", RANDOM, "0.75", "q1a", "drawn for the random order", "easy",
      "Wrong: number 2."),
     ("1a", "no guess", RANDOM, "1 - 1287 / 12870", "q1a", "drawn for the random order", "easy",
