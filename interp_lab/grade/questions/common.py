@@ -82,3 +82,18 @@ def by_hand(
     places = [place for place in wrong.nonzero().tolist() if only is None or place[0] in only]
     if names := dict.fromkeys(name.format(row=p[0] + 1, i=p[-1], n=p[-1] + 1) for p in places):
         raise AssertionError(f"{what}\nWrong: {'; '.join(names)}.")
+
+
+def repeatable(what: str, calls: list[Call], got: list[Outcome], reference: Reference) -> None:
+    """Three calls, the first two with the same seed: same result; the third with another: another; nothing else changed."""
+    for call, outcome in zip(calls, got, strict=True):
+        expected = reference(call)
+        same_kind(what, outcome, expected)
+        check.same_kind(outcome.result, expected.result, what)
+        for name in expected.tensors.keys() - {"result"}:
+            if not torch.equal(outcome.tensors.get(name, torch.empty(0)), expected.tensors[name]):
+                raise AssertionError(f"{what}\nAfter the call {name} had changed.")
+    first, again, other = (outcome.result for outcome in got)
+    check.close(again, first, f"{what}\nTwo calls with the same seed gave two results.", tolerance=1e-6)
+    if (other - first).abs().max() < 1e-5:
+        raise AssertionError(f"{what}\nTwo seeds gave the same result: it does not depend on the seed.")

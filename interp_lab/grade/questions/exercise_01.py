@@ -9,7 +9,7 @@ from torch import Generator
 from ... import check
 from ..calls import Call, Net, Outcome
 from ..question import Part, Question, Reference, same_kind, shape_only
-from .common import F64, by_hand, conv, integer, linear, nothing, powers, randn, targets, uniform
+from .common import F64, by_hand, conv, integer, linear, nothing, powers, randn, repeatable, targets, uniform
 
 # Question 2: saliency
 
@@ -138,20 +138,6 @@ def smooth_manners(g: Generator) -> list[Call]:
     return [Call("smoothgrad", args, {"n": 2, "noise": 0.2, "seed": s}, look=True) for s in (seed, seed, seed + 1)]
 
 
-def seeded(what: str, calls: list[Call], got: list[Outcome], reference: Reference) -> None:
-    """Same seed, same map; another seed, another map; nothing else changed."""
-    for call, outcome in zip(calls, got, strict=True):
-        same_kind(what, outcome, Outcome(kind="Tensor"))
-        check.same_kind(outcome.result, call.args[1], what)
-        for name, wanted in reference(call).tensors.items():
-            if name != "result" and not torch.equal(outcome.tensors.get(name, torch.empty(0)), wanted):
-                raise AssertionError(f"{what}\nAfter the call {name} had changed.")
-    first, again, other = (outcome.result for outcome in got)
-    check.close(again, first, f"{what}\nTwo calls with the same seed gave two maps.", tolerance=1e-6)
-    if (other - first).abs().max() < 1e-5:
-        raise AssertionError(f"{what}\nTwo seeds gave the same map: the noise does not depend on the seed.")
-
-
 def smooth_device(g: Generator) -> list[Call]:
     args = [linear(g, 12, 4), randn(g, 2, 3, 2, 2), targets(g, 2, 4)]
     return [Call("smoothgrad", args, {"n": 2, "noise": 0.1}, elsewhere=True)]
@@ -249,7 +235,7 @@ QUESTIONS = (
             Part("general", 2, "One picture of 64 x 64 pixels.", smooth_general, as_chance_allows),
             Part("batch", 1.5, "Three pictures with ranges of their own.", smooth_batch, as_chance_allows),
             Part("manners", 1, "A network in train mode, two calls with one seed and one with another.", smooth_manners,
-                 seeded, "easy"),
+                 repeatable, "easy"),
             Part("device", 0.5, "A linear network and its inputs on another device than the CPU.", smooth_device),
         ),
     ),

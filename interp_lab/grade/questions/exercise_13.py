@@ -9,26 +9,11 @@ from torch import Generator, Tensor
 from ... import check
 from ..calls import Call, Net, Outcome
 from ..question import Part, Question, Reference, same_kind, shape_only
-from .common import F64, by_hand, conv, integer, linear, nothing, randn, targets, uniform
+from .common import F64, by_hand, conv, integer, linear, nothing, randn, repeatable, targets, uniform
 
 
 def orders(g: Generator, rows: int, pixels: int) -> Tensor:
     return torch.rand(rows, pixels, generator=g, dtype=F64).argsort(dim=1)
-
-
-def repeatable(what: str, calls: list[Call], got: list[Outcome], reference: Reference) -> None:
-    """Three calls, the first two with the same seed: same result; the third with another: another; nothing else changed."""
-    for call, outcome in zip(calls, got, strict=True):
-        expected = reference(call)
-        same_kind(what, outcome, expected)
-        check.same_kind(outcome.result, expected.result, what)
-        for name in expected.tensors.keys() - {"result"}:
-            if not torch.equal(outcome.tensors.get(name, torch.empty(0)), expected.tensors[name]):
-                raise AssertionError(f"{what}\nAfter the call {name} had changed.")
-    first, again, other = (outcome.result for outcome in got)
-    check.close(again, first, f"{what}\nTwo calls with the same seed gave two results.", tolerance=1e-6)
-    if (other - first).abs().max() < 1e-5:
-        raise AssertionError(f"{what}\nTwo seeds gave the same result: it does not depend on the seed.")
 
 
 # Question 2: the order of removal

@@ -6,8 +6,7 @@ from torch import Generator, Tensor
 from ... import check
 from ..calls import Call, Net, Outcome
 from ..question import Part, Question, Reference, same_kind, shape_only
-from .common import F64, by_hand, integer, nothing, randn
-from .exercise_13 import repeatable
+from .common import F64, by_hand, integer, nothing, randn, repeatable
 
 # Question 2: the mask
 
