@@ -32,7 +32,7 @@ test: .venv/.installed
 	@echo "== tests"
 	@$(BIN)/python -m pytest -m "not browser" -n auto
 	@echo "== solutions"
-	@$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300 solutions
+	@$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300 -n auto --dist loadfile solutions
 	@echo "== book"
 	@$(BIN)/python book/build.py
 	@echo "== site in a browser"

@@ -231,7 +231,7 @@ def test_the_untouched_exercise_raises_nothing_else_in_a_kernel(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [NAMES[0], NAMES[-1]])  # nbval runs the cells of them all
 def test_nbgrader_validates_the_answered_exercise(name, tmp_path):
     import nbformat
     from nbgrader.validator import Validator
