@@ -225,7 +225,8 @@ def _show_image(cell: Axes, image: Tensor) -> None:
     image = image.detach().cpu().clamp(0, 1)
     if image.dim() != 3 or len(image) not in (1, 3):
         raise ValueError(f"an image must be (1, H, W) or (3, H, W), got shape {tuple(image.shape)}")
-    cell.imshow(image.permute(1, 2, 0).squeeze(2).numpy(), cmap="gray", vmin=0, vmax=1)
+    picture = image.permute(1, 2, 0).squeeze(2).numpy()
+    cell.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation=_interpolation(image))
 
 
 def _map(attribution: Tensor, title: str) -> Tensor:
@@ -255,7 +256,13 @@ def _show_map(cell: Axes, values: Tensor, percentile: float) -> None:
         cmap=DIVERGING if signed else SEQUENTIAL,
         vmin=-(scale or 1) if signed else 0,
         vmax=scale or 1,
+        interpolation=_interpolation(values),
     )
+
+
+def _interpolation(picture: Tensor) -> str:
+    """Small pictures show their pixels; large ones, drawn smaller than they are, would lose some of them."""
+    return "nearest" if picture.shape[-1] <= 128 else "auto"
 
 
 def templates(model: "LinearModel", classes: Sequence[str] | None = None, *, alt: str | None = None) -> Figure:
@@ -406,7 +413,7 @@ def segments(local: "LocalSurrogate", *, alt: str | None = None) -> Figure:
     border[:, 1:] |= numbers[:, 1:] != numbers[:, :-1]
     ink = torch.zeros(*numbers.shape, 4)
     ink[border] = torch.tensor([1.0, 0.9, 0.0, 0.6])
-    left.imshow(ink.numpy())
+    left.imshow(ink.numpy(), interpolation="nearest")
     _show_map(right, local.attribution.detach().cpu(), 100)
     count = len(local.effects)
     left.set_title(f"{count} segments", fontsize=9)
