@@ -10,6 +10,7 @@ The answers are data, in ``corpus/exercise_NN.py``:
   mistakes only the student sees before handing in, some only the grader sees.
 """
 
+import base64
 import contextlib
 import importlib
 import io
@@ -20,6 +21,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
 from interp_lab.grade import extract, gradebook
 from interp_lab.grade.question import mark
@@ -212,6 +215,24 @@ def test_points_and_minutes_add_up(name):
             question = cell["grade_id"].removeprefix("q").removesuffix("-check")
             by_question[question if question in by_question else question[:-1]] += cell["points"]
     assert by_question == {question.name: question.points for question in questions(name)}
+
+
+def picture(png):
+    """The picture as a reader sees it, small."""
+    image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").resize((96, 64))
+    return torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).float() / 255
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_picture_beside_a_task_is_what_the_solution_draws(name):
+    cells = {cell["id"]: cell for cell in notebook("solutions", name)["cells"]}
+    shown = [cell for cell in cells if re.fullmatch(r"q\d+-picture", cell)]
+    assert shown
+    for cell in shown:
+        (png,) = re.findall(r"!\[[^\]]+\]\(data:image/png;base64,([^)]+)\)", "".join(cells[cell]["source"]))
+        outputs = [output.get("data", {}) for output in cells[cell.replace("picture", "figure")]["outputs"]]
+        (drawn,) = [data["image/png"] for data in outputs if "image/png" in data]
+        assert (picture(png) - picture("".join(drawn))).abs().mean() < 0.01, cell
 
 
 @pytest.mark.slow
