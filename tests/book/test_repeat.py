@@ -20,11 +20,9 @@ spec.loader.exec_module(build)
 
 
 def outputs(notebook):
-    return [
-        [(output.get("text"), output.get("data")) for output in cell.outputs]
-        for cell in notebook.cells
-        if cell.cell_type == "code"
-    ]
+    """Of every cell what it printed, however it was cut on the way, and what it showed."""
+    cells = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
+    return [("".join(o.get("text", "") for o in cell), [o.data for o in cell if "data" in o]) for cell in cells]
 
 
 @pytest.mark.browser
