@@ -16,6 +16,9 @@ import importlib
 import io
 import json
 import re
+import shutil
+import subprocess
+import sys
 import threading
 from functools import cache
 from pathlib import Path
@@ -265,3 +268,33 @@ def test_nbgrader_validates_the_answered_exercise(name, tmp_path):
     path = tmp_path / f"{name}.ipynb"
     nbformat.write(exercise, path)
     assert Validator().validate(str(path)) == {}
+
+
+@pytest.mark.slow
+def test_nbgrader_generates_and_autogrades_an_exercise(tmp_path):
+    """Through nbgrader's own commands: the solution as a source, the released exercise answered and handed in."""
+    from nbgrader.api import Gradebook
+
+    name = "06_prototypes"
+    source, handed_in = tmp_path / "source" / "week", tmp_path / "submitted" / "anna" / "week"
+    for folder in (source, handed_in):
+        folder.mkdir(parents=True)
+    shutil.copy(ROOT / "solutions" / f"{name}.ipynb", source)
+
+    def nbgrader(*command):
+        subprocess.run([sys.executable, "-m", "nbgrader", *command], cwd=tmp_path, check=True, timeout=300)
+
+    nbgrader("generate_assignment", "week", "--create")
+    released = json.loads((tmp_path / "release" / "week" / f"{name}.ipynb").read_text(encoding="utf-8"))
+    answered = {c["id"]: c["source"] for c in notebook("solutions", name)["cells"]}
+    for cell in released["cells"]:
+        if cell["id"].endswith("-answer") and cell["id"] != "q3a-answer":  # one question is left open
+            cell["source"] = answered[cell["id"]]
+    (handed_in / f"{name}.ipynb").write_text(json.dumps(released), encoding="utf-8")
+    nbgrader("autograde", "week", "--student", "anna")
+    with Gradebook(f"sqlite:///{tmp_path}/gradebook.db") as gradebook_of_nbgrader:
+        submission = gradebook_of_nbgrader.find_submission("week", "anna")
+        scores = {grade.name: (grade.auto_score, grade.max_score) for grade in submission.notebooks[0].grades}
+    checks_ = {cell: score for cell, score in scores.items() if cell.endswith("-check")}
+    assert {cell for cell, (earned, points) in checks_.items() if earned == points} >= {"q1a-check", "q2a-check"}
+    assert checks_["q3a-check"][0] == 0
