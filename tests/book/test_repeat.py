@@ -12,7 +12,7 @@ from jupyter_cache.executors.utils import single_nb_execution
 
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / "_build" / ".jupyter_cache"
-SECONDS = float(os.environ.get("INTERP_LAB_REPEAT", 12))  # pages that took longer are not run again; "inf" takes all
+SECONDS = float(os.environ.get("INTERP_LAB_REPEAT", 10))  # pages that took longer are not run again; "inf" takes all
 
 spec = importlib.util.spec_from_file_location("book_build", ROOT / "book" / "build.py")
 build = importlib.util.module_from_spec(spec)
