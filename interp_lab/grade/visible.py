@@ -12,6 +12,7 @@ from pathlib import Path
 from .release import checksum
 
 PROGRESS = "progress.json"
+OPEN = "no answer yet"  # what a check says of a question that nobody has begun
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,9 @@ class Score:
     def __str__(self) -> str:
         lines = [self.exercise]
         for name, earned, points, said in self.checks:
-            open_ = "is not written yet" in said
-            lines.append(
-                f"  {'open' if open_ else 'failed' if said else 'passed':6}  {name:12} {earned:4g} of {points:g}"
-            )
-            lines += [] if open_ else [f"          {line}" for line in said.splitlines()]
+            state = "open" if said == OPEN else "failed" if said else "passed"
+            lines.append(f"  {state:6}  {name:12} {earned:4g} of {points:g}")
+            lines += [f"          {line}" for line in said.splitlines() if said != OPEN]
         by_hand = f"; {self.by_hand:g} more are marked by hand" if self.by_hand else ""
         return "\n".join([*lines, f"Visible score: {self.earned:g} of {self.points:g} points{by_hand}."])
 
@@ -91,7 +90,10 @@ def visible_score(path: Path, *, seconds: int = 120) -> Score:
     checks = []
     for cell, grader in zip(notebook.cells, graders, strict=True):
         if grader.get("grade") and not grader["solution"]:
-            said = "\n".join(output.evalue or output.ename for output in cell.outputs if output.output_type == "error")
+            errors = [output for output in cell.outputs if output.output_type == "error"]
+            said = "\n".join(error.evalue or error.ename for error in errors)
+            if any(error.ename == "NotImplementedError" for error in errors):
+                said = OPEN
             if grader.get("checksum") not in (None, checksum(cell)):
                 said = "This check was edited. Copy the cell again from the exercise as it was given out."
             checks.append((grader["grade_id"], 0.0 if said else grader["points"], grader["points"], said))
