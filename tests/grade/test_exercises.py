@@ -15,6 +15,7 @@ import contextlib
 import importlib
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -281,8 +282,12 @@ def test_nbgrader_generates_and_autogrades_an_exercise(tmp_path):
         folder.mkdir(parents=True)
     shutil.copy(ROOT / "solutions" / f"{name}.ipynb", source)
 
+    # nbgrader calls alembic by its name, which stands beside this Python whether or not the environment is active
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
     def nbgrader(*command):
-        subprocess.run([sys.executable, "-m", "nbgrader", *command], cwd=tmp_path, check=True, timeout=300)
+        command = [sys.executable, "-m", "nbgrader", *command]
+        subprocess.run(command, cwd=tmp_path, env=os.environ | {"PATH": path}, check=True, timeout=300)
 
     nbgrader("generate_assignment", "week", "--create")
     released = json.loads((tmp_path / "release" / "week" / f"{name}.ipynb").read_text(encoding="utf-8"))
