@@ -260,6 +260,15 @@ def imagenet(name: str, download: bool = False) -> tuple[nn.Module, Callable]:
     return models.get_model(name, weights=weights).eval(), weights.transforms()
 
 
+def imagenet_if_there(name: str) -> nn.Module | None:
+    """:func:`imagenet`'s classifier where this machine has its weights; elsewhere None, and a printed note for readers."""
+    try:
+        return imagenet(name)[0]
+    except FileNotFoundError:
+        print(f"NOTE: no ImageNet weights of {name} were there when this was run,")
+        print("so its pictures are missing; the text describes them.")
+
+
 def _main() -> None:
     """Train all networks, print their accuracies, write their weights in half precision."""
     from .data import digits, paste_watermark, scenes

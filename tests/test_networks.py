@@ -200,6 +200,12 @@ def test_imagenet_without_weights_says_where_torch_looks(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_imagenet_if_there_prints_a_note_where_it_is_not(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    assert networks.imagenet_if_there("squeezenet1_1") is None
+    assert "no ImageNet weights of squeezenet1_1" in capsys.readouterr().out
+
+
 def test_imagenet_refuses_unknown_networks():
     with pytest.raises(ValueError, match=r"no classifier 'squeezenet'; it has .*squeezenet1_1"):
         networks.imagenet("squeezenet")
@@ -239,6 +245,7 @@ def shared_photos():
 def test_the_shared_networks_recognise_the_shared_photos(name, shared_photos, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(SHARED / "torch-home"))
     model, transform = networks.imagenet(name)
+    assert networks.imagenet_if_there(name) is not None
     assert len(shared_photos) == 316
     assert transform.crop_size == [224]
     assert not model.training

@@ -17,8 +17,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..explain_decision.contract import Model, Target, check_target, explaining, is_finite, logits_of, pick
-from ..explain_decision.gradient_based import PASS_ELEMENTS, check_baseline
+from ..explain_decision.contract import (
+    Model,
+    Target,
+    check_target,
+    explaining,
+    is_finite,
+    logits_of,
+    pick,
+    rows_per_pass,
+)
+from ..explain_decision.gradient_based import check_baseline
 from .relevance import relevance_map
 
 FILLS, ORDERS, SCORES = (
@@ -112,7 +121,7 @@ def selectivity(
         ties = torch.randperm(count, generator=generator).to(x.device)
         step = torch.searchsorted(removed, torch.arange(count, device=x.device), right=True).float()  # of each rank
         fill = _filled(x, fill, generator).view_as(pictures)
-        rows = batch_size or _rows(x)
+        rows = batch_size or rows_per_pass(x)
 
         def read(logits: Tensor, target: Tensor) -> Tensor:
             return pick(logits.softmax(1) if score == "probability" else logits, target)
@@ -161,12 +170,6 @@ def selectivity(
     return Selectivity(**result)
 
 
-def _rows(x: Tensor) -> int:
-    """How many images a pass takes: on a processor, feature maps of more than some 30 MB are slow to allocate."""
-    rows = max(1, PASS_ELEMENTS.get(x.device.type, PASS_ELEMENTS["cuda"]) // x[0].numel())
-    return min(rows, 256) if x.device.type == "cpu" else rows
-
-
 def _patches(x: Tensor, attribution: Tensor, patch: int) -> tuple[Tensor, Tensor, Tensor]:
     """x as pictures (a vector is one row of pixels), the relevance of every patch ``(N, P)``, each pixel's patch."""
     if x.dim() not in (2, 4) or (x.dim() == 2 and patch != 1):
@@ -195,10 +198,7 @@ def _schedule(steps: int | None, count: int) -> Tensor:
 def _filled(x: Tensor, fill: str | float | Tensor, generator: torch.Generator) -> Tensor:
     """What replaces the pixels of x, of its shape."""
     if not isinstance(fill, str):
-        try:
-            return check_baseline(fill, x).contiguous()
-        except ValueError as error:
-            raise ValueError(f"fill: {error}") from None
+        return check_baseline(fill, x, "fill").contiguous()
     channels = x.flatten(2) if x.dim() == 4 else x[:, None]
     if fill == "mean":
         return channels.mean(2, keepdim=True).expand_as(channels).reshape(x.shape)

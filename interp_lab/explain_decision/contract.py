@@ -62,6 +62,15 @@ def is_finite(tensor: Tensor) -> bool:
     return bool(torch.isfinite(tensor.sum()) or torch.isfinite(tensor).all())
 
 
+def rows_per_pass(x: Tensor) -> int:
+    """How many rows like those of x a pass takes by default: more no longer fit a cache, fewer leave a GPU idle.
+
+    On a processor also their number is bounded, since the memory of large feature maps takes long to fetch.
+    """
+    elements, most = (2**20, 128) if x.device.type == "cpu" else (2**26, 2**16)
+    return max(1, min(elements // max(1, x[:1].numel()), most))
+
+
 def logits_of(model: Model, x: Tensor) -> Tensor:
     """``model(x)``, checked to be logits ``(N, K)``.
 
@@ -122,32 +131,49 @@ def pick(logits: Tensor, target: Target) -> Tensor:
 
 
 @contextmanager
-def captured(model: Model, layer: str | nn.Module) -> Iterator[list[Tensor]]:
-    """A list that holds the feature maps ``(N, K, ...)`` which the layer gives in this block.
+def reading(model: Model, layer: str | nn.Module, read: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
+    """Call ``read`` with the feature maps ``(N, K, ...)`` that the layer gives in this block.
+
+    What ``read`` returns goes on through the network in their place; None leaves them as they are.
 
     Raises:
         ValueError: the model has no such module.
-        UnsupportedModelError: after the block, the layer was not called once or gave something else.
+        UnsupportedModelError: the layer gives something else, or was not called once when the block ends.
     """
     modules = dict(model.named_modules()) if isinstance(model, nn.Module) else {}
     module = modules.get(layer) if isinstance(layer, str) else layer
     if not any(module is m for m in modules.values()):
         raise ValueError(f"the model has no module {layer if isinstance(layer, str) else type(layer).__name__!r}")
-    kept: list[Tensor] = []
+    calls = 0
 
-    def keep(module: nn.Module, args: tuple, out: Tensor) -> Tensor:
-        kept.append(out)
-        return out.clone() if isinstance(out, Tensor) else out  # a later operation in place shall not change the maps
+    def hook(module: nn.Module, args: tuple, out: Tensor) -> Tensor | None:
+        nonlocal calls
+        calls += 1
+        if not isinstance(out, Tensor) or out.dim() < 3:
+            got = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
+            raise UnsupportedModelError(f"the layer must give feature maps (N, K, ...), got {got}")
+        return read(out)
 
-    handle = module.register_forward_hook(keep)
+    handle = module.register_forward_hook(hook)
     try:
-        yield kept
+        yield
     finally:
         handle.remove()
-    if len(kept) != 1 or not isinstance(kept[0], Tensor) or kept[0].dim() < 3:
-        raise UnsupportedModelError(
-            f"the layer must give feature maps (N, K, ...) once, but was called {len(kept)} times"
-        )
+    if calls != 1:
+        raise UnsupportedModelError(f"the layer must be called once, but was called {calls} times")
+
+
+@contextmanager
+def captured(model: Model, layer: str | nn.Module) -> Iterator[list[Tensor]]:
+    """A list that holds the feature maps which the layer gives in this block; errors as for :func:`reading`."""
+    kept: list[Tensor] = []
+
+    def keep(maps: Tensor) -> Tensor:
+        kept.append(maps)
+        return maps.clone()  # a later operation in place shall not change what is kept
+
+    with reading(model, layer, keep):
+        yield kept
 
 
 def gradient(model: Model, x: Tensor, target: Target) -> Tensor:

@@ -11,10 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .contract import Model, Target, explaining, gradient, resolve
-
-# Elements of x that one pass takes by default: more no longer fits a processor's cache, fewer leave a GPU idle.
-PASS_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}
+from .contract import Model, Target, explaining, gradient, resolve, rows_per_pass
 
 
 def saliency(model: Model, x: Tensor, target: Target = None) -> Tensor:
@@ -153,20 +150,20 @@ def integrated_gradients(
         return difference * _sum_of_gradients(model, x, target, on_the_line, weights / 2, batch_size)
 
 
-def check_baseline(baseline: float | Tensor, x: Tensor) -> Tensor:
-    """The baseline as a tensor of x's shape, dtype and device.
+def check_baseline(baseline: float | Tensor, x: Tensor, name: str = "baseline") -> Tensor:
+    """The baseline, or what an error shall call ``name``, as a tensor of x's shape, dtype and device.
 
     Raises:
         ValueError: it is not finite or does not broadcast to x.
     """
     value = torch.as_tensor(baseline, dtype=x.dtype, device=x.device).detach()
     if not torch.isfinite(value).all():
-        raise ValueError("baseline must be finite")
+        raise ValueError(f"{name} must be finite")
     try:
         return value.expand_as(x)
     except RuntimeError:
         raise ValueError(
-            f"baseline must be a number or broadcast to x {tuple(x.shape)}, got shape {tuple(value.shape)}"
+            f"{name} must be a number or broadcast to x {tuple(x.shape)}, got shape {tuple(value.shape)}"
         ) from None
 
 
@@ -189,8 +186,7 @@ def _sum_of_gradients(
     ``points(rows)`` gives a function from k to the k-th point of those rows; it is called with k = 0, 1, 2, ...
     """
     if batch_size is None:
-        budget = PASS_ELEMENTS.get(x.device.type, PASS_ELEMENTS["cuda"])
-        batch_size = max(len(x), budget // max(1, x[0:1].numel()))
+        batch_size = max(len(x), rows_per_pass(x))
     elif batch_size < 1:
         raise ValueError(f"batch_size must be None or at least 1, got {batch_size}")
     total = torch.zeros_like(x)

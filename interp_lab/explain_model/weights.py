@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..explain_decision.contract import captured, explaining
+from ..explain_decision.contract import UnsupportedModelError, captured, explaining, reading, rows_per_pass
 from ..explain_decision.modified_backprop import modified_gradient
 from ..explain_decision.relu_rules import ALLOWED, relu_table
 
@@ -83,35 +83,33 @@ def top_activations(
         raise ValueError(f"k must be at least 1, got {k}")
     best: TopActivations | None = None
     seen = 0
-    for part in (part for batch in batches for part in _parts(batch if isinstance(batch, Tensor) else batch[0])):
-        with explaining(model, part) as x, torch.no_grad():
-            with captured(model, layer) as kept:
-                model(x.clone())
-            maps = kept[0]
-            if x.dim() != 4 or maps.dim() != 4:
-                raise ValueError(f"top_activations needs images (N, C, H, W), got x {tuple(x.shape)}")
+
+    def take(maps: Tensor) -> None:
+        nonlocal best
+        if best is None:
+            size, channels = [field.size for field in fields], maps.shape[1]
+            best = TopActivations(
+                maps.new_full((channels, k), -torch.inf),
+                torch.full((channels, k), -1, device=x.device),
+                torch.zeros(channels, k, 2, dtype=torch.long, device=x.device),
+                x.new_zeros(channels, k, x.shape[1], *size),
+                fields,
+            )
+        _merge(best, maps, x, seen)
+
+    for batch in batches:
+        with explaining(model, batch if isinstance(batch, Tensor) else batch[0]) as images, torch.no_grad():
+            if images.dim() != 4:
+                raise ValueError(f"top_activations needs images (N, C, H, W), got {tuple(images.shape)}")
             if best is None:
-                fields = receptive_field(model, layer, x[:1], 2), receptive_field(model, layer, x[:1], 3)
-                size = [field.size for field in fields]
-                channels = maps.shape[1]
-                best = TopActivations(
-                    maps.new_full((channels, k), -torch.inf),
-                    torch.full((channels, k), -1, device=x.device),
-                    torch.zeros(channels, k, 2, dtype=torch.long, device=x.device),
-                    x.new_zeros(channels, k, x.shape[1], *size),
-                    fields,
-                )
-            _merge(best, maps, x, seen)
-            seen += len(x)
+                fields = tuple(receptive_field(model, layer, images[:1], axis) for axis in (2, 3))
+            for x in images.split(rows_per_pass(images)):
+                with reading(model, layer, take):
+                    model(x.clone())
+                seen += len(x)
     if best is None:
         raise ValueError("top_activations needs at least one batch")
     return best
-
-
-def _parts(batch: Tensor) -> tuple[Tensor, ...]:
-    """The batch, cut up on a processor, where fetching memory for large feature maps takes as long as the network."""
-    cut = isinstance(batch, Tensor) and batch.device.type == "cpu" and batch.dim() > 0
-    return batch.split(128) if cut else (batch,)
 
 
 def _merge(best: TopActivations, maps: Tensor, x: Tensor, seen: int) -> None:
@@ -173,6 +171,10 @@ def receptive_field(model: nn.Module, layer: str | nn.Module, x: Tensor, dim: in
 
     with captured(model, layer) as kept:
         model(x.clone())
+    if kept[0].dim() != x.dim():
+        raise UnsupportedModelError(
+            f"the layer gives {tuple(kept[0].shape)} for x {tuple(x.shape)}: no map over its pixels"
+        )
     places = kept[0].shape[dim]
 
     def edges(place: int) -> tuple[int, int]:

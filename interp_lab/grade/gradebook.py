@@ -7,6 +7,8 @@ A folder of submissions holds ``STUDENT.ipynb``, ``STUDENT/EXERCISE.ipynb`` or, 
 course.key           32 secret bytes, made on first use: the seed of all inputs. Same key, same grades
 journal.jsonl        one line per graded student, written as soon as it is known; a killed run goes on from here
 gradebook.csv        one line per student
+by_hand.html         the answers that a person marks, and their mark schemes
+by_hand.csv          the table for these marks, which the next run reads; see `by_hand`
 feedback/            one HTML page per student
 gradescope/          one folder per student with Gradescope's ``results.json``
 summary.html         the success rate of every question
@@ -30,7 +32,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from . import extract, report, sandbox
+from . import by_hand, extract, report, sandbox
 from .question import Question, mark
 from .questions import questions
 
@@ -192,12 +194,15 @@ def grade(
         workers: number of lanes without an executor, by default one per core.
 
     Raises:
-        ValueError: the journal belongs to another exercise, key or solution, or the exercise has no graded questions.
+        ValueError: the journal belongs to another exercise, key or solution, the exercise has no graded questions, or
+            the table of marks by hand cannot be understood.
         SandboxError: there is no sandbox, and not ``unsafe``.
     """
     exercise, data = solution.stem, solution.read_bytes()
     asked = questions(exercise)
     references(exercise, data)
+    by_person, table = by_hand.items(data), out / "by_hand.csv"
+    by_hand.read(table, by_person)  # a slip in it shall be told before hours of grading
     out.mkdir(parents=True, exist_ok=True)
     key = _key(out / "course.key")
     journal = Journal(out / "journal.jsonl", _header(exercise, data, key, asked))
@@ -225,14 +230,24 @@ def grade(
             sandbox.close_lanes()
         journal.close()
     results = [journal.results[s.student] for s in everyone]
-    by_hand = report.by_hand(data)
-    _write(out / "gradebook.csv", _csv(results, asked))
+    marks = {shown(s.student): by_hand.Marks() for s in everyone} | by_hand.read(table, by_person)
+    if by_person:
+        _write(table, by_hand.table(marks, by_person))
+        texts = {s.student: by_hand.written(_bytes(s), by_person) for s in everyone}
+        _write(out / "by_hand.html", report.to_mark(texts, by_person, exercise))
+    _write(out / "gradebook.csv", _csv(results, asked, by_person, marks))
     _write(out / "summary.html", report.summary(results, asked, exercise))
     for result in results:
-        name = report.file_name(result.student)
-        _write(out / "feedback" / f"{name}.html", report.feedback(result, asked, exercise, by_hand))
-        _write(out / "gradescope" / name / "results.json", report.gradescope(result, asked))
+        name, given = report.file_name(result.student), marks[shown(result.student)]
+        page = report.feedback(result, asked, exercise, by_person, given)
+        _write(out / "feedback" / f"{name}.html", page)
+        _write(out / "gradescope" / name / "results.json", report.gradescope(result, asked, by_person, given))
     return results
+
+
+def shown(student: str) -> str:
+    """The name as tables show it: never a formula of a spreadsheet."""
+    return student if student[:1].isalnum() else "'" + student
 
 
 class Journal:
@@ -303,16 +318,33 @@ def _write(path: Path, text: str) -> None:
     fresh.replace(path)
 
 
-def _csv(results: list[Result], asked: tuple[Question, ...]) -> str:
+def _csv(
+    results: list[Result],
+    asked: tuple[Question, ...],
+    by_person: tuple[by_hand.Item, ...],
+    marks: dict[str, by_hand.Marks],
+) -> str:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["student", *(q.name for q in asked), "total", "of", "remark"])
+    table.writerow(["student", *(q.name for q in asked), *(item.name for item in by_person), "total", "of", "remark"])
+    of = sum(q.points for q in asked) + sum(item.points for item in by_person)
     for result in results:
-        earned = [result.earned(q) for q in asked]
-        of = sum(q.points for q in asked)
-        student = result.student if result.student[:1].isalnum() else "'" + result.student  # no spreadsheet formula
-        table.writerow([student, *(f"{e:g}" for e in earned), f"{sum(earned):g}", f"{of:g}", result.problem])
+        student = shown(result.student)
+        earned = [result.earned(q) for q in asked] + [marks[student].earned(item) for item in by_person]
+        known = [points for points in earned if points is not None]
+        remarks = [result.problem] if result.problem else []
+        if len(known) < len(earned):
+            remarks.append("by_hand.csv lacks marks")
+        points = ["" if e is None else f"{e:g}" for e in earned]
+        table.writerow([student, *points, f"{sum(known):g}", f"{of:g}", "; ".join(remarks)])
     return text.getvalue()
+
+
+def _bytes(submission: Submission) -> bytes:
+    try:
+        return read(submission)
+    except ValueError:
+        return b""
 
 
 def find_solution(folder: Path, submitted: Path, exercise: str | None) -> Path:

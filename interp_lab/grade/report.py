@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import jinja2
 
+from .by_hand import Item, Marks
 from .question import Question
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ _HEAD = f"""<!doctype html>
 _FEEDBACK = _ENVIRONMENT.from_string(
     _HEAD
     + """<p>{{ result.student }}: <strong>{{ earned | points }} of {{ of | points }} points</strong>, graded by program.
-{% if by_hand %}
-Another {{ by_hand | points }} points are marked by hand and not counted here.
+{% if waiting %}
+Another {{ waiting | points }} points are marked by hand and not counted here.
 {% endif %}
 </p>
 {% if result.problem %}
@@ -62,6 +63,39 @@ Another {{ by_hand | points }} points are marked by hand and not counted here.
 <p>Inputs are drawn for each student; a function that is right on all inputs gets all points. An error in one function
 also costs the questions whose functions call it.</p>
 {% endif %}
+{% if marked or comment %}
+<h2>Marked by hand</h2>
+{% if marked %}
+<table><thead><tr><th>answer</th><th class="n">points</th></tr></thead><tbody>
+{% for item, points in marked %}
+<tr><td>{{ item.name }}</td><td class="n">{{ points | points }} of {{ item.points | points }}</td></tr>
+{% endfor %}
+</tbody></table>
+{% endif %}
+{% if comment %}
+<p>{{ comment }}</p>
+{% endif %}
+{% endif %}
+</body></html>
+"""
+)
+
+_TO_MARK = _ENVIRONMENT.from_string(
+    _HEAD
+    + """<p>Not for students: this page holds the solution. Put the points, and a comment if you like, into
+<code>by_hand.csv</code> beside it, and grade again with the same output folder; that takes seconds.</p>
+{% for item in asked %}
+<h2>{{ item.name }}: {{ item.points | points }} points</h2>
+<details><summary>Mark scheme or model answer</summary><pre>{{ item.scheme }}</pre></details>
+{% for student, answers in texts.items() %}
+<h3>{{ student }}</h3>
+{% if answers[item.name] is defined and answers[item.name].strip() %}
+<pre>{{ answers[item.name] }}</pre>
+{% else %}
+<p class="wrong">No such cell, or nothing in it; the notebook may hold the answer elsewhere.</p>
+{% endif %}
+{% endfor %}
+{% endfor %}
 </body></html>
 """
 )
@@ -84,17 +118,31 @@ Nothing could be graded for {{ unread }} of them; the gradebook says why.
 )
 
 
-def feedback(result: "Result", asked: tuple[Question, ...], exercise: str, by_hand: float) -> str:
+def feedback(
+    result: "Result", asked: tuple[Question, ...], exercise: str, by_person: tuple[Item, ...], marks: Marks
+) -> str:
     """A page that says, per part of each question, on which input it was tried and what was wrong."""
     rows = [
         (question, result.earned(question), list(zip(question.parts, result.faults[question.name], strict=True)))
         for question in asked
         if not result.problem
     ]
-    of, earned = sum(q.points for q in asked), sum(result.earned(q) for q in asked)
+    marked = [(item, points) for item in by_person if (points := marks.earned(item)) is not None]
     return _FEEDBACK.render(
-        title=exercise.replace("_", " "), result=result, questions=rows, earned=earned, of=of, by_hand=by_hand
+        title=exercise.replace("_", " "),
+        result=result,
+        questions=rows,
+        earned=sum(result.earned(q) for q in asked),
+        of=sum(q.points for q in asked),
+        waiting=sum(item.points for item in by_person) - sum(item.points for item, _ in marked),
+        marked=marked,
+        comment=marks.comment,
     )
+
+
+def to_mark(texts: dict[str, dict[str, str]], by_person: tuple[Item, ...], exercise: str) -> str:
+    """For the instructor: every student's answers to what a person marks, by question."""
+    return _TO_MARK.render(title=f"{exercise.replace('_', ' ')}: to mark by hand", texts=texts, asked=by_person)
 
 
 def rates(results: list["Result"], asked: tuple[Question, ...]) -> list[tuple[str, str, float, float]]:
@@ -128,31 +176,24 @@ def table(results: list["Result"], asked: tuple[Question, ...]) -> str:
     return "\n".join(f"{name:50} {points:4g} points  {100 * rate:3.0f} %" for name, points, rate in rows)
 
 
-def gradescope(result: "Result", asked: tuple[Question, ...]) -> str:
-    """Gradescope's ``results.json``: one test per part."""
+def gradescope(result: "Result", asked: tuple[Question, ...], by_person: tuple[Item, ...], marks: Marks) -> str:
+    """Gradescope's ``results.json``: one test per part, and one per answer that was marked by hand."""
     tests = []
-    for question in asked:
-        faults = result.faults.get(question.name, [f"Nothing could be graded: {result.problem}"] * len(question.parts))
-        for part, fault in zip(question.parts, faults, strict=True):
-            tests.append(
-                {
-                    "number": question.name,
-                    "name": f"{question.title}: {part.kind}",
-                    "score": 0 if fault else part.points,
-                    "max_score": part.points,
-                    "status": "failed" if fault else "passed",
-                    "output": fault or part.what,
-                    "output_format": "text",
-                    "visibility": "visible",
-                }
-            )
+
+    def add(number: str, name: str, score: float, points: float, output: str, passed: bool) -> None:
+        status = "passed" if passed else "failed"
+        test = {"number": number, "name": name, "score": score, "max_score": points, "status": status, "output": output}
+        tests.append(test | {"output_format": "text", "visibility": "visible"})
+
+    for q in asked:
+        faults = result.faults.get(q.name, [f"Nothing could be graded: {result.problem}"] * len(q.parts))
+        for part, fault in zip(q.parts, faults, strict=True):
+            score = 0 if fault else part.points
+            add(q.name, f"{q.title}: {part.kind}", score, part.points, fault or part.what, not fault)
+    for item in by_person:
+        if (points := marks.earned(item)) is not None:
+            add(item.name, "marked by hand", points, item.points, marks.comment, points == item.points)
     return json.dumps({"score": sum(t["score"] for t in tests), "tests": tests}, indent=1) + "\n"
-
-
-def by_hand(solution: bytes) -> float:
-    """Points of the solution notebook that a person gives: tasks and written answers."""
-    cells = [cell["metadata"].get("nbgrader", {}) for cell in json.loads(solution)["cells"]]
-    return sum(c["points"] for c in cells if c.get("task") or (c.get("grade") and c.get("solution")))
 
 
 def file_name(student: str) -> str:

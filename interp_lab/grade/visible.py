@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from .by_hand import is_by_hand
 from .release import checksum
 
 PROGRESS = "progress.json"
@@ -97,8 +98,7 @@ def visible_score(path: Path, *, seconds: int = 120) -> Score:
             if grader.get("checksum") not in (None, checksum(cell)):
                 said = "This check was edited. Copy the cell again from the exercise as it was given out."
             checks.append((grader["grade_id"], 0.0 if said else grader["points"], grader["points"], said))
-    by_hand = sum(g.get("points", 0) for g in graders if g.get("task") or (g.get("grade") and g["solution"]))
-    return Score(path.stem, checks, by_hand)
+    return Score(path.stem, checks, sum(grader["points"] for grader in graders if is_by_hand(grader)))
 
 
 def remember(score: Score, folder: Path) -> None:

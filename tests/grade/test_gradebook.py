@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -97,7 +99,8 @@ def test_what_is_written(graded):
     with (folder / "out" / "gradebook.csv").open(newline="", encoding="utf-8") as file:
         rows = {row["student"]: row for row in csv.DictReader(file)}
     assert [rows[name]["total"] for name in rows] == ["22", "0", "1", "13", "0", "2"]
-    assert rows["anna"]["of"] == "22"
+    assert rows["anna"]["of"] == "28"  # 6 of them by hand
+    assert rows["anna"]["remark"] == "by_hand.csv lacks marks"
     assert rows["dora, née Groß (2)"]["5a"] == "2"
     scope = json.loads((folder / "out" / "gradescope" / "cem" / "results.json").read_text())
     assert scope["score"] == 1
@@ -111,6 +114,89 @@ def test_what_is_written(graded):
     assert "6 students" in summary
     assert "33 %" in summary  # two of six have question 2
     assert (folder / "out" / "course.key").stat().st_mode & 0o077 == 0
+
+
+@pytest.fixture
+def marked(graded, tmp_path):
+    """The output folder, where marks can be given: a function of the text of the table that grades again."""
+    out = tmp_path / "out"
+    shutil.copytree(graded[0] / "out", out)
+
+    def again(text):
+        (out / "by_hand.csv").write_text(text, encoding="utf-8")
+        gradebook.grade(graded[0] / "in", out, SOLUTION, workers=1, limits=LIMITS)
+        return out
+
+    return again
+
+
+HEAD = "student,q3b-answer,q6,q6-conclusion,comment\n"
+
+
+def test_marks_by_hand_enter_the_gradebook_and_the_feedback(graded, marked):
+    empty = (graded[0] / "out" / "by_hand.csv").read_text(encoding="utf-8")
+    assert empty == HEAD + "anna,,,,\nben,,,,\ncem,,,,\n" + '"dora, née Groß (2)",,,,\neve,,,,\nfinn,,,,\n'
+    out = marked(HEAD + 'anna,2,1.5,0,"well seen, <b>but</b>"\ncem,,1,,\nzoe,2,2,2,left the course\n')
+    with (out / "gradebook.csv").open(newline="", encoding="utf-8") as file:
+        rows = {row["student"]: row for row in csv.DictReader(file)}
+    columns = {"q3b-answer": "2", "q6": "1.5", "q6-conclusion": "0", "total": "25.5", "of": "28"}
+    assert {column: rows["anna"][column] for column in columns} == columns
+    assert [rows["cem"][c] for c in ("q3b-answer", "q6", "total")] == ["", "1", "2"]
+    assert (rows["anna"]["remark"], rows["cem"]["remark"]) == ("", "by_hand.csv lacks marks")
+    page = (out / "feedback" / "anna.html").read_text(encoding="utf-8")
+    assert "1.5 of 2" in page
+    assert "well seen, &lt;b&gt;but&lt;/b&gt;" in page
+    assert "points are marked by hand and not counted" not in page
+    assert "Another 4 points are marked by hand" in (out / "feedback" / "cem.html").read_text(encoding="utf-8")
+    scope = json.loads((out / "gradescope" / "anna" / "results.json").read_text())
+    assert scope["score"] == 25.5
+    kept = (out / "by_hand.csv").read_text(encoding="utf-8")
+    assert kept.endswith("zoe,2,2,2,left the course\n")
+    assert "\nben,,,,\n" in kept
+
+
+def test_marks_as_a_european_spreadsheet_saves_them(marked):
+    out = marked("\ufeff" + HEAD.replace(",", ";") + "anna;2;1,5;0;\n")
+    assert "anna,1,2,5,3,7,2,2,2,1.5,0,25.5,28," in (out / "gradebook.csv").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (HEAD + "anna,3,,,\n", "anna has '3' for q3b-answer; give 0 to 2"),
+        (HEAD + "anna,-1,,,\n", "give 0 to 2"),
+        (HEAD + "anna,nan,,,\n", "give 0 to 2"),
+        (HEAD + "anna,two,,,\n", "anna has 'two'"),
+        (HEAD + "anna,1,,,well, but\n", "more cells than columns"),
+        (HEAD + "anna,1,,,\nanna,2,,,\n", "anna stands there twice"),
+        ("student,q6\nanna,1\n", "must have the columns student, q3b-answer, q6, q6-conclusion, comment"),
+    ],
+)
+def test_a_slip_in_the_marks_is_told_and_nothing_is_written(marked, text, message, tmp_path):
+    before = written(tmp_path / "out")
+    with pytest.raises(ValueError, match=re.escape(message)):
+        marked(text)
+    assert written(tmp_path / "out") == before | {Path("by_hand.csv"): text.encode()}
+
+
+def test_the_page_to_mark_from_shows_every_answer_escaped(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    hostile = edited(SOLUTION, q3b_answer="<script>alert(1)</script>", q6_conclusion="It depends.")
+    notebook = json.loads(hostile)
+    place = next(i for i, cell in enumerate(notebook["cells"]) if cell["id"] == "q6")
+    notebook["cells"].insert(place + 1, {"cell_type": "code", "metadata": {}, "source": ["my_experiment = 1\n", "2"]})
+    (folder / "anna.ipynb").write_text(json.dumps(notebook))
+    (folder / "ben.ipynb").write_text('{"cells": [1, {"metadata": 3}]}')
+    (folder / "cem.ipynb").write_bytes(b"\xff")
+    gradebook.grade(folder, tmp_path / "out", SOLUTION, workers=1, limits=LIMITS)
+    page = (tmp_path / "out" / "by_hand.html").read_text(encoding="utf-8")
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "<script" not in page
+    assert "my_experiment = 1\n2" in page
+    assert "It depends." in page
+    assert page.count("No such cell, or nothing in it") == 2 * 3  # ben and cem
+    assert "BEGIN MARK SCHEME" in page  # for the instructor's eyes
 
 
 def written(out):
