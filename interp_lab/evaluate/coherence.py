@@ -5,7 +5,7 @@ share of the area.
 
 ========================  ==========================================================================================
 :func:`pointing_game`     is the most relevant pixel in M? (Zhang et al. 2016, arXiv:1608.00507; no tolerance margin)
-:func:`relevance_mass`    :math:`\sum_{p \in M} R_p^+ / \sum_p R_p^+` (Arras, Osman & Samek 2020, arXiv:2003.07258)
+:func:`relevance_mass`    :math:`\sum_{p \in M} R_p^+ / \sum_p R_p^+` (Arras, Osman & Samek 2022, arXiv:2003.07258)
 :func:`relevance_rank`    share of the \|M\| most relevant pixels that lie in M (same source)
 ========================  ==========================================================================================
 

@@ -39,7 +39,7 @@ def saliency(model: Model, x: Tensor, target: Target = None) -> Tensor:
 def gradient_x_input(model: Model, x: Tensor, target: Target = None) -> Tensor:
     r"""Gradient times input, :math:`R_i(x) = x_i\,\partial f_c(x) / \partial x_i`.
 
-    Shrikumar, Greenside & Kundaje 2017, arXiv:1704.02685. It sums to :math:`f_c(x)` on a ReLU network without
+    Shrikumar et al. 2016, arXiv:1605.01713. It sums to :math:`f_c(x)` on a ReLU network without
     biases. Arguments, shapes and errors as for :func:`saliency`.
     """
     return saliency(model, x, target) * x.detach()

@@ -30,7 +30,7 @@ ReluRule = Callable[[Tensor, Tensor], Tensor]  # (output a, signal g) -> signal 
 def deconvnet(model: Model, x: Tensor, target: Target = None) -> Tensor:
     r"""Deconvnet: at every ReLU the backward signal is rectified, :math:`g \to \max(g, 0)`.
 
-    Zeiler & Fergus 2013, arXiv:1311.2901; started at the logit of the target. Max-pools pass the signal to the place
+    Zeiler & Fergus 2014, arXiv:1311.2901; started at the logit of the target. Max-pools pass the signal to the place
     of the maximum.
 
     Args:

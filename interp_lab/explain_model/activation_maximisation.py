@@ -101,7 +101,7 @@ def maximize_activation(
         UnsupportedModelError: the objective does not depend on x through differentiable operations.
 
     Sources: Simonyan, Vedaldi and Zisserman 2013, arXiv:1312.6034; Nguyen et al. 2016, arXiv:1605.09304 (code space);
-    Montavon, Samek and Müller 2017, arXiv:1706.07979 (densities); Kingma and Ba 2014, arXiv:1412.6980 (Adam).
+    Montavon, Samek and Müller 2018, arXiv:1706.07979 (densities); Kingma and Ba 2014, arXiv:1412.6980 (Adam).
     """
     if steps < 1 or lr <= 0 or l2 < 0 or jitter < 0:
         raise ValueError(f"steps >= 1, lr > 0, l2 >= 0 and jitter >= 0, got {steps}, {lr}, {l2} and {jitter}")

@@ -67,7 +67,7 @@ def top_activations(
     """The k image patches that activate each feature map of a layer most, in one pass over the data.
 
     Of every image only its strongest place counts. Memory is bounded by k patches per feature map and one batch.
-    Zeiler & Fergus 2013, arXiv:1311.2901 (k = 9).
+    Zeiler & Fergus 2014, arXiv:1311.2901 (k = 9).
 
     Args:
         model: a network.
@@ -203,7 +203,7 @@ def project_activation(model: nn.Module, x: Tensor, layer: str | nn.Module, chan
 
     All other activations of the layer are set to zero. On the way down the signal, which starts as the activation
     itself, is rectified at every ReLU, passes max-pools to the place of the maximum (their switches) and
-    convolutions transposed. It lies inside the receptive field of the activation. Zeiler & Fergus 2013,
+    convolutions transposed. It lies inside the receptive field of the activation. Zeiler & Fergus 2014,
     arXiv:1311.2901.
 
     Args:

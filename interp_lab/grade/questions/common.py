@@ -10,6 +10,7 @@ from ..calls import Call, Net, Outcome
 from ..question import Reference, same_kind
 
 F64 = torch.float64
+ENTRY = "row {row}, entry {n}"  # of a table found by hand
 
 
 def uniform(g: Generator, low: float, high: float) -> float:
@@ -22,6 +23,10 @@ def integer(g: Generator, low: int, high: int) -> int:
 
 def randn(g: Generator, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(shape, generator=g, dtype=F64).to(dtype)
+
+
+def rand(g: Generator, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.rand(shape, generator=g, dtype=F64).to(dtype)
 
 
 def targets(g: Generator, rows: int, classes: int) -> Tensor:
@@ -39,7 +44,7 @@ def powers(g: Generator, p: int, pixels: int, classes: int) -> Net:
     """f_c(x) = sum_i w_ci x_i^p / p with abs(w) in [0.5, 1.5]; one class has w = 1."""
     weights = torch.ones(1, pixels, dtype=F64)
     if classes > 1:
-        weights = 0.5 + torch.rand(classes, pixels, generator=g, dtype=F64)
+        weights = 0.5 + rand(g, classes, pixels, dtype=F64)
         weights *= torch.randint(0, 2, weights.shape, generator=g) * 2 - 1
     layers = [("Power", p), ("Flatten",), ("Linear", pixels, classes)]
     return Net(layers, {"2.weight": weights, "2.bias": torch.zeros(classes, dtype=F64)})

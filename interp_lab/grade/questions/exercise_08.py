@@ -8,9 +8,7 @@ from torch import Generator, Tensor
 
 from ..calls import Call, Net
 from ..question import Part, Question, shape_only
-from .common import F64, by_hand, conv, integer, linear, nothing, powers, randn, targets, uniform
-
-ENTRY = "row {row}, entry {n}"  # of a table found by hand
+from .common import ENTRY, F64, by_hand, conv, integer, linear, nothing, powers, rand, randn, targets, uniform
 
 
 def colour(g: Generator, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -98,7 +96,7 @@ def integrated_device(g: Generator) -> list[Call]:
 
 
 def gap_easy(g: Generator) -> list[Call]:
-    args = [powers(g, 1, 5, 1), 1 + torch.rand(1, 5, generator=g, dtype=F64), torch.tensor([0])]
+    args = [powers(g, 1, 5, 1), 1 + rand(g, 1, 5, dtype=F64), torch.tensor([0])]
     return [Call("completeness_gap", [*args, torch.zeros(1, 5, dtype=F64), randn(g, 1, 5, dtype=F64)])]
 
 
@@ -113,7 +111,7 @@ def gap_on_pictures(rows: int, elsewhere: bool = False) -> Callable[[Generator],
 
 def steps_easy(g: Generator) -> list[Call]:
     """For x^3 from zero the relative gap of m midpoints is 1 / (4 m^2)."""
-    args = [powers(g, 3, 4, 1), 0.5 + torch.rand(1, 4, generator=g, dtype=F64), torch.tensor([0])]
+    args = [powers(g, 3, 4, 1), 0.5 + rand(g, 1, 4, dtype=F64), torch.tensor([0])]
     return [Call("enough_steps", [*args, torch.zeros(1, 4, dtype=F64), t]) for t in (0.3, uniform(g, 0.005, 0.05))]
 
 

@@ -13,8 +13,7 @@ from torch import Generator
 
 from ..calls import Call, Net
 from ..question import Part, Question, shape_only
-from .common import F64, by_hand, nothing, randn, targets, uniform
-from .exercise_08 import ENTRY
+from .common import ENTRY, F64, by_hand, nothing, randn, targets, uniform
 
 
 def flat(g: Generator, dtype: torch.dtype = torch.float32, *, grads: bool = False) -> Net:

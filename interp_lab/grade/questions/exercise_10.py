@@ -3,16 +3,11 @@
 from functools import partial
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 
 from ..calls import Call, Net
 from ..question import Part, Question, shape_only
-from .common import F64, by_hand, integer, nothing, randn, targets, uniform
-
-
-def rand(g: Generator, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.rand(shape, generator=g, dtype=F64).to(dtype)
-
+from .common import F64, by_hand, integer, nothing, rand, randn, targets, uniform
 
 # Question 2: the steps. Sums and totals stay away from zero, so that rounding does not matter, or are exactly zero.
 

@@ -7,8 +7,7 @@ from torch import Generator
 
 from ..calls import Call, Net
 from ..question import Part, Question, shape_only
-from .common import F64, by_hand, linear, nothing, randn, targets, uniform
-from .exercise_10 import rand
+from .common import F64, by_hand, linear, nothing, rand, randn, targets, uniform
 
 # Question 2: the multiplier. ReLUs stay away from the kink, where the derivative is a matter of taste.
 
