@@ -11,6 +11,9 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .release import CODE_STUB, TEXT_STUB
+
+STUBS = ("", "\n".join(TEXT_STUB), "\n".join(CODE_STUB))  # what stands in a cell that was never answered
 COMMENT = "comment"  # the last column, for the student to read
 
 
@@ -19,6 +22,7 @@ class Item:
     """A cell that a person marks: a written answer, or a task whose answer stands in the cells that follow it."""
 
     name: str
+    title: str  # the heading that it stands under, without stars, points and minutes
     points: float
     scheme: str
 
@@ -37,12 +41,18 @@ class Marks:
 
 
 def items(solution: bytes) -> tuple[Item, ...]:
-    """The cells of the solution notebook that a person marks, with their mark schemes or model answers."""
-    return tuple(
-        Item(grader["grade_id"], grader["points"], _text(cell))
-        for cell in json.loads(solution)["cells"]
-        if is_by_hand(grader := _grader(cell))
-    )
+    """The cells of the solution notebook that a person marks, with their mark schemes and model answers."""
+    found, title, model = [], "", written(solution)
+    for cell in json.loads(solution)["cells"]:
+        grader, text = _grader(cell), _text(cell)
+        title = next(
+            (line.strip("# ").partition(" (")[0] for line in text.splitlines() if line.startswith("## ")), title
+        )
+        if is_by_hand(grader):
+            name = grader["grade_id"]
+            scheme = f"{text}\n\n{model.get(name, '')}" if grader.get("task") else text
+            found.append(Item(name, title, grader["points"], scheme))
+    return tuple(found)
 
 
 def is_by_hand(grader: dict) -> bool:
@@ -50,24 +60,24 @@ def is_by_hand(grader: dict) -> bool:
     return bool(grader.get("task") or (grader.get("grade") and grader.get("solution")))
 
 
-def written(notebook: bytes, asked: tuple[Item, ...]) -> dict[str, str]:
-    """What a student wrote for each item; the notebook is any bytes, and what cannot be found is left out."""
+def written(notebook: bytes) -> dict[str, str]:
+    """What stands in the cells that a person marks, by their names; empty for bytes that are no notebook."""
     try:
         cells = [cell for cell in json.loads(notebook.decode("utf-8-sig"))["cells"] if isinstance(cell, dict)]
     except (ValueError, RecursionError, KeyError, TypeError):
         return {}
     answers: dict[str, str] = {}
-    names, task = {item.name for item in asked}, ""
+    task = ""
     for cell in cells:
         grader = _grader(cell)
-        name = str(grader.get("grade_id", ""))
-        if grader:
-            task = name if name in names and grader.get("task") else ""
-            if name in names and not task:
+        if is_by_hand(grader) or grader.get("grade"):
+            name = str(grader.get("grade_id"))
+            task = name if grader.get("task") else ""
+            if not task:
                 answers[name] = _text(cell)
         elif task:
             answers[task] = f"{answers[task]}\n\n{_text(cell)}" if task in answers else _text(cell)
-    return answers
+    return {name: text for name, text in answers.items() if text.strip() not in STUBS}
 
 
 def read(path: Path, asked: tuple[Item, ...]) -> dict[str, Marks]:

@@ -233,7 +233,7 @@ def grade(
     marks = {shown(s.student): by_hand.Marks() for s in everyone} | by_hand.read(table, by_person)
     if by_person:
         _write(table, by_hand.table(marks, by_person))
-        texts = {s.student: by_hand.written(_bytes(s), by_person) for s in everyone}
+        texts = {s.student: by_hand.written(_bytes(s)) for s in everyone}
         _write(out / "by_hand.html", report.to_mark(texts, by_person, exercise))
     _write(out / "gradebook.csv", _csv(results, asked, by_person, marks))
     _write(out / "summary.html", report.summary(results, asked, exercise))

@@ -68,7 +68,7 @@ also costs the questions whose functions call it.</p>
 {% if marked %}
 <table><thead><tr><th>answer</th><th class="n">points</th></tr></thead><tbody>
 {% for item, points in marked %}
-<tr><td>{{ item.name }}</td><td class="n">{{ points | points }} of {{ item.points | points }}</td></tr>
+<tr><td>{{ item.title }}: {{ item.name }}</td><td class="n">{{ points | points }} of {{ item.points | points }}</td></tr>
 {% endfor %}
 </tbody></table>
 {% endif %}
@@ -85,14 +85,15 @@ _TO_MARK = _ENVIRONMENT.from_string(
     + """<p>Not for students: this page holds the solution. Put the points, and a comment if you like, into
 <code>by_hand.csv</code> beside it, and grade again with the same output folder; that takes seconds.</p>
 {% for item in asked %}
-<h2>{{ item.name }}: {{ item.points | points }} points</h2>
-<details><summary>Mark scheme or model answer</summary><pre>{{ item.scheme }}</pre></details>
+<h2>{{ item.title }}</h2>
+<p>{{ item.points | points }} points, column <code>{{ item.name }}</code>.</p>
+<details><summary>Mark scheme and model answer</summary><pre>{{ item.scheme }}</pre></details>
 {% for student, answers in texts.items() %}
 <h3>{{ student }}</h3>
-{% if answers[item.name] is defined and answers[item.name].strip() %}
+{% if item.name in answers %}
 <pre>{{ answers[item.name] }}</pre>
 {% else %}
-<p class="wrong">No such cell, or nothing in it; the notebook may hold the answer elsewhere.</p>
+<p class="wrong">Not answered, or not in the cell that was meant for it.</p>
 {% endif %}
 {% endfor %}
 {% endfor %}
