@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from interp_lab import networks, top_activations
 from interp_lab.data import digits, scenes
 
-BATCH = 256
+BATCH = 128
 
 
 def seconds(call: Callable[[], object], device: str) -> float:

@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread, so that sums come in one order and tests can run side by side."""
+"""For all tests and notebooks: one thread, so that sums come in one order and they can run side by side."""
 
 import os
 
