@@ -17,7 +17,7 @@ import torch
 
 from interp_lab import networks
 from interp_lab.data import digits
-from interp_lab.evaluate.retraining import Network, Task, retrain, small_cnn
+from interp_lab.evaluate.retraining import Network, Task, retrain
 
 from . import influence, selectivity
 
@@ -49,7 +49,7 @@ def table(rounds: int = 3, count: int = 16, device: str = "cpu") -> None:
     ways = [0] + [2**k for k in range(count.bit_length()) if 2**k <= count]
     print(f"retraining {count} networks for 2 epochs on 1,198 digits, {device}, {rounds} rounds")
     print(f"{'network':12}{'together':>12}{'s / network':>14}{'ratio':>8}{'difference':>12}")
-    for name, new in (("small_cnn", small_cnn), ("mlp", networks.mlp)):
+    for name, new in (("small_cnn", networks.small_cnn), ("mlp", networks.mlp)):
         runs = {way: tasks(new, count, way, device) for way in ways}
         retrain(runs[0][0])  # warm-up
         seconds, accuracies = {way: [] for way in ways}, {}
