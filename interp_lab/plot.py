@@ -176,8 +176,7 @@ def curves(
             half = torch.as_tensor(bands[name]).cpu().numpy()
             axis.fill_between(x, y - half, y + half, color=color, alpha=0.2, linewidth=0)
     _label(axis, xlabel, ylabel)
-    if len(lines) > 1:
-        figure.legend(loc="outside upper center", ncols=min(3, len(lines)), fontsize=8, frameon=False)
+    _legend(figure, len(lines))
     figure.alt = alt or f"Curves of {', '.join(lines)}: {ylabel} against {xlabel}."
     return figure
 
@@ -208,6 +207,13 @@ def _grid(rows: int, columns: int, size: float) -> tuple[Figure, list[list[Axes]
         for spine in cell.spines.values():
             spine.set_color("#bbbbbb")
     return figure, axes.tolist()
+
+
+def _legend(figure: Figure, lines: int) -> None:
+    """One legend above the axes, in place of what was there; a single line needs none."""
+    figure.legends.clear()
+    if lines > 1:
+        figure.legend(loc="outside upper center", ncols=min(3, lines), fontsize=8, frameon=False)
 
 
 def _label(axis: Axes, xlabel: str, ylabel: str) -> None:
@@ -955,5 +961,5 @@ def selectivity(results: Mapping[str, "Selectivity"], *, alt: str | None = None)
     for line in figure.axes[0].lines:
         if line.get_label() == "random order":
             line.set(color="#888888", linestyle=":")
-    figure.axes[0].legend(fontsize=8, frameon=False)
+    _legend(figure, len(drawn))  # again, for the changed line
     return figure

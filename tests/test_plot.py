@@ -323,6 +323,8 @@ def test_evaluations_are_drawn_in_one_call_with_their_levels():
     lines = {line.get_label(): line.get_ydata() for line in figures[plot.selectivity].axes[0].lines}
     assert list(lines) == ["saliency", "lrp", "random order"]
     assert_close(torch.tensor(lines["lrp"]), results[plot.selectivity]["lrp"].curve.mean(0))
+    legends = [*figures[plot.selectivity].legends, figures[plot.selectivity].axes[0].get_legend()]
+    assert [legend and legend.get_lines()[2].get_color() for legend in legends] == ["#888888", None], "one, as drawn"
     steps = figures[plot.model_randomisation].axes[0].lines[0].get_ydata()
     assert_close(torch.tensor(steps[1:]).float(), results[plot.model_randomisation]["saliency"].spearman.mean(1))
 
