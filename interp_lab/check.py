@@ -27,17 +27,26 @@ class question:
         elif isinstance(error, NotImplementedError):
             while traceback.tb_next is not None:
                 traceback = traceback.tb_next
-            raise NotImplementedError(
-                f"Question {self.name}: {traceback.tb_frame.f_code.co_name} is not written yet. Put your answer in "
-                "place of `raise NotImplementedError()`, run that cell, then run this one again."
+            name = traceback.tb_frame.f_code.co_name
+            raise self._told(
+                NotImplementedError,
+                f"{name} is not written yet. Put your answer in place of `raise NotImplementedError()`, run that cell, "
+                "then run this one again.",
             ) from None
         elif isinstance(error, NameError) and traceback.tb_next is None:  # not a name in the student's own code
-            raise AssertionError(
-                f"Question {self.name}: {error.name} is not defined. Answer the question and run its cell (and the "
-                "cells above it), then run this one again."
+            raise self._told(
+                AssertionError,
+                f"{error.name} is not defined. Answer the question and run its cell (and the cells above it), then run "
+                "this one again.",
             ) from None
         elif isinstance(error, AssertionError):
-            raise AssertionError(f"Question {self.name}: {error}") from None
+            raise self._told(AssertionError, str(error)) from None
+
+    def _told(self, kind: type[Exception], message: str) -> Exception:
+        """The error, which Jupyter shows as its sentence alone: the lines of a check teach nothing."""
+        error = kind(f"Question {self.name}: {message}")
+        error._render_traceback_ = lambda: [f"{kind.__name__}: {error}"]
+        return error
 
 
 class Formula(nn.Module):
@@ -88,7 +97,7 @@ def slopes(answer: list[float], score: Callable[[Tensor], Tensor], point: list[f
     for i, slope in enumerate(answer):
         move = step * torch.eye(len(point))[i]
         moved = float(score(torch.tensor(point) + move) - score(torch.tensor(point) - move)) / 2
-        if abs(slope * step - moved) > 1e-5:
+        if not abs(slope * step - moved) <= 1e-5:  # so that NaN fails
             raise AssertionError(
                 f"At x = {tuple(point)}, your number for x[{i}] says that the score changes by {slope * step:+.3g} "
                 f"when x[{i}] grows by {step}. It does not."

@@ -74,3 +74,23 @@ def test_a_question_leaves_a_students_own_errors_alone():
         1 / 0  # noqa: B018
     with pytest.raises(AssertionError, match="Question 9: undefined is not defined"), check.question("9"):
         undefined  # noqa: B018, F821
+
+
+def test_slopes_refuses_a_wrong_number_and_nan():
+    square = lambda x: (x**2).sum()  # noqa: E731
+    check.slopes([2.0, -4.0], square, [1.0, -2.0])
+    for wrong in (3.9, float("nan")):
+        with pytest.raises(AssertionError, match=r"your number for x\[1\]"):
+            check.slopes([2.0, wrong], square, [1.0, -2.0])
+
+
+def test_jupyter_shows_the_sentence_of_a_failed_check_and_no_code(capsys):
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell()
+    shell.run_cell("from interp_lab import check\nwith check.question('2'):\n    assert False, 'One half is missing.'")
+    assert capsys.readouterr().out.strip() == "AssertionError: Question 2: One half is missing."
+    shell.run_cell("def f():\n    raise NotImplementedError()\n\nwith check.question('3'):\n    f()")
+    said = capsys.readouterr().out.strip()
+    assert said.startswith("NotImplementedError: Question 3: f is not written yet.")
+    assert "Traceback" not in said

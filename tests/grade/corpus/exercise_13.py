@@ -172,9 +172,9 @@ SOFT = "logits.softmax(dim=1).gather(1, target[:, None])"
 AREA = "curves[:, 0] - curves.mean(dim=1)"
 SEED = "seed=draws * seed + draw"
 WRONG = [
-    ("1a", "gradient", BEST, "[2, 0, 3, 1]", "q1a", "After 1 removals", "easy", "Wrong: number 1; number 2."),
-    ("1a", "brightness", BEST, "[1, 0, 2, 3]", "q1a", "After 1 removals", "easy", "Wrong: number 1; number 2; number 3; number 4."),
-    ("1a", "magnitude of the effect", BEST, "[0, 1, 2, 3]", "q1a", "After 2 removals", "easy", "Wrong: number 2; number 3; number 4."),
+    ("1a", "gradient", BEST, "[2, 0, 3, 1]", "q1a", "After removal 1", "easy", "Wrong: number 1; number 2."),
+    ("1a", "brightness", BEST, "[1, 0, 2, 3]", "q1a", "After removal 1", "easy", "Wrong: number 1; number 2; number 3; number 4."),
+    ("1a", "magnitude of the effect", BEST, "[0, 1, 2, 3]", "q1a", "After removal 2", "easy", "Wrong: number 2; number 3; number 4."),
     ("1a", "worst first", BEST, "[1, 3, 2, 0]", "q1a", "another choice of 1 pixels", "easy", "Wrong: number "),
     ("1a", "from 1", BEST, "[1, 3, 4, 2]", "q1a", "names each of the pixels 0, 1, 2, 3 once", "easy", "Wrong: number "),
     ("1a", "positive effects only", BEST, "[0, 2, 3]", "q1a", "once, got", "easy", "must have shape (4,)"),
