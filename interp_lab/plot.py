@@ -38,6 +38,7 @@ DIVERGING, SEQUENTIAL = "RdBu_r", "magma"
 # Okabe & Ito's palette, told apart under every common colour-vision deficiency.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DPI = 110
+WIDTH = 7.0  # inches of a page's column: a wider picture would be shrunk, and its letters with it
 
 
 class Figure(matplotlib.figure.Figure):
@@ -113,12 +114,13 @@ def panel(
         if rows is not None:
             row[0].set_ylabel(rows[i], fontsize=9)
     for cell, title in zip(axes[0], titles, strict=True):
-        cell.set_title(title, fontsize=9)
+        _title(cell, title)
     signed = {_signed(a[i]) for a in maps.values() for i in range(len(axes))}
     keys = ["red positive, blue negative, white zero"] * (True in signed) + ["dark zero, bright large"] * (
         False in signed
     )
-    _caption(figure, f"{'; '.join(keys)}; each map's colours clip at its {percentile:g}th percentile")
+    clip = "each map has its own scale" if percentile == 100 else f"each map clips at its {percentile:g}th percentile"
+    _caption(figure, f"{'; '.join(keys)}; {clip}")
     names = rows if rows is not None else [f"image {i + 1}" for i in range(len(axes))]
     figure.alt = alt or f"Heatmaps. Rows: {', '.join(names)}. Columns: {', '.join(titles)}."
     return figure
@@ -147,7 +149,7 @@ def images(
     for i, cell in enumerate(cells):
         if i < len(pictures):
             _show_image(cell, pictures[i])
-            cell.set_title(titles[i] if titles is not None else "", fontsize=9)
+            _title(cell, titles[i] if titles is not None else "")
         else:
             cell.set_axis_off()
     figure.alt = alt or "Images" + (f": {', '.join(titles)}." if titles is not None else ".")
@@ -175,6 +177,8 @@ def curves(
         if bands and name in bands:
             half = torch.as_tensor(bands[name]).cpu().numpy()
             axis.fill_between(x, y - half, y + half, color=color, alpha=0.2, linewidth=0)
+    if (x == x.round()).all():
+        axis.xaxis.get_major_locator().set_params(integer=True)
     _label(axis, xlabel, ylabel)
     _legend(figure, len(lines))
     figure.alt = alt or f"Curves of {', '.join(lines)}: {ylabel} against {xlabel}."
@@ -188,19 +192,22 @@ def bars(
     figure = Figure(figsize=(5.4, 0.6 + 0.32 * len(values)), layout="constrained")
     axis = figure.subplots()
     drawn = axis.barh(list(values), list(values.values()), color=COLORS[0])
-    axis.bar_label(drawn, fmt="%.3g", padding=3, fontsize=8)
+    ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # the reference may run behind a number
+    axis.bar_label(drawn, fmt="%.3g", padding=3, fontsize=8, bbox=ground)
     axis.invert_yaxis()
     axis.margins(x=0.12)
     if reference is not None:
-        axis.axvline(reference[1], color=COLORS[1], linestyle="--", label=reference[0])
+        axis.axvline(reference[1], color=COLORS[1], linestyle="--", label=reference[0], zorder=1.5)
         figure.legend(loc="outside upper center", fontsize=8, frameon=False)
     _label(axis, xlabel, "")
     figure.alt = alt or f"{xlabel}: " + ", ".join(f"{name} {value:.3g}" for name, value in values.items()) + "."
     return figure
 
 
-def _grid(rows: int, columns: int, size: float) -> tuple[Figure, list[list[Axes]]]:
-    figure = Figure(figsize=(size * columns, size * rows + 0.6), layout="constrained")
+def _grid(rows: int, columns: int, size: float, text: float = 0.6) -> tuple[Figure, list[list[Axes]]]:
+    """Cells of ``size`` inches, or what the page's column has for them, and ``text`` inches of height for the words."""
+    size = min(size, WIDTH / columns)
+    figure = Figure(figsize=(size * columns, size * rows + text), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     for cell in axes.flat:
         cell.set(xticks=[], yticks=[])
@@ -214,6 +221,12 @@ def _legend(figure: Figure, lines: int) -> None:
     figure.legends.clear()
     if lines > 1:
         figure.legend(loc="outside upper center", ncols=min(3, lines), fontsize=8, frameon=False)
+
+
+def _title(cell: Axes, text: str, fontsize: float = 9) -> None:
+    """A title in lines that are no longer than the cell is wide."""
+    inches = cell.figure.get_figwidth() / cell.get_gridspec().ncols
+    cell.set_title(textwrap.fill(text, max(6, int(115 * inches / fontsize))), fontsize=fontsize)
 
 
 def _label(axis: Axes, xlabel: str, ylabel: str) -> None:
@@ -294,8 +307,9 @@ def templates(model: "LinearModel", classes: Sequence[str] | None = None, *, alt
     for cell in cells[len(weights) :]:
         cell.set_axis_off()
     share = f"{model.nonzeros} of {weights.numel()} weights are not zero"
+    told = f"; {share}" if model.nonzeros < weights.numel() else ""
     _caption(
-        figure, f"weight times deviation; red: for the class, blue: against it; each picture has its own scale; {share}"
+        figure, f"weight times deviation; red: for the class, blue: against it; each picture has its own scale{told}"
     )
     figure.alt = alt or f"Weights of a linear model as pictures, one per class: {', '.join(names)}; {share}."
     return figure
@@ -545,7 +559,7 @@ def top_patches(
     if projections is not None:
         axes[1][0].set_ylabel("projections", fontsize=9)
         _caption(
-            figure, "below: what in each patch made the activation, each with its own scale; red adds, blue lowers"
+            figure, "below: what the deconvnet sends back to each patch, each with its own scale; red adds, blue lowers"
         )
         figure.alt = alt or f"{figure.alt}, above their projections to pixels."
     return figure
@@ -573,7 +587,7 @@ def prototypes(chosen: "Prototypes", pictures: Tensor, *, columns: int = 10, alt
         raise ValueError(f"the choice was among {len(chosen.witness)} examples, got {len(pictures)} pictures")
     groups = [("prototypes", chosen.prototypes), ("criticisms", chosen.criticisms)]
     lines = [(name, part) for name, group in groups if len(group) for part in group.split(columns)]
-    figure, axes = _grid(len(lines), max(len(part) for _, part in lines), 1.0)
+    figure, axes = _grid(len(lines), max(len(part) for _, part in lines), 0.7)
     for row, (name, part) in zip(axes, lines, strict=True):
         row[0].set_ylabel(name, fontsize=8)
         for cell in row[len(part) :]:
@@ -625,7 +639,7 @@ def influential(
     if len(pictures) != size or (labels is not None and len(labels) != size):
         given = f"{len(pictures)} pictures" + (f" and {len(labels)} labels" if labels is not None else "")
         raise ValueError(f"there are {size} influences, but {given}")
-    figure, axes = _grid(2, count + 1, 1.1)
+    figure, axes = _grid(2, count + 1, 1.1, text=1.2)
     _show_image(axes[0][0], image)
     axes[0][0].set_title("test image", fontsize=8)
     axes[1][0].set_axis_off()
@@ -826,7 +840,7 @@ def retraining(table: "Retraining", *, columns: int = 4, alt: str | None = None)
             linestyle="--", marker="s", markersize=3,
         )  # fmt: skip
         _label(axis, "", "accuracy" if i % columns == 0 else "")
-        axis.set_title(name, fontsize=8)
+        axis.set_title(name.replace("_", " "), fontsize=8)
     for axis in axes.flat[len(drawn) :]:
         axis.set_axis_off()
     for axis in axes.flat[max(0, len(drawn) - columns) : len(drawn)]:  # the lowest of each column, also in a short row
