@@ -157,8 +157,8 @@ def sparse_softmax(
 ) -> LinearModel:
     r"""Softmax regression with an L1 penalty, which sets most of the weights to zero.
 
-    .. math:: \min_{W, b} \; -\frac1N \sum_n \log p(y_n | x_n) + \lambda \sum_{ci} |w_{ci}|, \qquad
-        p(c | x) = \mathrm{softmax}_c (W \phi(x) + b)
+    .. math:: & \min_{W, b} \; -\frac1N \sum_n \log p(y_n | x_n) + \lambda \sum_{ci} |w_{ci}|, \\
+        & p(c | x) = \mathrm{softmax}_c (W \phi(x) + b)
 
     The features are standardised for the fit, so that the penalty does not depend on their units; the weights that
     are returned are in those units. The problem is convex; it is solved by accelerated proximal gradient steps

@@ -42,8 +42,8 @@ def attack_attribution(
 ) -> Tensor:
     r"""A picture x' near x with the same decision and another saliency map: the top-k attack of Ghorbani et al.
 
-    .. math:: \min_{x'} \sum_{i \in B} I_i(x') \quad \text{with} \quad \lVert x' - x \rVert_\infty \le r, \quad
-        \arg\max f(x') = \arg\max f(x)
+    .. math:: & \min_{x'} \sum_{i \in B} I_i(x') \quad \text{with} \\
+        & \lVert x' - x \rVert_\infty \le r, \quad \arg\max f(x') = \arg\max f(x)
 
     B are the k pixels with the largest magnitude in the map of x, I is the magnitude of the gradient divided by its
     sum. Each step goes along the sign of the objective's gradient, and of all x' on the way with the same decision the

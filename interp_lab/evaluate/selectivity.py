@@ -89,12 +89,12 @@ def selectivity(
         target: None (the class predicted for x), an int, or a LongTensor ``(N,)``.
         steps: at most one per patch; None is one per patch.
         patch: side of the square patches in pixels; those at the right and lower border are cut off by it.
-        fill: what replaces a removed pixel: "mean" (the mean colour of its image), "blur" (the image under a Gaussian
-            of 1/20 of its shorter side), "noise" (uniform between the least and the largest value of its image and
+        fill: what replaces a removed pixel: ``"mean"`` (the mean colour of its image), ``"blur"`` (the image under a Gaussian
+            of 1/20 of its shorter side), ``"noise"`` (uniform between the least and the largest value of its image and
             channel), a number, or a tensor that broadcasts to x, such as the mean of the training images.
-        order: "most_relevant_first" or "least_relevant_first", for which a high curve is good.
-        score: "logit" or "probability".
-        beside: "random" for a random order beside it, which takes as many passes again; "optimal" for that by the true
+        order: ``"most_relevant_first"`` or ``"least_relevant_first"``, for which a high curve is good.
+        score: ``"logit"`` or ``"probability"``.
+        beside: ``"random"`` for a random order beside it, which takes as many passes again; ``"optimal"`` for that by the true
             effect of removing each patch alone, which takes one pass more per patch. The latter is the best of all
             orders where the score is a sum over patches, as a linear model's logit; elsewhere it knows nothing of
             what patches do together, and a good map may beat it.

@@ -59,8 +59,8 @@ def deeplift(
 
     .. math:: R_i = (x_i - x_{0,i})\, m_i, \qquad \sum_i R_i = f_c(x) - f_c(x_0),
 
-    with the multipliers :math:`m` chained like derivatives. At a nonlinearity "rescale" takes
-    :math:`m = \Delta y / \Delta z` (the derivative where :math:`\Delta z` vanishes); "reveal_cancel" does so too, but
+    with the multipliers :math:`m` chained like derivatives. At a nonlinearity ``"rescale"`` takes
+    :math:`m = \Delta y / \Delta z` (the derivative where :math:`\Delta z` vanishes); ``"reveal_cancel"`` does so too, but
     right after a dense layer it splits :math:`\Delta z` into its positive and negative contributions and averages
     both orders of adding them. A max-pool sends the difference to the two places of the maximum; a product of two
     activations takes the mean of its two orders, :math:`\Delta(ab) = \bar b\,\Delta a + \bar a\,\Delta b`.
@@ -72,7 +72,7 @@ def deeplift(
         x: float batch ``(N, ...)``.
         target: None (the class predicted for x), an int, or a LongTensor ``(N,)``.
         baseline: :math:`x_0`, a number or a tensor that broadcasts to the shape of x.
-        rule: "rescale" or "reveal_cancel".
+        rule: ``"rescale"`` or ``"reveal_cancel"``.
 
     Returns:
         The contributions, of the shape, dtype and device of x.

@@ -57,8 +57,8 @@ def smoothgrad(
 ) -> Tensor:
     r"""SmoothGrad: the mean gradient over noisy copies of the input.
 
-    .. math:: R(x) = \frac1n \sum_{k=1}^n \nabla f_c(x + \sigma \varepsilon_k), \qquad
-        \varepsilon_k \sim \mathcal N(0, I), \qquad \sigma = \mathrm{noise} \cdot (\max x - \min x)
+    .. math:: & R(x) = \frac1n \sum_{k=1}^n \nabla f_c(x + \sigma \varepsilon_k), \\
+        & \varepsilon_k \sim \mathcal N(0, I), \quad \sigma = \mathrm{noise} \cdot (\max x - \min x)
 
     Smilkov et al. 2017, arXiv:1706.03825. The mean is signed and :math:`\sigma` is each image's own. All images
     share the draws :math:`\varepsilon_k` of the seed, so an image's map does not depend on its batch.

@@ -88,7 +88,7 @@ def influence(
       the training set.
     * ``"lissa"``: the series :math:`u \leftarrow u + (g_t - \hat H u) / s` with the Hessian :math:`\hat H` of 64 rows at a
       time (Agarwal, Bullins and Hazan 2017, arXiv:1602.03943). The scale s must bound the eigenvalues of those Hessians, and the
-      first part of the series dies out like :math:`(1 - (\lambda + \delta) / s)^{depth}`. The mean of the second half of the iterates
+      first part of the series dies out like :math:`(1 - (\lambda + \delta) / s)^\mathrm{depth}`. The mean of the second half of the iterates
       is taken: on digits its residual was .02 where that of the last iterate was .45.
     * ``"kfac"``: one block :math:`A \otimes G` per ``Linear`` or ``Conv2d``, with the second moments A of the layer's
       inputs and G of the gradients at its outputs (Martens and Grosse 2015, arXiv:1503.05671; Grosse and Martens 2016,

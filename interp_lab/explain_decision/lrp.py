@@ -54,20 +54,21 @@ def lrp(
 
     With the contributions :math:`z_{ij} = a_i w_{ij}` and :math:`z^\pm` their positive and negative parts:
 
-    ================ =====================================================================================
-    "epsilon"        :math:`R_i = \sum_j z_{ij} / (z_j + \epsilon\,\mathrm{sign}\,z_j) R_j`
-    "gamma"          :math:`z_{ij} + \gamma z_{ij}^+` in place of :math:`z_{ij}` (:math:`z_{ij}^-` where z_j < 0)
-    "z_plus"         :math:`R_i = \sum_j z_{ij}^+ / z_j^+ R_j`
-    "alpha2_beta1"   :math:`R_i = \sum_j (2 z_{ij}^+ / z_j^+ - z_{ij}^- / z_j^-) R_j`
-    "z_b"            :math:`x_i w_{ij} - l_i w_{ij}^+ - h_i w_{ij}^-` in place of :math:`z_{ij}`; input layer only
-    "w_squared"      :math:`w_{ij}^2` in place of :math:`z_{ij}`; input layer only
-    "flat"           1 in place of :math:`z_{ij}`; input layer only
-    "composite"      "epsilon" in dense layers, "z_plus" in convolutions; the default for images
-    ================ =====================================================================================
+    ==================== =====================================================================================
+    ``"epsilon"``        :math:`R_i = \sum_j z_{ij} / (z_j + \epsilon\,\mathrm{sign}\,z_j) R_j`
+    ``"gamma"``          :math:`z_{ij} + \gamma z_{ij}^+` in place of :math:`z_{ij}` (:math:`z_{ij}^-` if :math:`z_j<0`)
+    ``"z_plus"``         :math:`R_i = \sum_j z_{ij}^+ / z_j^+ R_j`
+    ``"alpha2_beta1"``   :math:`R_i = \sum_j (2 z_{ij}^+ / z_j^+ - z_{ij}^- / z_j^-) R_j`
+    ``"z_b"``            :math:`x_i w_{ij} - l_i w_{ij}^+ - h_i w_{ij}^-` in place of :math:`z_{ij}`; input layer only
+    ``"w_squared"``      :math:`w_{ij}^2` in place of :math:`z_{ij}`; input layer only
+    ``"flat"``           1 in place of :math:`z_{ij}`; input layer only
+    ``"composite"``      ``"epsilon"`` in dense layers, ``"z_plus"`` in convolutions; the default for images
+    ==================== =====================================================================================
 
-    With ``low`` and ``high`` a named rule uses "z_b" in the input layer. BatchNorm is folded into the layer before
+    With ``low`` and ``high`` a named rule uses ``"z_b"`` in the input layer. BatchNorm is folded into the layer before
     it; a bias takes its share of the relevance; a smooth nonlinearity passes its relevance unchanged; a product of
-    two activations gives each half. With epsilon -> 0 "epsilon" is gradient times input on a piecewise linear network.
+    two activations gives each half. With epsilon -> 0 ``"epsilon"`` is gradient times input on a piecewise
+    linear network.
 
     Bach et al. 2015, doi:10.1371/journal.pone.0130140; gamma and composites: Montavon et al. 2019,
     doi:10.1007/978-3-030-28954-6_10; halves: Achtibat et al. 2024, arXiv:2402.05602.
@@ -79,8 +80,8 @@ def lrp(
         rule: a name, or an ordered list of (predicate of a :class:`~interp_lab.explain_decision.layers.Layer`, rule);
             the first predicate that holds decides, and a rule may be a function (layer, signal) -> (signal below,).
         epsilon: stabiliser added to every denominator with its sign, at least 0.
-        gamma: weight of the favoured contributions in "gamma", at least 0.
-        low, high: bounds of x for "z_b", numbers or tensors that broadcast to x.
+        gamma: weight of the favoured contributions in ``"gamma"``, at least 0.
+        low, high: bounds of x for ``"z_b"``, numbers or tensors that broadcast to x.
 
     Returns:
         The relevance, of the shape, dtype and device of x.
@@ -103,8 +104,8 @@ def deep_taylor(
 ) -> Tensor:
     r"""Deep Taylor decomposition: each unit's relevance, expanded at a root point of the unit.
 
-    The root points give "z_plus" in the hidden layers, and in the input layer "z_b" where x lies in a box
-    :math:`[l, h]`, else "w_squared" (see :func:`lrp`). It starts at :math:`\max(f_c, 0)`: where the logit is not
+    The root points give ``"z_plus"`` in the hidden layers, and in the input layer ``"z_b"`` where x lies in a box
+    :math:`[l, h]`, else ``"w_squared"`` (see :func:`lrp`). It starts at :math:`\max(f_c, 0)`: where the logit is not
     positive, the map is zero. The relevance is non-negative and sums to :math:`\max(f_c, 0)` if no bias is positive.
 
     Montavon et al. 2017, doi:10.1016/j.patcog.2016.11.008.

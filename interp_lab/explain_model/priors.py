@@ -125,7 +125,10 @@ class GaussianRBM(nn.Module):
     pieces, which drives every pixel to black or white.
 
     Args:
-        weight: ``(r, H)``. visible: the bias a ``(r,)``. hidden: the bias b ``(H,)``. variance: :math:`\sigma^2`.
+        weight: ``(r, H)``, the vectors :math:`w_j` as columns.
+        visible: the bias a ``(r,)``.
+        hidden: the bias b ``(H,)``.
+        variance: :math:`\sigma^2`.
         subspace: where the visible ``h`` come from.
     """
 
@@ -177,7 +180,8 @@ def fit_gaussians(
     r"""One Gaussian per class, by its mean and covariance.
 
     Args:
-        images: float ``(N, ...)``; labels: LongTensor ``(N,)``.
+        images: float ``(N, ...)``.
+        labels: LongTensor ``(N,)``.
         dim: principal components kept; None works on the pixels.
         shared: one covariance, pooled within the classes, for all.
         shrinkage: share of :math:`(\mathrm{tr}\, C / r) I` in each covariance, which makes it invertible.

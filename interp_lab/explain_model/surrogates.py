@@ -206,9 +206,9 @@ def surrogate_graph(
     it did on at least the share ``threshold`` of the inputs. The relevance of a channel, :math:`R_k`, and the part of it
     that flows along an edge to channel j of the next layer are
 
-    .. math:: R_k = \sum_p a_{kp} \frac{\partial f_c}{\partial a_{kp}}, \qquad
-        R_{k \leftarrow j} = \sum_p a_{kp} \sum_q \frac{\partial a_{jq}}{\partial a_{kp}}
-        \frac{\partial f_c}{\partial a_{jq}}, \qquad R_k = \sum_j R_{k \leftarrow j}
+    .. math:: R_k &= \sum_p a_{kp} \frac{\partial f_c}{\partial a_{kp}} = \sum_j R_{k \leftarrow j}, \\
+        R_{k \leftarrow j} &= \sum_p a_{kp} \sum_q \frac{\partial a_{jq}}{\partial a_{kp}}
+        \frac{\partial f_c}{\partial a_{jq}}
 
     for the predicted class c: gradient times activation, which is LRP-epsilon on a ReLU network. Channels are ablated,
     not edges: an edge says how much flows, not that it alone suffices. Pass the images of a few classes to see
@@ -401,8 +401,8 @@ def surrogate_local(
 ) -> LocalSurrogate:
     r"""Local linear surrogate of a logit, in the manner of LIME: switch segments of one image on and off.
 
-    .. math:: \min_{\beta} \sum_k \pi_k \Bigl( f_c(x_k) - \beta_0 - \sum_s z_{ks} \beta_s \Bigr)^2
-        + \lambda \sum_s \beta_s^2 , \qquad \pi_k = \exp\bigl(-(1 - \sqrt{\bar z_k})^2 / w^2 \bigr)
+    .. math:: & \min_{\beta} \sum_k \pi_k \Bigl( f_c(x_k) - \beta_0 - \sum_s z_{ks} \beta_s \Bigr)^2
+        + \lambda \sum_s \beta_s^2 , \\ & \pi_k = \exp\bigl(-(1 - \sqrt{\bar z_k})^2 / w^2 \bigr)
 
     :math:`z_{ks}`, 0 or 1 with equal probability, says whether :math:`x_k` shows segment s; :math:`1 - \sqrt{\bar z_k}`
     is the cosine distance of :math:`z_k` to all ones. The width decides what "near" means, and so the answer, unless
