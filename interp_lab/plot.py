@@ -104,7 +104,8 @@ def panel(
     if len(count) != 1 or 0 in count or (rows is not None and len(rows) not in count):
         raise ValueError(f"images, attributions and rows must have one common length above 0, got {sorted(count)}")
     titles = (["image"] if images is not None else []) + list(maps)
-    figure, axes = _grid(count.pop(), len(titles), size)
+    shown = _wrapped(titles, len(titles), size)
+    figure, axes = _grid(count.pop(), len(titles), size, text=0.45 + 0.15 * _lines(shown))
     for i, row in enumerate(axes):
         cells = list(row)
         if images is not None:
@@ -113,8 +114,8 @@ def panel(
             _show_map(cell, values[i], percentile)
         if rows is not None:
             row[0].set_ylabel(rows[i], fontsize=9)
-    for cell, title in zip(axes[0], titles, strict=True):
-        _title(cell, title)
+    for cell, title in zip(axes[0], shown, strict=True):
+        cell.set_title(title, fontsize=9)
     signed = {_signed(a[i]) for a in maps.values() for i in range(len(axes))}
     keys = ["red positive, blue negative, white zero"] * (True in signed) + ["dark zero, bright large"] * (
         False in signed
@@ -130,29 +131,38 @@ def images(
     pictures: Tensor,
     titles: Sequence[str] | None = None,
     *,
+    rows: Sequence[str] | None = None,
     columns: int = 8,
     size: float = 1.4,
     alt: str | None = None,
 ) -> Figure:
-    """A grid of images ``(N, C, H, W)`` in [0, 1], each with its title.
+    """A grid of images ``(N, C, H, W)`` in [0, 1], each with its title, or each row with its label.
 
     Raises:
-        ValueError: not a batch of images with one or three channels, or another number of titles.
+        ValueError: not a batch of images with one or three channels, or another number of titles or rows.
     """
     if pictures.dim() != 4 or len(pictures) == 0:
         raise ValueError(f"pictures must be a batch (N, C, H, W), got shape {tuple(pictures.shape)}")
     if titles is not None and len(titles) != len(pictures):
         raise ValueError(f"{len(pictures)} pictures need as many titles, got {len(titles)}")
     columns = min(columns, len(pictures))
-    figure, axes = _grid(-(-len(pictures) // columns), columns, size)
+    height = -(-len(pictures) // columns)
+    if rows is not None and len(rows) != height:
+        raise ValueError(f"{len(pictures)} pictures in {columns} columns need {height} rows, got {len(rows)}")
+    named = ", ".join([*(rows or ()), *(titles or ())])
+    shown = _wrapped(titles or [""] * len(pictures), columns, size)
+    lines = sum(_lines(shown[i : i + columns]) for i in range(0, len(shown), columns))
+    figure, axes = _grid(height, columns, size, text=0.1 + 0.17 * lines)
     cells = [cell for row in axes for cell in row]
     for i, cell in enumerate(cells):
         if i < len(pictures):
             _show_image(cell, pictures[i])
-            _title(cell, titles[i] if titles is not None else "")
+            cell.set_title(shown[i], fontsize=9)
         else:
             cell.set_axis_off()
-    figure.alt = alt or "Images" + (f": {', '.join(titles)}." if titles is not None else ".")
+    for row, label in zip(axes, rows or (), strict=False):
+        row[0].set_ylabel(label, fontsize=9, rotation=0, ha="right", va="center")
+    figure.alt = alt or (f"Images: {named}." if named else "Images.")
     return figure
 
 
@@ -223,10 +233,14 @@ def _legend(figure: Figure, lines: int) -> None:
         figure.legend(loc="outside upper center", ncols=min(3, lines), fontsize=8, frameon=False)
 
 
-def _title(cell: Axes, text: str, fontsize: float = 9) -> None:
-    """A title in lines that are no longer than the cell is wide."""
-    inches = cell.figure.get_figwidth() / cell.get_gridspec().ncols
-    cell.set_title(textwrap.fill(text, max(6, int(115 * inches / fontsize))), fontsize=fontsize)
+def _wrapped(titles: Sequence[str], columns: int, size: float) -> list[str]:
+    """The titles in lines that are no longer than a cell is wide."""
+    length = max(6, int(12.5 * min(size, WIDTH / columns)))
+    return ["\n".join(textwrap.fill(line, length) for line in title.split("\n")) for title in titles]
+
+
+def _lines(titles: Sequence[str]) -> int:
+    return max(title.count("\n") + bool(title) for title in titles)
 
 
 def _label(axis: Axes, xlabel: str, ylabel: str) -> None:

@@ -344,3 +344,15 @@ def test_influential_images_stand_beside_the_test_image_in_their_order():
     with pytest.raises(ValueError, match="there are 6 influences, but 5 pictures"):
         plot.influential(pictures[0], pictures[:5], scores)
     assert plot.influential(pictures[0], pictures, scores, alt="what it shows").alt == "what it shows"
+
+
+def test_images_fit_the_column_with_titles_in_lines_and_labels_of_rows():
+    pictures = torch.rand(24, 1, 8, 8)
+    figure = plot.images(pictures, ["a rather long title"] * 24, rows=["above", "below"], columns=12)
+    assert figure.get_figwidth() == pytest.approx(plot.WIDTH)
+    assert figure.axes[0].get_title() == "a\nrather\nlong\ntitle"
+    assert [figure.axes[i].get_ylabel() for i in (0, 12)] == ["above", "below"]
+    assert figure.alt.startswith("Images: above, below, a rather long title")
+    assert plot.images(pictures[:2], ["one\ntwo", ""]).axes[0].get_title() == "one\ntwo"
+    with pytest.raises(ValueError, match="24 pictures in 12 columns need 2 rows, got 1"):
+        plot.images(pictures, rows=["above"], columns=12)
