@@ -376,14 +376,16 @@ def test_feedback_is_escaped(graded):
 def test_output_lies_in_the_output_folder_and_every_student_has_a_row(graded):
     results, grades = graded
     assert {path.name for path in grades.iterdir()} == {
-        "course.key", "journal.jsonl", "gradebook.csv", "summary.html", "feedback", "gradescope"
+        "course.key", "journal.jsonl", "gradebook.csv", "by_hand.csv", "by_hand.html", "summary.html", "feedback", "gradescope"
     }  # fmt: skip
+    assert "<script" not in (grades / "by_hand.html").read_text()
     assert len(list((grades / "feedback").iterdir())) == len(results) == len(list((grades / "gradescope").iterdir()))
-    with (grades / "gradebook.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == len(results)
-    assert sum(float(row["total"]) for row in rows) == 15
-    assert not any(row["student"][0] in "=+-@<" for row in rows)
+    for table in ("gradebook.csv", "by_hand.csv"):
+        with (grades / table).open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == len(results)
+        assert not any(row["student"][0] in "=+-@<" for row in rows)
+        assert table == "by_hand.csv" or sum(float(row["total"]) for row in rows) == 15
     assert SECRET not in "".join(path.read_text() for path in grades.rglob("*") if path.is_file())
 
 
