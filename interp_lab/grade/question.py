@@ -27,10 +27,15 @@ def same(what: str, calls: list[Call], got: list[Outcome], reference: Reference)
         expected = reference(call)
         same_kind(what, outcome, expected)
         check.close(outcome.result, expected.result, what)
-        for name in sorted(expected.tensors.keys() - {"result"}):
-            left, wanted = outcome.tensors.get(name), expected.tensors[name]
-            if left is None or left.dtype != wanted.dtype or not torch.equal(left, wanted):
-                raise AssertionError(f"{what}\nThe map is right, but afterwards {name} had changed.")
+        same_state(what, outcome, expected)
+
+
+def same_state(what: str, got: Outcome, expected: Outcome) -> None:
+    """Fail unless a call left behind what the reference leaves behind."""
+    for name in sorted(expected.tensors.keys() - {"result"}):
+        left, wanted = got.tensors.get(name), expected.tensors[name]
+        if left is None or left.dtype != wanted.dtype or not torch.equal(left, wanted):
+            raise AssertionError(f"{what}\nThe result is right, but afterwards {name} had changed.")
 
 
 def shape_only(what: str, calls: list[Call], got: list[Outcome], reference: Reference) -> None:

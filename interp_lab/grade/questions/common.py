@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 from ... import check
 from ..calls import Call, Net, Outcome
-from ..question import Reference, same_kind
+from ..question import Reference, same_kind, same_state
 
 F64 = torch.float64
 ENTRY = "row {row}, entry {n}"  # of a table found by hand
@@ -95,9 +95,7 @@ def repeatable(what: str, calls: list[Call], got: list[Outcome], reference: Refe
         expected = reference(call)
         same_kind(what, outcome, expected)
         check.same_kind(outcome.result, expected.result, what)
-        for name in expected.tensors.keys() - {"result"}:
-            if not torch.equal(outcome.tensors.get(name, torch.empty(0)), expected.tensors[name]):
-                raise AssertionError(f"{what}\nAfter the call {name} had changed.")
+        same_state(what, outcome, expected)
     first, again, other = (outcome.result for outcome in got)
     check.close(again, first, f"{what}\nTwo calls with the same seed gave two results.", tolerance=1e-6)
     if (other - first).abs().max() < 1e-5:

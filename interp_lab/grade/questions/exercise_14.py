@@ -5,7 +5,7 @@ from torch import Generator, Tensor
 
 from ... import check
 from ..calls import Call, Net, Outcome
-from ..question import Part, Question, Reference, same_kind, shape_only
+from ..question import Part, Question, Reference, same_kind, same_state, shape_only
 from .common import F64, by_hand, integer, nothing, randn, repeatable
 
 # Question 2: the mask
@@ -192,10 +192,7 @@ def accuracies(what: str, calls: list[Call], got: list[Outcome], reference: Refe
         check.close(
             outcome.result, expected.result, f"{what}\nYour accuracies, against those of the recipe.", tolerance=0.0051
         )
-        for name in sorted(expected.tensors.keys() - {"result"}):
-            left = outcome.tensors.get(name)
-            if left is None or not torch.equal(left, expected.tensors[name]):
-                raise AssertionError(f"{what}\nThe accuracy is right, but afterwards {name} had changed.")
+        same_state(what, outcome, expected)
 
 
 QUESTIONS = (
