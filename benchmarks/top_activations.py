@@ -1,8 +1,8 @@
 """What it costs to find the strongest patches of every feature map: one pass over the data beside the bare forward pass.
 
 Both run over the same batches in turns, the layers up to the one looked at and the rest alike; the ratio is the
-median over the rounds. The pictures are those of ``scenes`` (drawn 4,096 at a time and repeated, since their content
-hardly matters to the time) and the 60,000 digits of MNIST where torchvision finds them.
+median over the rounds. The pictures are 4,096 of ``scenes``, again and again but each time shifted (the same picture twice
+would enter the lists of the strongest twice), and the 60,000 digits of MNIST where torchvision finds them.
 
     python -m benchmarks.top_activations [--images 60000] [--rounds 3] [--device cpu|cuda]
 """
@@ -54,8 +54,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
-    drawn = scenes(min(4096, options.images)).images
-    pictures = drawn.repeat(-(-options.images // len(drawn)), 1, 1, 1)[: options.images]
+    drawn = scenes(4096).images
+    shifts = range(-(-options.images // len(drawn)))
+    pictures = torch.cat([drawn.roll((3 * shift, 5 * shift), (2, 3)) for shift in shifts])[: options.images]
     measure("scenes_cnn, last ReLU", networks.load("scenes_cnn"), pictures, "9", options.rounds, options.device)
     try:
         mnist = digits("train", source="mnist").images[: options.images]

@@ -1,5 +1,7 @@
 """Interpretable deep learning: every method of the course, as short as its equation."""
 
+import torch
+
 from . import _torchvision  # must come before any import of torchvision
 from .antehoc import BagOfLocalFeatures, additive_model, decision_tree, prototype_network, sparse_softmax
 from .evaluate import (
@@ -109,7 +111,11 @@ __all__ = [
     "total_variation",
 ]
 
-del _torchvision
+# Until a block of nearly 32 MB has been freed once, glibc may give the memory of every pass back to the system, and the
+# next pass fetch it again page by page, at up to twice the time.
+torch.empty(2**25 - 2**16, dtype=torch.uint8)
+
+del _torchvision, torch
 
 
 def __getattr__(name: str):

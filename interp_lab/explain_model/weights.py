@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..explain_decision.contract import UnsupportedModelError, captured, explaining, reading, rows_per_pass
+from ..explain_decision.contract import UnsupportedModelError, captured, explaining, reading
 from ..explain_decision.modified_backprop import modified_gradient
 from ..explain_decision.relu_rules import ALLOWED, relu_table
 
@@ -66,7 +66,8 @@ def top_activations(
 ) -> TopActivations:
     """The k image patches that activate each feature map of a layer most, in one pass over the data.
 
-    Of every image only its strongest place counts. Memory is bounded by k patches per feature map and one batch.
+    Of every image only its strongest place counts. A batch is one pass, and memory is bounded by one batch and k patches
+    per feature map.
     Zeiler & Fergus 2014, arXiv:1311.2901 (k = 9).
 
     Args:
@@ -90,12 +91,12 @@ def top_activations(
             size, channels = [field.size for field in fields], maps.shape[1]
             best = TopActivations(
                 maps.new_full((channels, k), -torch.inf),
-                torch.full((channels, k), -1, device=x.device),
-                torch.zeros(channels, k, 2, dtype=torch.long, device=x.device),
-                x.new_zeros(channels, k, x.shape[1], *size),
+                torch.full((channels, k), -1, device=maps.device),
+                torch.zeros(channels, k, 2, dtype=torch.long, device=maps.device),
+                images.new_zeros(channels, k, images.shape[1], *size),
                 fields,
             )
-        _merge(best, maps, x, seen)
+        _merge(best, maps, images, seen)
 
     for batch in batches:
         with explaining(model, batch if isinstance(batch, Tensor) else batch[0]) as images, torch.no_grad():
@@ -103,33 +104,36 @@ def top_activations(
                 raise ValueError(f"top_activations needs images (N, C, H, W), got {tuple(images.shape)}")
             if best is None:
                 fields = tuple(receptive_field(model, layer, images[:1], axis) for axis in (2, 3))
-            for x in images.split(rows_per_pass(images)):
-                with reading(model, layer, take):
-                    model(x.clone())
-                seen += len(x)
+                copy = images.clone()  # which a model may work in; one for all batches, as new memory costs time
+            copy = copy.copy_(images) if len(copy) == len(images) else images.clone()
+            with reading(model, layer, take):
+                model(copy)
+            seen += len(images)
     if best is None:
         raise ValueError("top_activations needs at least one batch")
-    return best
+    order = best.values.argsort(dim=1, descending=True, stable=True)
+    channel = torch.arange(len(order), device=order.device)[:, None]
+    tables = (best.values, best.images, best.places, best.patches)
+    return TopActivations(*(kept[channel, order] for kept in tables), best.fields)
 
 
 def _merge(best: TopActivations, maps: Tensor, x: Tensor, seen: int) -> None:
-    """Take a batch in; only what enters is located and cut out, only feature maps where something enters are sorted."""
-    k = best.values.shape[1]
-    values, order = torch.cat([best.values, maps.flatten(2).amax(2).T], 1).topk(k, dim=1)
-    (changed,) = (order >= k).any(1).nonzero(as_tuple=True)
-    order = order[changed]
-    channel, rank = (order >= k).nonzero(as_tuple=True)
-    row = order[channel, rank] - k
+    """Take a batch in: what enters the tables, unsorted here, replaces what leaves them; only that is cut out."""
+    k, incoming = best.values.shape[1], maps.flatten(2).amax(2).T
+    (changed,) = (incoming.amax(1) > best.values.amin(1)).nonzero(as_tuple=True)
+    if not len(changed):
+        return
+    both = torch.cat([best.values[changed], incoming[changed]], 1)
+    stays = torch.zeros_like(both, dtype=torch.bool).scatter_(1, both.topk(k, dim=1).indices, True)
+    channel, rank = (~stays[:, :k]).nonzero(as_tuple=True)
+    row = stays[:, k:].nonzero(as_tuple=True)[1]  # as many of each channel, and the channels in the same order
     channel = changed[channel]
-    place = torch.stack(torch.unravel_index(maps[row, channel].flatten(1).argmax(1), maps.shape[2:]), 1)
-    best.values.copy_(values)
-    for kept, entering in (
-        (best.images, seen + row),
-        (best.places, place),
-        (best.patches, _cut(x, row, place, best.fields)),
-    ):
-        kept[changed] = kept[changed[:, None], order.clamp(max=k - 1)]
-        kept[channel, rank] = entering
+    at = maps[row, channel].flatten(1).argmax(1)
+    place = torch.stack([at // maps.shape[3], at % maps.shape[3]], 1)
+    best.values[channel, rank] = incoming[channel, row]
+    best.images[channel, rank] = seen + row
+    best.places[channel, rank] = place
+    best.patches[channel, rank] = _cut(x, row, place, best.fields)
 
 
 def _cut(x: Tensor, row: Tensor, place: Tensor, fields: tuple["Field", "Field"]) -> Tensor:
