@@ -78,8 +78,8 @@ def selectivity(
     r"""The target's score while the patches of x are removed in the order of their relevance.
 
     After step k of S the first :math:`\lfloor k P / S \rfloor` of the P patches are replaced in all channels; a patch's
-    relevance is the sum over its pixels. Equal relevances come in a random order, not in that of the pixels. The map
-    is not computed again after a removal. On a linear model with patches of equal size, the order of
+    relevance is the sum over its pixels, compared in single precision. Equal relevances come in a random order, not in
+    that of the pixels. The map is not computed again after a removal. On a linear model with patches of equal size, the order of
     :math:`\sum_{p \in \text{patch}} w_p (x_p - \mathrm{fill}_p)` has the lowest possible curve at every step.
 
     Args:
@@ -143,7 +143,7 @@ def selectivity(
                 ):
                     batch = torch.lerp(pictures[part], fill[part], gone(part, k))  # exact at 0 and 1; where is slower
                     logits = model(batch.view(-1, *x.shape[1:]))  # bare: the pass over x itself has checked the shape
-                    values.append(read(logits, target[part].repeat(len(k))).view(len(k), size))
+                    values.append(read(logits, target[part].expand(len(k), size).flatten()).view(len(k), size))
                 result.append(torch.cat(values).T)
             result = torch.cat(result)
             if not is_finite(result):
@@ -153,9 +153,9 @@ def selectivity(
             return result
 
         def curve(relevance: Tensor, order: str) -> Selectivity:
-            ranked = ties[relevance[:, ties].argsort(dim=1, descending=order != ORDERS[1], stable=True)]
+            ranked = _order(relevance.index_select(1, ties), descending=order != ORDERS[1])
             when = torch.empty_like(relevance, dtype=torch.float32).scatter_(1, ranked, step.expand_as(relevance))
-            when = when[:, cells].unsqueeze(1)  # the step at which each pixel goes
+            when = when.index_select(1, ties.argsort()[cells].flatten()).view(len(x), 1, *cells.shape)  # of each pixel
             values = scores(lambda images, k: (k + 1 - when[images]).clamp_(0, 1).to(x), range(1, len(removed)))
             values = torch.cat([start, values], 1)
             share = (removed.double() / count).to(values)
@@ -185,6 +185,18 @@ def _patches(x: Tensor, attribution: Tensor, patch: int) -> tuple[Tensor, Tensor
     return pictures, sums.flatten(1), row[:, None] * sums.shape[3] + column
 
 
+def _order(values: Tensor, descending: bool) -> Tensor:
+    """The stable argsort of each row ``(N, P)``, in one radix sort of integers: a third of argsort's time.
+
+    The bits of a float, those behind a minus sign flipped, are an integer in the order of the floats; the row stands
+    above them.
+    """
+    bits = (values.float() + 0.0).view(torch.int32).long()  # + 0.0: -0.0 equals 0.0
+    key = bits ^ ((bits >> 63) & 0x7FFFFFFF)
+    key = (~key if descending else key) + 2**31 + (torch.arange(len(key), device=key.device)[:, None] << 32)
+    return key.flatten().argsort(stable=True).view_as(key) % key.shape[1]
+
+
 def _schedule(steps: int | None, count: int) -> Tensor:
     """How many of the patches are gone after each step, ``(steps + 1,)``."""
     if steps is None and count > MOST_STEPS:
@@ -198,10 +210,10 @@ def _schedule(steps: int | None, count: int) -> Tensor:
 def _filled(x: Tensor, fill: str | float | Tensor, generator: torch.Generator) -> Tensor:
     """What replaces the pixels of x, of its shape."""
     if not isinstance(fill, str):
-        return check_baseline(fill, x, "fill").contiguous()
+        return check_baseline(fill, x, "fill")
     channels = x.flatten(2) if x.dim() == 4 else x[:, None]
     if fill == "mean":
-        return channels.mean(2, keepdim=True).expand_as(channels).reshape(x.shape)
+        return channels.mean(2, keepdim=True).expand_as(channels).view(x.shape)
     if fill == "noise":
         low, high = (v.unsqueeze(2) for v in channels.aminmax(dim=2))
         draw = torch.rand(channels.shape[1:], generator=generator, dtype=torch.float32).to(x)
