@@ -5,7 +5,7 @@ ensembles of 1, 2, 4 ... networks. Every row trains as many networks, and the wa
 that a drift of the machine hits all alike; printed is the median time per network (of the processor on the CPU, of the
 clock on a GPU), its ratio to one by one, and the largest difference of the test accuracies.
 
-    python -m benchmarks.evaluation [--rounds 3] [--networks 16] [--device cuda]
+    python -m benchmarks.evaluation [--rounds 3] [--networks 16] [--threads 1] [--device cuda]
 """
 
 import argparse
@@ -69,8 +69,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--networks", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)  # a second one waits much, which processor time counts
     for device in dict.fromkeys(("cpu", options.device)):
         table(options.rounds, options.networks, device)
     selectivity.table(device=options.device)
