@@ -326,7 +326,8 @@ class AdditiveModel:
     Attributes:
         features: :math:`\phi`.
         bias: ``(K,)``, the mean scores.
-        low, high: ``(D,)``, range of each feature; beyond it its curve is constant.
+        low: ``(D,)``, smallest value of each feature; beyond its range a curve is constant.
+        high: ``(D,)``, largest value.
         importance: ``(K, D)``, standard deviation of each curve over the data.
     """
 

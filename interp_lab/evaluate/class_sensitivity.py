@@ -24,7 +24,8 @@ class ClassSensitivity(Similarity):
     """Similarity of the maps of two classes, ``(N,)`` each: 1 is a method that ignores the class. Besides:
 
     Attributes:
-        target_a, target_b: the classes, LongTensors ``(N,)``.
+        target_a: the one class, LongTensor ``(N,)``.
+        target_b: the other.
         maps: both attributions, of the shape of x.
         moved: with masks, the share of relevance that moves to the right object, else None; see
             :func:`class_sensitivity`.

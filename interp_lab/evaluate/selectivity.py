@@ -48,7 +48,8 @@ class Selectivity:
         area: ``(N,)``, the area under the curve over ``removed`` (trapezoids).
         order: the order of removal.
         score: what the curve shows, "logit" or "probability".
-        random, optimal: the same for these two orders where they were asked for, else None.
+        random: the same for a random order where it was asked for, else None.
+        optimal: likewise for the order by the effect of each patch alone.
     """
 
     curve: Tensor
