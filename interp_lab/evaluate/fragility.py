@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..explain_decision.contract import Model, Target, explaining, gradient, logits_of, pick, resolve
-from ..explain_decision.modified_backprop import Interception, operations, works_in_place
+from ..explain_decision.interception import Interception, operations
+from ..explain_decision.modified_backprop import works_in_place
 
 
 def top_k_overlap(a: Tensor, b: Tensor, k: int) -> Tensor:

@@ -4,40 +4,114 @@ A method of this folder is ``method(model, x, target=None, *, ...) -> Tensor`` o
 ``x``. It explains the logit :math:`f_c(x)` of the target class in eval mode and leaves the model as it was.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
+from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from .interception import CHOICES, ORDINARY_GRADIENT, Guard, Interception, UnsupportedModelError
 
 Model = nn.Module | Callable[[Tensor], Tensor]
-Target = int | Tensor | None
-
-
-class UnsupportedModelError(ValueError):
-    """A method met an operation or a model that it has no right answer for; the message names it."""
+Target = int | Sequence[int] | Tensor | None
+# The first pass of the running block whose rows may depend on each other: (model, x, logits).
+_suspected: ContextVar[list[tuple[Model, Tensor, Tensor]] | None] = ContextVar("suspected", default=None)
 
 
 @contextmanager
 def explaining(model: Model, x: Tensor) -> Iterator[Tensor]:
     """The checked, detached x, inside a block that leaves the model and the global random state as they were.
 
-    The model runs in eval mode with gradients on, whatever mode it or the caller is in.
+    Every module that runs in the block is in eval mode, also inside a function, with gradients on and in the full
+    precision of its dtype (no autocast, no TF32), whatever the caller has set. At the end of the block, a pass whose
+    operations may have mixed the rows of the batch is held against the same pass without the other rows.
 
     Raises:
         ValueError: x is not a finite floating-point batch ``(N, ...)``, or not of the model's dtype and device.
+        UnsupportedModelError: the logits of a row depend on the other rows.
     """
-    modes = [(module, module.training) for module in model.modules()] if isinstance(model, nn.Module) else []
     check_input(model, x)
     cuda = [x.device] if x.device.type == "cuda" else []
-    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(cuda):
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.random.fork_rng(cuda),
+        _full_precision(x.device.type),
+        _in_eval_mode(model),
+    ):
+        suspected: list[tuple[Model, Tensor, Tensor]] = []
+        token = _suspected.set(suspected)
         try:
-            for module, _ in modes:
-                module.training = False
             yield x.clone() if x.is_inference() else x.detach()
         finally:
-            for module, training in modes:
-                module.training = training
+            _suspected.reset(token)
+        for suspect in suspected:
+            _check_rows(*suspect)
+
+
+@contextmanager
+def _in_eval_mode(model: Model) -> Iterator[None]:
+    """Every module of the model, and every other one that this thread runs in the block, is in eval mode."""
+    switched: list[nn.Module] = []
+    thread = threading.get_ident()
+
+    def switch(module: nn.Module, *_) -> None:
+        if threading.get_ident() == thread:
+            # A scripted module runs its parts itself.
+            for part in module.modules() if isinstance(module, torch.jit.ScriptModule) else (module,):
+                if part.training:
+                    switched.append(part)
+                    part.training = False
+
+    try:
+        for owner in _owners(model):
+            for module in owner.modules():
+                switch(module)
+        handle = register_module_forward_pre_hook(switch)
+        try:
+            yield
+        finally:
+            handle.remove()
+    finally:
+        for module in switched:
+            module.training = True
+
+
+def _owners(model: Model) -> list[nn.Module]:
+    """The modules that a model shows without being run: itself, or those that a function of it holds."""
+    if isinstance(model, nn.Module):
+        return [model]
+    if isinstance(model, partial):
+        return [owner for part in (model.func, *model.args, *model.keywords.values()) for owner in _owners(part)]
+    held = [getattr(model, "__self__", None)]
+    for cell in getattr(model, "__closure__", None) or ():
+        with suppress(ValueError):  # a variable without a value yet
+            held.append(cell.cell_contents)
+    return [module for module in held if isinstance(module, nn.Module)]
+
+
+@contextmanager
+def _full_precision(device: str) -> Iterator[None]:
+    """Neither autocast nor TF32, which change maps by percents; what was set comes back."""
+    precision = torch.get_float32_matmul_precision()
+    convolutions = torch.backends.cudnn.allow_tf32
+    with ExitStack() as stack:
+        for kind in {"cpu", device} & {"cpu", "cuda", "xpu", "mps"}:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if precision != "highest":
+            stack.callback(torch.set_float32_matmul_precision, precision)
+            torch.set_float32_matmul_precision("highest")
+        if device == "cuda" and convolutions:
+            stack.callback(setattr, torch.backends.cudnn, "allow_tf32", True)
+            torch.backends.cudnn.allow_tf32 = False
+        yield
 
 
 def check_input(model: Model, x: Tensor) -> None:
@@ -45,7 +119,10 @@ def check_input(model: Model, x: Tensor) -> None:
     if not isinstance(x, Tensor):
         raise ValueError(f"x must be a torch.Tensor batch (N, ...), got {type(x).__name__}")
     if not x.is_floating_point():
-        raise ValueError(f"x must be a floating-point batch, got dtype {x.dtype}; use x.float() and scale it")
+        raise ValueError(
+            f"x must be a floating-point batch, got dtype {x.dtype}: scale a picture with x / 255; for token ids explain "
+            "their embeddings, x = model.embedding(ids).detach(), with a function from embeddings to logits as the model"
+        )
     if x.dim() < 2:
         raise ValueError(f"x must be a batch (N, ...), got shape {tuple(x.shape)}; add a batch axis with x[None]")
     if not is_finite(x):
@@ -72,36 +149,96 @@ def rows_per_pass(x: Tensor) -> int:
 
 
 def logits_of(model: Model, x: Tensor) -> Tensor:
-    """``model(x)``, checked to be logits ``(N, K)``.
+    """``model(x)``, checked to be logits ``(N, K)`` that are the same whenever they are computed.
 
     Raises:
         ValueError: the model cannot take x's shape, gives no ``(N, K)`` tensor, or gives NaN.
+        UnsupportedModelError: the model draws random numbers or uses statistics of the batch.
     """
+    guard, before = Guard(len(x)), _random_states(x.device)
     try:
-        logits = model(x.clone())  # a model that works in place shall not change the caller's x
+        with guard:
+            logits = model(x.clone())  # a model that works in place shall not change the caller's x
     except torch.OutOfMemoryError:
         raise
-    except RuntimeError as error:
+    except (RuntimeError, IndexError, TypeError) as error:
         raise ValueError(f"the model could not be run on x of shape {tuple(x.shape)}: {error}") from error
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x):
-        got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"the model must give logits of shape ({len(x)}, K) for x {tuple(x.shape)}, got {got}")
+        raise ValueError(
+            f"the model must give logits of shape ({len(x)}, K) for x {tuple(x.shape)}, got {_got(logits)}"
+        )
     if torch.isnan(logits).any():
         raise ValueError("the model gives NaN logits for this x")
+    if any(not torch.equal(a, b) for a, b in zip(before, _random_states(x.device), strict=True)):
+        raise UnsupportedModelError("the model draws random numbers in eval mode, so that its logits are random")
+    suspected = _suspected.get()
+    if guard.mixes and len(x) > 1 and suspected is not None and not suspected:
+        suspected.append((model, x.detach(), logits.detach()))
     return logits
 
 
-def check_target(target: int | Tensor, count: int) -> Tensor:
+def _got(output: object) -> str:
+    """What a model gave in place of logits, and the function around it that would give them."""
+    if isinstance(output, Tensor):
+        remedy = ": wrap it, lambda x: model(x)[:, None]" if output.dim() == 1 else ""
+        return f"shape {tuple(output.shape)}{remedy}"
+    keys = list(output) if isinstance(output, dict) else getattr(output, "_fields", ())
+    part = f"[{keys[0]!r}]" if isinstance(output, dict) and keys else f".{keys[0]}" if keys else "[0]"
+    return f"{type(output).__name__}: wrap it, lambda x: model(x){part}, or whichever part holds the logits"
+
+
+def _random_states(device: torch.device) -> list[Tensor]:
+    """The state of every global source of random numbers that a model may draw from."""
+    states = [torch.get_rng_state(), torch.from_numpy(np.random.get_state()[1].astype(np.int64))]  # noqa: NPY002
+    states.append(torch.tensor(random.getstate()[1]))
+    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+
+
+def _check_rows(model: Model, x: Tensor, logits: Tensor) -> None:
+    """Refuse a model whose logits of the first row change when the other rows are taken away, or replaced by it.
+
+    Raises:
+        UnsupportedModelError: they do, by more than the rounding of another order of the sums.
+    """
+    with torch.no_grad():
+        try:
+            alone = model(x[:1].clone())
+        except Exception:  # a function that holds a second input of as many rows as x
+            alone = None
+        if not isinstance(alone, Tensor) or len(alone) != 1:
+            alone = model(x[:1].repeat(len(x), *[1] * (x.dim() - 1)))
+    change, size = (alone[0] - logits[0]).abs().max(), logits[0].abs().max()
+    if not change <= torch.finfo(x.dtype).eps ** 0.5 * (1 + size):
+        raise UnsupportedModelError(
+            f"the logits of a row depend on the other rows of its batch (by {change:.2g} in row 0), so rows cannot be "
+            "explained by themselves: look for a mean, a softmax or a norm over axis 0, or attention over it"
+        )
+
+
+def decisions(logits: Tensor) -> Tensor:
+    """The class decided for, ``(N,)``: that of the largest logit; of a single logit, whether it is positive."""
+    return (logits > 0).long().squeeze(1) if logits.shape[1] == 1 else logits.argmax(1)
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Softmax over the classes, ``(N, K)``; of a single logit its sigmoid, the probability of the class it stands for."""
+    return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
+
+
+def check_target(target: int | Sequence[int] | Tensor, count: int) -> Tensor:
     """Target classes as a LongTensor ``(count,)``.
 
     Raises:
-        ValueError: neither an int nor an integer tensor ``(count,)``.
+        ValueError: neither an int nor ``count`` integers.
     """
-    if isinstance(target, Tensor) and target.dtype in (torch.int64, torch.int32, torch.int16, torch.uint8):
+    given = target
+    if isinstance(target, list | tuple | np.ndarray | np.generic):
+        target = torch.as_tensor(np.asarray(target))
+    if isinstance(target, Tensor) and target.dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
         if target.dim() != 0 and target.shape != (count,):
             raise ValueError(f"target must have shape ({count},), got {tuple(target.shape)}")
     elif not isinstance(target, int) or isinstance(target, bool):
-        got = f"a tensor of {target.dtype}" if isinstance(target, Tensor) else repr(target)
+        got = f"a tensor of {target.dtype}" if isinstance(given, Tensor) else repr(given)
         raise ValueError(f"target must be None, an int or a LongTensor ({count},), got {got}")
     return torch.as_tensor(target).long().expand(count)
 
@@ -176,20 +313,53 @@ def captured(model: Model, layer: str | nn.Module) -> Iterator[list[Tensor]]:
         yield kept
 
 
+def chosen_logit(model: Model, x: Tensor, target: Target) -> Tensor:
+    r""":math:`f_c(x)` of every row, ``(N,)``, differentiable to x; with the ordinary gradient of every operation.
+
+    Raises:
+        UnsupportedModelError: a value is computed from x without a gradient and used, by the name of the operation, or
+            the logits do not depend on x through differentiable operations.
+    """
+    with Interception(ORDINARY_GRADIENT, [x], CHOICES):
+        chosen = pick(logits_of(model, x), target)
+    if not chosen.requires_grad:
+        raise UnsupportedModelError(
+            "the logits do not depend on x through differentiable operations (is there a detach(), a no_grad or "
+            "an integer operation between x and the logits?)"
+        )
+    return chosen
+
+
 def gradient(model: Model, x: Tensor, target: Target) -> Tensor:
     r""":math:`\partial f_c / \partial x` for every row of a checked batch, by one forward and one backward pass.
 
     Rows are independent in eval mode, so the gradient of the sum of the chosen logits holds each row's own.
 
     Raises:
-        UnsupportedModelError: the logits do not depend on x through differentiable operations.
+        UnsupportedModelError: as for :func:`chosen_logit`, or an operation has no gradient.
     """
     x = x.detach().requires_grad_()
-    chosen = pick(logits_of(model, x), target).sum()
-    if not chosen.requires_grad:
-        raise UnsupportedModelError(
-            "the logits do not depend on x through differentiable operations (is there a detach(), a no_grad or "
-            "an integer operation between x and the logits?)"
-        )
-    (grad,) = torch.autograd.grad(chosen, x, materialize_grads=True)
+    chosen = chosen_logit(model, x, target).sum()
+    _check_gradients(chosen)
+    try:
+        (grad,) = torch.autograd.grad(chosen, x, materialize_grads=True)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # torch's own word on a tensor that is changed in place after it was used
+        raise UnsupportedModelError(f"the model cannot be differentiated: {error}") from error
     return grad
+
+
+def _check_gradients(output: Tensor) -> None:
+    """Refuse a graph with an operation in C++ for which torch has no gradient and would take zero."""
+    seen, stack = set(), [output.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if type(node).__name__ == "CppFunction" and "NotImplemented" in node.name():
+            raise UnsupportedModelError(
+                "the model calls an operation in C++ that has no gradient (none is registered with autograd)"
+            )
+        stack.extend(parent for parent, _ in node.next_functions)

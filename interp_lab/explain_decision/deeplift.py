@@ -15,19 +15,15 @@ from torch import Tensor
 
 from .contract import Model, Target, UnsupportedModelError, explaining, logits_of, pick
 from .gradient_based import check_baseline
+from .interception import Interception, Replacement, Rule, operations, origin
 from .modified_backprop import (
     BATCH_NORM,
     LAYERS,
     PASSED,
     PRODUCTS,
-    Interception,
-    Replacement,
-    Rule,
     elementwise,
     in_place,
     modified_gradient,
-    operations,
-    origin,
     product_table,
 )
 

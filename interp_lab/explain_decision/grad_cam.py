@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .contract import Model, Target, UnsupportedModelError, captured, explaining, logits_of, pick
-from .modified_backprop import operations
+from .interception import operations
 from .relu_rules import guided_backprop
 
 CONVOLUTIONS = set(operations(*[f"{name}{d}d" for name in ("conv", "conv_transpose") for d in (1, 2, 3)]))

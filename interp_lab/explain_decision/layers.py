@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .contract import Model, UnsupportedModelError, logits_of
-from .modified_backprop import Interception, Replacement, Rule, operations, origin
+from .interception import Interception, Replacement, Rule, operations, origin
 
 
 @dataclass(eq=False)

@@ -14,17 +14,16 @@ import torch
 from torch import Tensor
 
 from .contract import Model, Target, UnsupportedModelError, explaining, pick
+from .interception import Replacement, operations
 from .layers import Layer, LayerRule, LinearLayer, first_layer, layer_table
 from .modified_backprop import (
     BATCH_NORM,
     MAX_POOLS,
     PASSED,
-    Replacement,
     elementwise,
     in_place,
     modified_gradient,
     nodes,
-    operations,
     product_table,
 )
 

@@ -12,25 +12,13 @@ an :class:`~interp_lab.UnsupportedModelError` with its name. Nothing is ever pas
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd import Function
 from torch.autograd.graph import Node, disable_saved_tensors_hooks
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 
 from .contract import Model, UnsupportedModelError, is_finite, logits_of
-
-Rule = Callable[..., Any]  # called as rule(func, args, kwargs) in place of func(*args, **kwargs)
-
-
-def operations(*names: str) -> list[Callable]:
-    """The functions and methods of torch with these names, in place or not."""
-    spaces = (torch, F, Tensor, torch._C._nn)
-    return [getattr(s, n) for name in names for n in (name, name + "_") for s in spaces if hasattr(s, n)]
+from .interception import Interception, Rule, is_replacement, operations, origin
 
 
 def nodes(*names: str) -> frozenset[str]:
@@ -57,82 +45,6 @@ SUMS = nodes("Add", "Sub", "Rsub", "Cat", "Stack", "MaskedFill") | {"CopyBackwar
 PRODUCTS = nodes("Mul", "Div", "Mm", "Bmm", "Mv", "Dot", "Addmm", "Baddbmm", "Linear")
 BATCH_NORM = nodes("NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm")
 LAYERS = nodes("Convolution", "MkldnnConvolution", "CudnnConvolution")
-
-
-class Interception(TorchFunctionMode):
-    """While active, calls of the operations in the table go to their rule if an argument lies on a path to x."""
-
-    def __init__(self, table: Mapping[Callable, Rule], leaves: Sequence[Tensor]) -> None:
-        super().__init__()
-        self.table, self.leaves = {**table, **dict.fromkeys(DROPOUTS, _dropout)}, leaves
-        self.cut: dict[int, tuple[Tensor, str]] = {}
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = dict(kwargs or {})
-        operands = tree_leaves((args, kwargs))
-        rule = self.table.get(func)
-        if rule is None or not any(origin(a, self.leaves) for a in operands):
-            out = func(*args, **kwargs)
-        elif "input" in kwargs:
-            out = rule(func, (kwargs.pop("input"), *args), kwargs)
-        else:
-            out = rule(func, args, kwargs)
-        self.follow(func.__name__, operands, tree_leaves(out))
-        return out
-
-    def follow(self, name: str, operands: Sequence[Any], results: Sequence[Any]) -> None:
-        """Refuse a value that is computed from x without a gradient (a mask, an index, a detached gate) and used."""
-        if name.endswith("_like") or name.startswith("new_"):
-            return
-        if name in ("to", "type_as", "expand_as", "view_as", "reshape_as"):
-            operands = operands[:1]  # the other gives its shape or type alone
-        # What a function written by a user returns is met without its gradient first and has it later.
-        cut = next((self.cut[id(a)][1] for a in operands if id(a) in self.cut and not a.requires_grad), None)
-        for result in results:
-            if not isinstance(result, Tensor):
-                continue
-            if cut and result.requires_grad:
-                raise UnsupportedModelError(f"{name!r} uses a value that {cut!r} computes from x without a gradient")
-            if not result.requires_grad and (cut or any(origin(a, self.leaves) for a in operands)):
-                self.cut[id(result)] = (result, cut or name)  # the tensor is kept, so that its id stays its own
-
-
-DROPOUTS = operations("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
-
-
-def _dropout(func: Callable, args: tuple, kwargs: dict) -> Tensor:
-    p = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
-    if p > 0 and (args[2] if len(args) > 2 else kwargs.get("training", kwargs.get("train", True))):
-        raise UnsupportedModelError(f"{func.__name__!r} is active in eval mode, so that the model is random")
-    return func(*args, **kwargs)
-
-
-class Replacement(Function):
-    """Base of the functions that stand in for an operation; the graph search knows them by it."""
-
-
-def origin(tensor: Any, leaves: Sequence[Tensor]) -> str | None:
-    """Where a value comes from: "hidden" (a replaced operation), "input" (x alone), or None (not from x)."""
-    if not isinstance(tensor, Tensor) or not tensor.requires_grad:
-        return None
-    if any(tensor is leaf for leaf in leaves):
-        return "input"
-    found, seen, stack = None, set(), [tensor.grad_fn]
-    while stack:
-        node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if is_replacement(node):
-            return "hidden"
-        if any(getattr(node, "variable", None) is leaf for leaf in leaves):
-            found = "input"
-        stack.extend(parent for parent, _ in node.next_functions)
-    return found
-
-
-def is_replacement(node: Node) -> bool:
-    return issubclass(getattr(node, "_forward_cls", object), Replacement)
 
 
 def works_in_place(func: Callable, args: tuple, kwargs: dict) -> bool:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from .contract import Target, UnsupportedModelError, explaining, logits_of, pick
+from .interception import Interception, operations
 from .layers import Layer, LinearLayer, layer_table
-from .modified_backprop import MAX_POOLS, PASSED, Interception, modified_gradient, nodes, operations
+from .modified_backprop import MAX_POOLS, PASSED, modified_gradient, nodes
 
 
 def fit_patterns(

@@ -11,15 +11,14 @@ import torch
 from torch import Tensor
 
 from .contract import Model, Target, UnsupportedModelError, explaining, pick
+from .interception import Replacement, operations
 from .modified_backprop import (
     BATCH_NORM,
     LAYERS,
     MAX_POOLS,
     PASSED,
     PRODUCTS,
-    Replacement,
     modified_gradient,
-    operations,
     works_in_place,
 )
 

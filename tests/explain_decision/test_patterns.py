@@ -137,8 +137,9 @@ def test_what_has_no_pattern_is_refused_by_name():
         pattern_net(plain, x, 0, patterns={})
     with pytest.raises(ValueError, match="none of shape"):
         pattern_net(plain, x, 0, patterns={"0": torch.zeros(3, 5)})
+    weight = torch.rand(3, 6)
     with pytest.raises(UnsupportedModelError, match="named weights"):
-        fit_patterns(lambda x: F.linear(x, torch.rand(3, 6)), [x])
+        fit_patterns(lambda x: F.linear(x, weight), [x])
     gated = nn.Sequential(nn.Linear(6, 3), nn.Sigmoid())
     normed = nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 3))
     for model, name in ((gated, "'sigmoid'"), (normed, "'native_batch_norm'")):

@@ -1,0 +1,236 @@
+r"""Watching and replacing the operations of a running model, however they are called.
+
+While one of these :class:`torch.overrides.TorchFunctionMode` is active, every call of torch on its thread - by a
+module, a function, a method, in place or not - comes by here first. :class:`Guard` refuses what makes an answer change
+though nothing changed: random numbers, and statistics of the batch. :class:`Interception` hands the operations of a
+table to their rules, and refuses a value that is computed from x without a gradient and then used.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.graph import Node
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+Rule = Callable[..., Any]  # called as rule(func, args, kwargs) in place of func(*args, **kwargs)
+
+
+class UnsupportedModelError(ValueError):
+    """A method met an operation or a model that it has no right answer for; the message names it."""
+
+
+def operations(*names: str) -> list[Callable]:
+    """The functions and methods of torch with these names, in place or not."""
+    spaces = (torch, F, Tensor, torch._C._nn)
+    return [getattr(s, n) for name in names for n in (name, name + "_") for s in spaces if hasattr(s, n)]
+
+
+def name_of(func: Callable) -> str:
+    """The name of a function of torch; that of the attribute for the getter of one, such as ``Tensor.data``."""
+    getter = getattr(func, "__self__", None) if func.__name__ == "__get__" else None
+    return getattr(getter, "__name__", func.__name__)
+
+
+DROPOUTS = operations("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
+# Every row of the result depends on that row alone, if it has the rows of what it is computed from.
+ROWWISE = frozenset(
+    operations(
+        *[f"{name}{d}d" for d in (1, 2, 3) for name in ("conv", "conv_transpose", "max_pool", "avg_pool")],
+        *[f"adaptive_{name}_pool{d}d" for d in (1, 2, 3) for name in ("max", "avg")],
+        *[f"__{side}{name}__" for side in ("", "r", "i") for name in ("add", "sub", "mul", "truediv", "pow")],
+        "linear", "batch_norm", "relu", "relu6", "leaky_relu", "hardtanh", "hardsigmoid", "hardswish", "sigmoid", "tanh",
+        "gelu", "silu", "elu", "softplus", "add", "sub", "mul", "div", "pow", "square", "neg", "abs", "exp", "log", "sqrt",
+        "clamp", "flatten", "view", "reshape", "cat", "contiguous", "clone",
+    )
+    + DROPOUTS
+)  # fmt: skip
+
+
+class Guard(TorchFunctionMode):
+    """Refuses dropout that is left on and BatchNorm without statistics of its own; knows what may mix rows.
+
+    Attributes:
+        mixes: whether an operation was called that may make a row's result depend on other rows.
+    """
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.rows, self.mixes = rows, False
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func in DROPOUTS:
+            _refuse_active_dropout(func, args, kwargs)
+        elif func in BATCH_NORMS:
+            _refuse_batch_statistics(func, args, kwargs)
+        elif kwargs.get("generator") is not None:
+            raise UnsupportedModelError(f"{name_of(func)!r} draws random numbers in eval mode, so the model is random")
+        out = func(*args, **kwargs)
+        if not self.mixes and isinstance(out, Tensor):
+            read = args[0] if args and isinstance(args[0], Tensor) else out
+            self.mixes = func not in ROWWISE or not (out.shape[:1] == read.shape[:1] == (self.rows,))
+        return out
+
+
+def _refuse_active_dropout(func: Callable, args: tuple, kwargs: dict) -> None:
+    p = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
+    if p > 0 and (args[2] if len(args) > 2 else kwargs.get("training", kwargs.get("train", True))):
+        raise UnsupportedModelError(
+            f"{func.__name__!r} is active in eval mode, so that the model is random: pass training=self.training to it"
+        )
+
+
+# Where each stands among the arguments: the running mean, and whether statistics of the batch are used.
+BATCH_NORMS = {F.batch_norm: (1, 5), torch.batch_norm: (3, 5)}
+
+
+def _refuse_batch_statistics(func: Callable, args: tuple, kwargs: dict) -> None:
+    mean, training = BATCH_NORMS[func]
+    mean = args[mean] if len(args) > mean else kwargs.get("running_mean")
+    if mean is None or (args[training] if len(args) > training else kwargs.get("training", False)):
+        raise UnsupportedModelError(
+            "batch_norm uses the statistics of the batch, so images are not independent: give it running statistics "
+            "(track_running_stats=True, and some batches in train mode)"
+        )
+
+
+# Their gradient is zero everywhere, whatever effect they have.
+STEPS = operations("round", "floor", "ceil", "trunc", "fix", "sign", "sgn")
+# They choose among values by a mask or an index: the gradient of what is chosen is right.
+CHOICES = frozenset(
+    operations("where", "masked_fill", "masked_select", "gather", "index_select", "take_along_dim", "scatter", "index_put",
+               "max_unpool1d", "max_unpool2d", "max_unpool3d", "mul", "__mul__", "__rmul__", "__getitem__",
+               "__setitem__")
+)  # fmt: skip
+LEAVES_TORCH = frozenset(
+    getattr(Tensor, name) for name in ("item", "tolist", "numpy", "__array__", "__float__", "__int__", "__index__")
+)
+
+
+def _no_slope(func: Callable, args: tuple, kwargs: dict) -> None:
+    raise UnsupportedModelError(
+        f"the gradient of {func.__name__!r} is zero everywhere, so that its effect on the logits cannot be seen"
+    )
+
+
+ORDINARY_GRADIENT: dict[Callable, Rule] = dict.fromkeys(STEPS, _no_slope)
+
+
+class Interception(TorchFunctionMode):
+    """While active, calls of the operations in the table go to their rule if an argument lies on a path to a leaf.
+
+    Args:
+        table: operation -> rule.
+        leaves: the tensors whose influence is followed, x first.
+        choices: operations that may read a mask or an index computed from x, since they choose among values by it.
+    """
+
+    def __init__(
+        self, table: Mapping[Callable, Rule], leaves: Sequence[Tensor], choices: Collection[Callable] = frozenset()
+    ) -> None:
+        super().__init__()
+        self.table, self.leaves, self.choices = {**table, **dict.fromkeys(DROPOUTS, _dropout)}, leaves, choices
+        self.known: dict[Node, str | None] = {}
+        self.cut: dict[int, tuple[Tensor, str]] = {}
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        operands = [a for a in tree_leaves((args, kwargs)) if isinstance(a, Tensor)]
+        rule = self.table.get(func)
+        if rule is None or not any(self.origin(a) for a in operands):
+            out = func(*args, **kwargs)
+        elif "input" in kwargs:
+            out = rule(func, (kwargs.pop("input"), *args), kwargs)
+        else:
+            out = rule(func, args, kwargs)
+        self.follow(func, operands, [out] if isinstance(out, Tensor) else tree_leaves(out))
+        return out
+
+    def origin(self, tensor: Any) -> str | None:
+        """As :func:`origin`, for this block's leaves; a node of the graph is looked at once."""
+        return origin(tensor, self.leaves, self.known)
+
+    def follow(self, func: Callable, operands: Sequence[Tensor], results: Sequence[Any]) -> None:
+        """Refuse a value that is computed from x without a gradient (a mask, an index, a detached gate) and used."""
+        name = name_of(func)
+        if name.endswith("_like") or name.startswith("new_"):
+            return
+        if name in ("to", "type_as", "expand_as", "view_as", "reshape_as"):
+            operands = operands[:1]  # the other gives its shape or type alone
+        # What a function written by a user returns is met without its gradient first and has it later.
+        cut = next((a for a in operands if id(a) in self.cut and not a.requires_grad), None)
+        source = None if cut is None else self.cut[id(cut)][1]
+        if func in LEAVES_TORCH:
+            if operands[0].dtype != torch.bool and (source or self.origin(operands[0])):
+                raise UnsupportedModelError(
+                    f"{name!r} takes a value that depends on x out of torch, without a gradient"
+                )
+            return
+        chosen = func in self.choices and (cut is None or not cut.is_floating_point())
+        for result in results:
+            if not isinstance(result, Tensor):
+                continue
+            if source and result.requires_grad and not (chosen and any(self.origin(a) for a in operands)):
+                raise UnsupportedModelError(
+                    f"{name!r} uses a value that {source!r} computes from x without a gradient, so that what x does "
+                    "there cannot be seen"
+                )
+            if not result.requires_grad and (source or any(self.origin(a) for a in operands)):
+                self.cut[id(result)] = (result, source or name)  # the tensor is kept, so that its id stays its own
+
+
+def _dropout(func: Callable, args: tuple, kwargs: dict) -> Tensor:
+    _refuse_active_dropout(func, args, kwargs)
+    return func(*args, **kwargs)
+
+
+class Replacement(Function):
+    """Base of the functions that stand in for an operation; the graph search knows them by it."""
+
+
+def is_replacement(node: Node) -> bool:
+    return issubclass(getattr(node, "_forward_cls", object), Replacement)
+
+
+def origin(tensor: Any, leaves: Sequence[Tensor], known: dict[Node, str | None] | None = None) -> str | None:
+    """Where a value comes from: "hidden" (a replaced operation), "input" (a leaf alone), or None (from no leaf).
+
+    Args:
+        known: the answers for nodes of the graph that were asked about before, which grow by those found now.
+    """
+    if not isinstance(tensor, Tensor) or not tensor.requires_grad:
+        return None
+    if any(tensor is leaf for leaf in leaves):
+        return "input"
+    root = tensor.grad_fn
+    if root is None:  # another leaf
+        return None
+    known = {} if known is None else known
+    if root in known:
+        return known[root]
+    stack = [(root, False)]
+    while stack:
+        node, finished = stack.pop()
+        parents = [parent for parent, _ in node.next_functions if parent is not None]
+        if finished:
+            found = {known[parent] for parent in parents}
+            known[node] = "hidden" if "hidden" in found else "input" if "input" in found else None
+        elif node in known:
+            continue
+        elif is_replacement(node):
+            known[node] = "hidden"
+        elif any(_stands_for(node, leaf) for leaf in leaves):
+            known[node] = "input"
+        else:
+            stack.append((node, True))
+            stack.extend((parent, False) for parent in parents)
+    return known[root]
+
+
+def _stands_for(node: Node, leaf: Tensor) -> bool:
+    return node is leaf.grad_fn if leaf.grad_fn is not None else getattr(node, "variable", None) is leaf
