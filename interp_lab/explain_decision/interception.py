@@ -71,7 +71,9 @@ class Guard(TorchFunctionMode):
         elif kwargs.get("generator") is not None:
             raise UnsupportedModelError(f"{name_of(func)!r} draws random numbers in eval mode, so the model is random")
         out = func(*args, **kwargs)
-        if not self.mixes and isinstance(out, Tensor):
+        if torch.compiler.is_compiling():  # shapes are not known while torch.compile traces
+            self.mixes = True
+        elif not self.mixes and isinstance(out, Tensor):
             read = args[0] if args and isinstance(args[0], Tensor) else out
             self.mixes = func not in ROWWISE or not (out.shape[:1] == read.shape[:1] == (self.rows,))
         return out
