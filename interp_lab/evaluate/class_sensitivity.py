@@ -67,6 +67,8 @@ def class_sensitivity(
         if target_a is None or target_b is None:
             with torch.no_grad():
                 logits = logits_of(model, x)
+            if logits.shape[1] == 1:
+                raise ValueError("class_sensitivity compares two classes, but the model has a single logit")
             target_a = logits.argmax(1) if target_a is None else target_a
             target_b = logits.argmin(1) if target_b is None else target_b
         a, b = (check_target(target, len(x)).to(x.device) for target in (target_a, target_b))

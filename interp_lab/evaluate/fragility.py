@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..explain_decision.contract import Model, Target, explaining, gradient, logits_of, pick, resolve
-from ..explain_decision.interception import Interception, operations
+from ..explain_decision.contract import Model, Target, decisions, explaining, gradient, logits_of, pick, resolve
+from ..explain_decision.interception import CHOICES, Interception, UnsupportedModelError, operations
 from ..explain_decision.modified_backprop import works_in_place
 
 
@@ -70,13 +70,14 @@ def attack_attribution(
 
     Raises:
         ValueError: an argument is not as above.
+        UnsupportedModelError: as for :func:`~interp_lab.saliency`, or an operation has no second derivative.
     """
     if not radius > 0 or steps < 1 or not beta > 0:
         raise ValueError(f"radius and beta must be above 0 and steps at least 1, got {radius}, {beta}, {steps}")
     with explaining(model, x) as x:
         if not (bounds[0] <= x.min() and x.max() <= bounds[1]):
             raise ValueError(f"x must lie within the bounds {bounds}, got {x.min():g} to {x.max():g}: give its bounds")
-        target, decision = resolve(model, x, target), resolve(model, x, None)
+        target, decision = resolve(model, x, target), _decision(model, x)
         original = gradient(model, x, target)
         inside = _largest(original, k)
         best, least, moved = x.clone(), x.new_ones(len(x)), x
@@ -85,13 +86,23 @@ def attack_attribution(
             map_ = _magnitude(_smooth_gradient(model, moved, target, beta))
             objective = (map_ * inside).sum(1) / map_.sum(1).clamp(min=torch.finfo(x.dtype).tiny)
             # The second term lets a constant map, that of a linear model, have its gradient of zero.
-            (uphill,) = torch.autograd.grad(objective.sum() + 0 * moved.sum(), moved)
+            try:
+                (uphill,) = torch.autograd.grad(objective.sum() + 0 * moved.sum(), moved)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                raise UnsupportedModelError(f"the attack needs second derivatives: {error}") from error
             moved = moved.detach() - 2.5 * radius / steps * uphill.sign()
             moved = moved.clamp(x - radius, x + radius).clamp(*bounds)
             overlap = top_k_overlap(original, gradient(model, moved, target), k)
-            better = (overlap < least) & (resolve(model, moved, None) == decision)
+            better = (overlap < least) & (_decision(model, moved) == decision)
             best[better], least[better] = moved[better], overlap[better]
     return best
+
+
+def _decision(model: Model, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return decisions(logits_of(model, x))
 
 
 def _smooth_gradient(model: Model, x: Tensor, target: Tensor, beta: float) -> Tensor:
@@ -101,7 +112,7 @@ def _smooth_gradient(model: Model, x: Tensor, target: Tensor, beta: float) -> Te
         out = F.softplus(args[0].clone(), beta)
         return args[0].copy_(out) if works_in_place(func, args, kwargs) else out
 
-    with Interception(dict.fromkeys(operations("relu"), softplus), [x]):
+    with Interception(dict.fromkeys(operations("relu"), softplus), [x], CHOICES):
         chosen = pick(logits_of(model, x), target).sum()
     (grad,) = torch.autograd.grad(chosen, x, create_graph=True, materialize_grads=True)
     return grad

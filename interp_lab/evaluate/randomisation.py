@@ -51,8 +51,9 @@ def model_randomisation(
     if not isinstance(model, nn.Module):
         raise ValueError(f"only a torch.nn.Module has layers to randomise, got {type(model).__name__}")
     with explaining(model, x) as x:
-        model = copy.deepcopy(model)
         target = resolve(model, x, target)
+    with explaining(model, x) as x:
+        model = copy.deepcopy(model)
         original = relevance_map(method(model, x, target), "the original map")
         names, steps = _layers(model, x), []
         # The block gives the global random state back. Mixed, since a model that was itself made after manual_seed(0)

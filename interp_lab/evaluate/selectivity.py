@@ -25,7 +25,9 @@ from ..explain_decision.contract import (
     is_finite,
     logits_of,
     pick,
+    probabilities,
     rows_per_pass,
+    run,
 )
 from ..explain_decision.gradient_based import check_baseline
 from .relevance import relevance_map
@@ -94,7 +96,7 @@ def selectivity(
             of 1/20 of its shorter side), ``"noise"`` (uniform between the least and the largest value of its image and
             channel), a number, or a tensor that broadcasts to x, such as the mean of the training images.
         order: ``"most_relevant_first"`` or ``"least_relevant_first"``, for which a high curve is good.
-        score: ``"logit"`` or ``"probability"``.
+        score: ``"logit"`` or ``"probability"``, the softmax over the classes or the sigmoid of a single logit.
         beside: ``"random"`` for a random order beside it, which takes as many passes again; ``"optimal"`` for that by the true
             effect of removing each patch alone, which takes one pass more per patch. The latter is the best of all
             orders where the score is a sum over patches, as a linear model's logit; elsewhere it knows nothing of
@@ -125,7 +127,7 @@ def selectivity(
         rows = batch_size or rows_per_pass(x)
 
         def read(logits: Tensor, target: Tensor) -> Tensor:
-            return pick(logits.softmax(1) if score == "probability" else logits, target)
+            return pick(probabilities(logits) if score == "probability" else logits, target)
 
         logits = torch.cat([logits_of(model, part) for part in x.split(rows)])
         target = logits.argmax(1) if target is None else check_target(target, len(x)).to(x.device)
@@ -143,7 +145,7 @@ def selectivity(
                     .split(max(1, rows // size))
                 ):
                     batch = torch.lerp(pictures[part], fill[part], gone(part, k))  # exact at 0 and 1; where is slower
-                    logits = model(batch.view(-1, *x.shape[1:]))  # bare: the pass over x itself has checked the shape
+                    logits = run(model, batch.view(-1, *x.shape[1:]))  # bare: the pass over x has checked the shape
                     values.append(read(logits, target[part].expand(len(k), size).flatten()).view(len(k), size))
                 result.append(torch.cat(values).T)
             result = torch.cat(result)

@@ -20,7 +20,7 @@ from .interception import CHOICES, ORDINARY_GRADIENT, Guard, Interception, Unsup
 
 Model = nn.Module | Callable[[Tensor], Tensor]
 Target = int | Sequence[int] | Tensor | None
-# The first pass of the running block whose rows may depend on each other: (model, x, logits).
+# The first pass of the running block whose rows may depend on each other: (model, x, output).
 _suspected: ContextVar[list[tuple[Model, Tensor, Tensor]] | None] = ContextVar("suspected", default=None)
 
 
@@ -34,7 +34,7 @@ def explaining(model: Model, x: Tensor) -> Iterator[Tensor]:
 
     Raises:
         ValueError: x is not a finite floating-point batch ``(N, ...)``, or not of the model's dtype and device.
-        UnsupportedModelError: the logits of a row depend on the other rows.
+        UnsupportedModelError: the output for a row depends on the other rows.
     """
     check_input(model, x)
     cuda = [x.device] if x.device.type == "cuda" else []
@@ -148,32 +148,46 @@ def rows_per_pass(x: Tensor) -> int:
     return max(1, min(elements // max(1, x[:1].numel()), most))
 
 
-def logits_of(model: Model, x: Tensor) -> Tensor:
-    """``model(x)``, checked to be logits ``(N, K)`` that are the same whenever they are computed.
+def run(model: Model, x: Tensor) -> Tensor:
+    """``model(x)``, which is the same whenever it is computed.
 
     Raises:
-        ValueError: the model cannot take x's shape, gives no ``(N, K)`` tensor, or gives NaN.
+        ValueError: the model cannot take x's shape.
         UnsupportedModelError: the model draws random numbers or uses statistics of the batch.
     """
     guard, before = Guard(len(x)), _random_states(x.device)
     try:
         with guard:
-            logits = model(x.clone())  # a model that works in place shall not change the caller's x
+            output = model(x)
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, IndexError, TypeError) as error:
-        raise ValueError(f"the model could not be run on x of shape {tuple(x.shape)}: {error}") from error
+        raise ValueError(
+            f"the model could not be run on x of shape {tuple(x.shape)}: {error}. (A function that holds a second input "
+            "takes the rows of that input and no others: pass batch_size=N, or explain its rows one by one.)"
+        ) from error
+    if _random_states(x.device) != before:
+        raise UnsupportedModelError("the model draws random numbers in eval mode, so that its output is random")
+    suspected = _suspected.get()
+    if guard.mixes and suspected == [] and isinstance(output, Tensor) and output.shape[:1] == x.shape[:1] > (1,):
+        suspected.append((model, x.detach(), output.detach()))
+    return output
+
+
+def logits_of(model: Model, x: Tensor) -> Tensor:
+    """``model(x)``, checked to be logits ``(N, K)``.
+
+    Raises:
+        ValueError: the model cannot take x's shape, gives no ``(N, K)`` tensor, or gives NaN.
+        UnsupportedModelError: as for :func:`run`.
+    """
+    logits = run(model, x.clone())  # a model that works in place shall not change the caller's x
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x):
         raise ValueError(
             f"the model must give logits of shape ({len(x)}, K) for x {tuple(x.shape)}, got {_got(logits)}"
         )
     if torch.isnan(logits).any():
         raise ValueError("the model gives NaN logits for this x")
-    if any(not torch.equal(a, b) for a, b in zip(before, _random_states(x.device), strict=True)):
-        raise UnsupportedModelError("the model draws random numbers in eval mode, so that its logits are random")
-    suspected = _suspected.get()
-    if guard.mixes and len(x) > 1 and suspected is not None and not suspected:
-        suspected.append((model, x.detach(), logits.detach()))
     return logits
 
 
@@ -187,15 +201,15 @@ def _got(output: object) -> str:
     return f"{type(output).__name__}: wrap it, lambda x: model(x){part}, or whichever part holds the logits"
 
 
-def _random_states(device: torch.device) -> list[Tensor]:
-    """The state of every global source of random numbers that a model may draw from."""
-    states = [torch.get_rng_state(), torch.from_numpy(np.random.get_state()[1].astype(np.int64))]  # noqa: NPY002
-    states.append(torch.tensor(random.getstate()[1]))
-    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+def _random_states(device: torch.device) -> tuple:
+    """The state of every global source of random numbers that a model may draw from, as values that compare."""
+    _, keys, position, *_ = np.random.get_state()  # noqa: NPY002
+    torch_states = [torch.get_rng_state()] + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])
+    return random.getstate(), keys.tobytes(), position, *(state.numpy().tobytes() for state in torch_states)
 
 
-def _check_rows(model: Model, x: Tensor, logits: Tensor) -> None:
-    """Refuse a model whose logits of the first row change when the other rows are taken away, or replaced by it.
+def _check_rows(model: Model, x: Tensor, output: Tensor) -> None:
+    """Refuse a model whose output for the first row changes when the other rows are taken away, or replaced by it.
 
     Raises:
         UnsupportedModelError: they do, by more than the rounding of another order of the sums.
@@ -207,10 +221,10 @@ def _check_rows(model: Model, x: Tensor, logits: Tensor) -> None:
             alone = None
         if not isinstance(alone, Tensor) or len(alone) != 1:
             alone = model(x[:1].repeat(len(x), *[1] * (x.dim() - 1)))
-    change, size = (alone[0] - logits[0]).abs().max(), logits[0].abs().max()
+    change, size = (alone[0] - output[0]).abs().max(), output[0].abs().max()
     if not change <= torch.finfo(x.dtype).eps ** 0.5 * (1 + size):
         raise UnsupportedModelError(
-            f"the logits of a row depend on the other rows of its batch (by {change:.2g} in row 0), so rows cannot be "
+            f"the output for a row depends on the other rows of its batch (by {change:.2g} in row 0), so rows cannot be "
             "explained by themselves: look for a mean, a softmax or a norm over axis 0, or attention over it"
         )
 

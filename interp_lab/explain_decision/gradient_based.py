@@ -5,13 +5,14 @@ gradients are both a weighted sum of gradients at n points per image; ``_sum_of_
 in batches.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .contract import Model, Target, explaining, gradient, resolve, rows_per_pass
+from .contract import Model, Target, check_target, explaining, gradient, logits_of, pick, resolve, rows_per_pass
 
 
 def saliency(model: Model, x: Tensor, target: Target = None) -> Tensor:
@@ -75,7 +76,7 @@ def smoothgrad(
     """
     if not noise >= 0:
         raise ValueError(f"noise must be a fraction of the range of x, at least 0, got {noise}")
-    weights = _uniform(n, "n")
+    weights = _uniform(n, "n", batch_size)
     with explaining(model, x) as x:
         low, high = x.flatten(1).aminmax(dim=1)
         sigma = (noise * (high - low)).view(-1, *[1] * (x.dim() - 1))
@@ -89,7 +90,10 @@ def smoothgrad(
 
             return point
 
-        return _sum_of_gradients(model, x, resolve(model, x, target), noisy, weights, batch_size)
+        if target is None:
+            target = _logits(model, x, batch_size).argmax(1)
+        target = check_target(target, len(x)).to(x.device)
+        return _sum_of_gradients(model, x, target, noisy, weights, batch_size)
 
 
 def interior_gradient(model: Model, x: Tensor, target: Target = None, *, alpha: float) -> Tensor:
@@ -127,7 +131,8 @@ def integrated_gradients(
 
     Sundararajan, Taly & Yan 2017, arXiv:1703.01365. The integral is Gauss-Legendre quadrature, exact where the
     gradient is a polynomial of degree at most ``2 * steps - 1`` along the line. The attribution sums to
-    :math:`f_c(x) - f_c(x_0)` up to the error of the quadrature.
+    :math:`f_c(x) - f_c(x_0)` up to the error of the quadrature, and warns where that exceeds one percent
+    of :math:`|f_c(x)| + |f_c(x_0)|`.
 
     Args:
         model, x, target: as for :func:`saliency`; None is the class predicted for x.
@@ -138,16 +143,36 @@ def integrated_gradients(
     Raises:
         ValueError: also for steps < 1 or a baseline that is not finite or does not broadcast to x.
     """
-    _uniform(steps, "steps")
+    _uniform(steps, "steps", batch_size)
     nodes, weights = np.polynomial.legendre.leggauss(steps)
     with explaining(model, x) as x:
-        difference = x - check_baseline(baseline, x)
+        reference = check_baseline(baseline, x)
+        difference = x - reference
 
         def on_the_line(rows: slice) -> Callable[[int], Tensor]:
             return lambda k: x[rows] - (1 - nodes[k]) / 2 * difference[rows]
 
-        target = resolve(model, x, target)
-        return difference * _sum_of_gradients(model, x, target, on_the_line, weights / 2, batch_size)
+        logits = _logits(model, x, batch_size)
+        target = check_target(logits.argmax(1) if target is None else target, len(x)).to(x.device)
+        value, start = pick(logits, target), pick(_logits(model, reference, batch_size), target)
+        attribution = difference * _sum_of_gradients(model, x, target, on_the_line, weights / 2, batch_size)
+        _warn_of_a_gap(attribution, value, start, steps)
+        return attribution
+
+
+def _warn_of_a_gap(attribution: Tensor, value: Tensor, start: Tensor, steps: int) -> None:
+    """Warn where an attribution misses the change of the logit that it shares out by over one percent of the logits."""
+    total, change = attribution.flatten(1).double().sum(1), (value - start).double()
+    allowed = max(0.01, torch.finfo(attribution.dtype).eps ** 0.5) * (value.abs() + start.abs()).double()
+    excess = (total - change).abs() - allowed
+    if (excess > 0).any():
+        row = int(excess.argmax())
+        warnings.warn(
+            f"with {steps} steps the attribution of {int((excess > 0).sum())} of {len(excess)} rows misses f(x) - "
+            f"f(baseline) by more than 1 % of the logits; that of row {row} sums to {total[row]:.4g} in place of "
+            f"{change[row]:.4g}. Raise steps",
+            stacklevel=3,
+        )
 
 
 def check_baseline(baseline: float | Tensor, x: Tensor, name: str = "baseline") -> Tensor:
@@ -167,7 +192,14 @@ def check_baseline(baseline: float | Tensor, x: Tensor, name: str = "baseline") 
         ) from None
 
 
-def _uniform(n: int, name: str) -> np.ndarray:
+def _logits(model: Model, x: Tensor, batch_size: int | None) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([logits_of(model, rows) for rows in x.split(batch_size or max(1, len(x)))])
+
+
+def _uniform(n: int, name: str, batch_size: int | None) -> np.ndarray:
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size must be None or at least 1, got {batch_size}")
     if not isinstance(n, int) or n < 1:
         raise ValueError(f"{name} must be an integer of at least 1, got {n!r}")
     return np.full(n, 1 / n)
@@ -184,20 +216,23 @@ def _sum_of_gradients(
     """``sum_k weights[k] * gradient(point_k)`` per row, with about ``batch_size`` rows in each pass.
 
     ``points(rows)`` gives a function from k to the k-th point of those rows; it is called with k = 0, 1, 2, ...
+    A pass for which the memory is too small is tried again with half its rows.
     """
-    if batch_size is None:
-        batch_size = max(len(x), rows_per_pass(x))
-    elif batch_size < 1:
-        raise ValueError(f"batch_size must be None or at least 1, got {batch_size}")
-    total = torch.zeros_like(x)
-    for start in range(0, len(x), batch_size):
-        rows = slice(start, min(start + batch_size, len(x)))
-        point, count = points(rows), rows.stop - rows.start
-        together = max(1, batch_size // count)
-        for first in range(0, len(weights), together):
-            ks = range(first, min(first + together, len(weights)))
-            batch = torch.cat([point(k) for k in ks])
-            grad = gradient(model, batch, target[rows].repeat(len(ks)))
-            weight = torch.as_tensor(weights[ks.start : ks.stop], dtype=x.dtype, device=x.device)
-            total[rows] += torch.einsum("k,k...->...", weight, grad.view(len(ks), count, *x.shape[1:]))
-    return total
+    batch_size = batch_size or max(1, len(x), rows_per_pass(x))
+    try:
+        total = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
+        for start in range(0, len(x), batch_size):
+            rows = slice(start, min(start + batch_size, len(x)))
+            point, count = points(rows), rows.stop - rows.start
+            together = max(1, batch_size // count)
+            for first in range(0, len(weights), together):
+                ks = range(first, min(first + together, len(weights)))
+                batch = torch.cat([point(k) for k in ks])
+                grad = gradient(model, batch, target[rows].repeat(len(ks))).to(total)
+                weight = torch.as_tensor(weights[ks.start : ks.stop], dtype=total.dtype, device=x.device)
+                total[rows] += torch.einsum("k,k...->...", weight, grad.view(len(ks), count, *x.shape[1:]))
+        return total.to(x)
+    except torch.OutOfMemoryError:
+        if batch_size == 1:
+            raise
+    return _sum_of_gradients(model, x, target, points, weights, batch_size // 2)

@@ -73,9 +73,10 @@ class Guard(TorchFunctionMode):
         out = func(*args, **kwargs)
         if torch.compiler.is_compiling():  # shapes are not known while torch.compile traces
             self.mixes = True
-        elif not self.mixes and isinstance(out, Tensor):
+        elif not self.mixes and isinstance(out, Tensor | tuple | list) and not isinstance(out, torch.Size):
             read = args[0] if args and isinstance(args[0], Tensor) else out
-            self.mixes = func not in ROWWISE or not (out.shape[:1] == read.shape[:1] == (self.rows,))
+            shapes = [getattr(value, "shape", ())[:1] for value in (out, read)]
+            self.mixes = func not in ROWWISE or shapes != [(self.rows,)] * 2
         return out
 
 
@@ -142,15 +143,16 @@ class Interception(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
-        operands = [a for a in tree_leaves((args, kwargs)) if isinstance(a, Tensor)]
         rule = self.table.get(func)
-        if rule is None or not any(self.origin(a) for a in operands):
+        if rule is None or not any(self.origin(a) for a in tree_leaves((args, kwargs))):
             out = func(*args, **kwargs)
         elif "input" in kwargs:
             out = rule(func, (kwargs.pop("input"), *args), kwargs)
         else:
             out = rule(func, args, kwargs)
-        self.follow(func, operands, [out] if isinstance(out, Tensor) else tree_leaves(out))
+        if func in LEAVES_TORCH or (isinstance(out, Tensor | tuple | list) and not isinstance(out, torch.Size)):
+            operands = [a for a in tree_leaves((args, kwargs)) if isinstance(a, Tensor)]
+            self.follow(func, operands, [out] if isinstance(out, Tensor) else tree_leaves(out))
         return out
 
     def origin(self, tensor: Any) -> str | None:

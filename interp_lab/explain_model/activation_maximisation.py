@@ -17,7 +17,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..explain_decision.contract import Model, Target, UnsupportedModelError, explaining, is_finite, logits_of, pick
+from ..explain_decision.contract import (
+    Model,
+    Target,
+    UnsupportedModelError,
+    explaining,
+    is_finite,
+    logits_of,
+    pick,
+    run,
+)
 
 Score = Callable[[Tensor], Tensor]
 Bounds = tuple[float | Tensor, float | Tensor]
@@ -278,7 +287,7 @@ def _output(model: Model, layer: str | nn.Module, x: Tensor) -> Tensor:
     # A copy: a later operation in place shall not change what is kept.
     handle = module.register_forward_hook(lambda module, args, out: kept.append(out) or out.clone())
     try:
-        model(x.clone())
+        run(model, x.clone())
     finally:
         handle.remove()
     if len(kept) != 1 or kept[0].dim() < 2:

@@ -21,6 +21,8 @@ from ..explain_decision.contract import (
     Target,
     UnsupportedModelError,
     captured,
+    chosen_logit,
+    decisions,
     explaining,
     logits_of,
     pick,
@@ -33,6 +35,8 @@ def fidelity(surrogate: Model, model: Model, x: Tensor) -> float:
     r"""Share of inputs for which surrogate and model predict the same class.
 
     .. math:: \frac1N \sum_n \bigl[ \arg\max_c g_c(x_n) = \arg\max_c f_c(x_n) \bigr]
+
+    Where one of them has a single logit, its class is 1 if the logit is positive, else 0.
 
     It compares with the model's labels, not with the true ones, and belongs on inputs that the surrogate has not
     seen: a deep tree has fidelity 1 on those it was fitted to. A warning says so where x holds some of them.
@@ -122,7 +126,7 @@ def surrogate_tree(
     reader = read_features(x, features, names)
     x = _with_queries(x, queries, noise, seed)
     logits = _logits(model, x)
-    tree = fit_tree(reader, x, logits.argmax(1), logits.shape[1], depth, seed)
+    tree = fit_tree(reader, x, decisions(logits), max(2, logits.shape[1]), depth, seed)
     return replace(tree, queried=frozenset(_fingerprints(x)))
 
 
@@ -163,7 +167,7 @@ def _logits(model: Model, x: Tensor) -> Tensor:
 
 
 def _labels(model: Model, x: Tensor) -> Tensor:
-    return _logits(model, x).argmax(1)
+    return decisions(_logits(model, x))
 
 
 # Graph of channels
@@ -196,6 +200,7 @@ class SurrogateGraph:
             return self.model(x)
 
 
+@torch.inference_mode(False)
 def surrogate_graph(
     model: nn.Module, x: Tensor, *, layers: Sequence[str] | None = None, threshold: float = 0.95
 ) -> SurrogateGraph:
@@ -222,24 +227,27 @@ def surrogate_graph(
         threshold: least fidelity on x, in (0, 1].
 
     Raises:
-        ValueError: x or ``threshold`` are not as above, or there is no such module.
+        ValueError: the model is no module, x or ``threshold`` are not as above, or there is no such module.
         UnsupportedModelError: no layers found, one not called once, or relevance flows past one of them (a residual
             connection, parallel branches, or layers in another order).
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must lie in (0, 1], got {threshold}")
-    labels = _labels(model, x)
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"only a torch.nn.Module has layers with channels, got {type(model).__name__}")
+    logits = _logits(model, x)
+    labels, decided = logits.argmax(1), decisions(logits)
     layers = list(layers) if layers is not None else _relu_layers(model, x[:1])
     if not layers or len(set(layers)) < len(layers):
         raise ValueError(f"layers must be one or more different names of modules, got {layers}")
-    means, relevance = _means_and_relevance(model, x, layers)
+    means, relevance = _means_and_relevance(model, x, labels, layers)
 
     kept = {name: torch.ones_like(r, dtype=torch.bool) for name, r in relevance.items()}
     order = sorted((r.abs().item(), name, k) for name, rs in relevance.items() for k, r in enumerate(rs))
     with explaining(model, x) as inputs, torch.no_grad(), _ablated(model, kept, means):
         for _, name, channel in order:
             kept[name][channel] = False
-            agree = sum((model(i).argmax(1) == c).sum() for i, c in _chunks(inputs, labels))
+            agree = sum((decisions(model(i)) == c).sum() for i, c in _chunks(inputs, decided))
             if agree < threshold * len(x):
                 kept[name][channel] = True
     graph = _flow(model, x, labels, layers, kept, relevance)
@@ -282,7 +290,7 @@ def _maps(model: nn.Module, x: Tensor, labels: Tensor, layers: Sequence[str]) ->
     """The maps of the layers, with their graph, and the logit of each input's label."""
     with explaining(model, x) as x, ExitStack() as stack:
         kept = [stack.enter_context(captured(model, name)) for name in layers]
-        chosen = pick(logits_of(model, x.requires_grad_()), labels)
+        chosen = chosen_logit(model, x.requires_grad_(), labels)
         stack.close()  # here `captured` checks that each layer was called once
         maps = [maps for (maps,) in kept]
         for name, each in zip(layers, maps, strict=True):
@@ -306,12 +314,12 @@ def _gradients(maps: Sequence[Tensor], chosen: Tensor, layers: Sequence[str]) ->
     return list(gradients)
 
 
-def _means_and_relevance(model: nn.Module, x: Tensor, layers: Sequence[str]) -> tuple[dict, dict]:
+def _means_and_relevance(model: nn.Module, x: Tensor, labels: Tensor, layers: Sequence[str]) -> tuple[dict, dict]:
     """Mean activation and mean relevance of every channel, ``(K,)`` by layer."""
     sums: dict[str, Tensor] = {}
     flows: dict[str, Tensor] = {}
-    for rows, labels in _chunks(x, _labels(model, x)):
-        with _maps(model, rows, labels, layers) as (maps, chosen):
+    for rows, classes in _chunks(x, labels):
+        with _maps(model, rows, classes, layers) as (maps, chosen):
             for name, a, g in zip(layers, maps, _gradients(maps, chosen, layers), strict=True):
                 sums[name] = sums.get(name, 0) + a.detach().mean((2, 3)).sum(0)
                 flows[name] = flows.get(name, 0) + (a * g).detach().sum((0, 2, 3))

@@ -233,7 +233,7 @@ def test_the_flow_of_relevance_is_conserved():
     ).double()  # fmt: skip
     x = normal(20, 1, 16, 16)
     labels, layers = _labels(model, x), ["1", "4"]
-    relevance = _means_and_relevance(model, x, layers)[1]
+    relevance = _means_and_relevance(model, x, _labels(model, x), layers)[1]
     graph = _flow(
         model, x, labels, layers, {n: torch.ones_like(r, dtype=bool) for n, r in relevance.items()}, relevance
     )

@@ -1,0 +1,351 @@
+"""One guard for every call: answers that do not change when nothing changed, or a refusal that says why."""
+
+import copy
+import random
+import threading
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+import interp_lab as il
+from interp_lab.explain_decision.contract import explaining
+
+X = torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+every_method = pytest.mark.parametrize("method", il.METHODS.values(), ids=il.METHODS.keys())
+# All that takes a model and no layer of it, each as a function of (model, x) alone.
+FUNCTIONS = {
+    **{name: partial(lambda method, model, x: method(model, x, 0), method) for name, method in il.METHODS.items()},
+    "selectivity": lambda model, x: il.selectivity(model, x, x, 0, steps=4).curve,
+    "selectivity, probability": lambda model, x: il.selectivity(model, x, x, 0, steps=4, score="probability").curve,
+    "class_sensitivity": lambda model, x: il.class_sensitivity(il.saliency, model, x, 0, 1).spearman,
+    "attack_attribution": lambda model, x: il.attack_attribution(model, x, 0, k=3, steps=2),
+    "surrogate_linear": lambda model, x: il.surrogate_linear(model, x, ridge=0.1).weight,
+    "surrogate_tree": lambda model, x: il.surrogate_tree(model, x)(x),
+    "surrogate_local": lambda model, x: il.surrogate_local(model, x[:1], 0, segments=3, n=20).effects,
+    "fidelity": lambda model, x: torch.tensor(il.fidelity(lambda z: z.flatten(1)[:, :3], model, x)),
+    "maximize_activation": lambda model, x: il.maximize_activation(model, 0, x, steps=2).trace,
+}
+every_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS.keys())
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = (
+        nn.Conv2d(1, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Flatten(),
+        nn.Linear(64, 3),
+    )
+    net = nn.Sequential(*layers)
+    net[1].running_mean.normal_()
+    return net
+
+
+class Holder:
+    def __init__(self, net: nn.Module) -> None:
+        self.parts = [net]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.parts[0](x)
+
+    def answer(self, x: Tensor) -> Tensor:
+        return self.parts[0](x)
+
+
+class Hidden(nn.Module):
+    """Holds its network where `modules()` does not find it."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.parts = [net]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.parts[0](x)
+
+
+FORMS = {
+    "lambda": lambda net: lambda x: net(x),
+    "forward": lambda net: net.forward,
+    "partial": lambda net: partial(lambda model, x: model(x), net),
+    "object": Holder,
+    "bound method": lambda net: Holder(net).answer,
+    "hidden in a module": Hidden,
+}
+
+
+@every_function
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
+def test_a_function_around_a_module_runs_it_in_eval_mode_and_leaves_it_as_it_was(function, form):
+    net = network()
+    expected = function(copy.deepcopy(net).eval(), X)
+    net.train()[2].eval()
+    state, modes = copy.deepcopy(net.state_dict()), [module.training for module in net.modules()]
+    assert_close(function(form(net), X), expected, rtol=1e-4, atol=1e-6)
+    assert [module.training for module in net.modules()] == modes
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+
+
+@every_method
+def test_the_model_comes_back_after_an_error_in_its_midst(method):
+    net = network().train()
+    state = copy.deepcopy(net.state_dict())
+
+    def model(x: Tensor) -> Tensor:
+        net(x)
+        raise RuntimeError("out of paper")
+
+    with pytest.raises(ValueError, match="out of paper"):
+        method(model, X, 0)
+    assert all(module.training for module in net.modules())
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+    assert not torch.nn.modules.module._global_forward_pre_hooks
+
+
+def test_another_thread_is_left_alone():
+    other, entered, done = network().train(), threading.Event(), threading.Event()
+
+    def model(x: Tensor) -> Tensor:
+        entered.set()
+        assert done.wait(10)
+        return x.flatten(1)
+
+    thread = threading.Thread(target=il.saliency, args=(model, X, 0))
+    thread.start()
+    assert entered.wait(10)
+    other(X)
+    assert all(module.training for module in other.modules())
+    done.set()
+    thread.join()
+
+
+class Random(nn.Module):
+    def __init__(self, draw) -> None:
+        super().__init__()
+        self.head, self.draw = nn.Linear(16, 3), draw
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.draw(self.head(F.relu(x.flatten(1))))
+
+
+RANDOM = {
+    "dropout left on": lambda z: F.dropout(z),
+    "noise": lambda z: z + torch.randn_like(z),
+    "gate": lambda z: z * torch.rand(len(z), 1).round(),
+    "own generator": partial(lambda g, z: z + torch.rand(z.shape, generator=g), torch.Generator()),
+    "numpy": lambda z: z * float(np.random.rand()),  # noqa: NPY002
+    "python": lambda z: z * random.random(),
+    "fractional pooling": lambda z: F.fractional_max_pool2d(z.repeat(1, 6).view(-1, 1, 3, 6), 1, (1, 3)).flatten(1),
+}
+
+
+@every_function
+@pytest.mark.parametrize("draw", RANDOM.values(), ids=RANDOM.keys())
+def test_a_model_that_is_random_in_eval_mode_is_refused(function, draw):
+    with pytest.raises(il.UnsupportedModelError, match=r"random|no feature maps|calls no convolution"):
+        function(Random(draw), X)
+
+
+MIXING = {
+    "batch norm": nn.BatchNorm1d(16, track_running_stats=False),
+    "functional batch norm": lambda x: F.batch_norm(x, torch.zeros(16), torch.ones(16), training=True),
+    "centred": lambda x: x - x.mean(0),
+    "softmax over the batch": lambda x: x.softmax(0),
+    "norm of the batch": lambda x: x / x.norm(),
+    "attention over the batch": partial(lambda m, x: m(*[x[:, None]] * 3)[0][:, 0], nn.MultiheadAttention(16, 2)),
+    "sorted": lambda x: x.sort(0).values,
+}
+
+
+@pytest.mark.parametrize("function", [f for name, f in FUNCTIONS.items() if name != "surrogate_local"])
+@pytest.mark.parametrize("mix", MIXING.values(), ids=MIXING.keys())
+def test_rows_that_depend_on_their_batch_are_refused(function, mix):
+    torch.manual_seed(0)
+    head = nn.Linear(16, 3)
+
+    # Methods that need a ReLU, a convolution or a rule may refuse for that reason.
+    reasons = "other rows|statistics of the batch|no rule|no ReLU|no convolution|to read x|overflow|uses a value|NaN"
+    with pytest.raises(ValueError, match=reasons):
+        function(lambda x: head(mix(x.flatten(1))), X)
+
+
+@pytest.mark.parametrize("method", [il.saliency, il.integrated_gradients, il.lrp, il.deeplift])
+def test_a_row_of_its_own_is_no_reason_to_refuse_what_may_mix(method):
+    """Softmax over the features, a norm of every row, a transposition and back: rows are independent."""
+    head = nn.Linear(16, 3)
+
+    def model(x: Tensor) -> Tensor:
+        x = x.flatten(1).T.contiguous().T
+        return head(x)
+
+    assert_close(method(model, X, 0), torch.cat([method(model, row[None], 0) for row in X]))
+
+
+def test_a_second_input_held_by_a_function_is_no_reason_to_refuse():
+    second, head = torch.rand(4, 16), nn.Linear(32, 3)
+    model = lambda x: head(torch.cat([x.flatten(1).softmax(1), second], 1))  # noqa: E731
+    expected = torch.cat([il.saliency(lambda x, s=s: head(torch.cat([x.flatten(1).softmax(1), s[None]], 1)), r[None], 0)
+                          for r, s in zip(X, second, strict=True)])  # fmt: skip
+    assert_close(il.saliency(model, X, 0), expected)
+    for call in (il.smoothgrad, il.integrated_gradients):
+        with pytest.raises(ValueError, match="batch_size=N"):
+            call(model, X, 0)
+        assert call(model, X, 0, batch_size=4).shape == X.shape
+    with pytest.raises(ValueError, match="batch_size=N"):
+        il.selectivity(model, X, X, 0)
+    assert il.selectivity(model, X, X, 0, batch_size=4).curve.shape == (4, 17)
+
+
+class Cut(nn.Module):
+    def __init__(self, cut) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.head, self.cut = nn.Embedding(4, 16), nn.Linear(16, 3), cut
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        return self.head(x + self.cut(self, x))
+
+
+LIBRARY = torch.library.Library("interp_lab_tests", "DEF")
+LIBRARY.define("doubled(Tensor x) -> Tensor")
+LIBRARY.impl("doubled", lambda x: torch.from_numpy(2 * x.detach().numpy()), "CPU")
+CUT = {
+    "category": lambda m, x: m.table((3 * x[:, 0]).long()),
+    "nearest category": lambda m, x: m.table((3 * x[:, 0]).round().int()),
+    "one-hot": lambda m, x: F.one_hot(x.argmax(1), 16).to(x.dtype),
+    "step": lambda m, x: (x > 0.5).to(x.dtype),
+    "rounded": lambda m, x: x.round(),
+    "detached": lambda m, x: torch.tanh(x.detach()),
+    "data": lambda m, x: torch.tanh(x.data),
+    "no_grad": lambda m, x: torch.no_grad()(torch.tanh)(x),
+    "a number": lambda m, x: x * x.max().item(),
+    "a list": lambda m, x: torch.tensor(x.tolist()),
+    "numpy": lambda m, x: torch.from_numpy(np.tanh(x.detach().numpy())),
+    "C++": lambda m, x: torch.ops.interp_lab_tests.doubled(x),
+    "quantised": lambda m, x: torch.quantize_per_tensor(x, 0.1, 0, torch.quint8).dequantize(),
+}
+
+
+@pytest.mark.parametrize("cut", CUT.values(), ids=CUT.keys())
+@pytest.mark.parametrize("method", [il.saliency, il.smoothgrad, il.integrated_gradients, il.gradient_x_input])
+def test_a_value_cut_off_from_its_gradient_is_refused(method, cut):
+    reasons = r"without a gradient|zero everywhere|no gradient|cannot be differentiated|out of torch|could not be run"
+    with pytest.raises(ValueError, match=reasons):
+        method(Cut(cut), X, 0)
+
+
+CHOICES = {
+    "where": (lambda x: torch.where(x > 0.5, x, 0.1 * x), lambda x: 0.1 * x + 0.9 * x * (x > 0.5)),
+    "masked_fill": (lambda x: x.masked_fill(x < 0.5, 0.0), lambda x: x * (x >= 0.5)),
+    "sorted by its own index": (lambda x: x.gather(1, x.argsort(1)), lambda x: x.sort(1).values),
+    "unpooled": (
+        lambda x: F.max_unpool2d(*F.max_pool2d(x.view(-1, 1, 4, 4), 2, return_indices=True), 2).flatten(1),
+        lambda x: x * (x == F.interpolate(F.max_pool2d(x.view(-1, 1, 4, 4), 2), (4, 4)).flatten(1)),
+    ),
+}
+
+
+@pytest.mark.parametrize(("choice", "same"), CHOICES.values(), ids=CHOICES.keys())
+def test_a_choice_by_a_mask_or_an_index_keeps_its_gradient(choice, same):
+    torch.manual_seed(0)
+    head = nn.Linear(16, 3)
+    x = X.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(head(same(x.flatten(1)))[:, 1].sum(), x)
+    assert_close(il.saliency(lambda x: head(choice(x.flatten(1))), X, 1), expected)
+
+
+@every_method
+def test_a_caller_under_autocast_or_low_precision_gets_the_same(method):
+    net = network().eval()
+    expected = method(net, X, 0)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            assert_close(method(net, X, 0), expected, rtol=0, atol=0)
+            assert torch.is_autocast_enabled("cpu")
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_a_single_logit_decides_by_its_sign():
+    torch.manual_seed(0)
+    one = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 1)).eval()
+    x = torch.randn(64, 1, 4, 4)
+    one[3].bias.data -= one(x).median() + 1e-4
+    two = lambda x: torch.cat([torch.zeros(len(x), 1), one(x)], 1)  # noqa: E731
+    positive = (one(x) > 0).float().mean().item()
+    assert 0.3 < positive < 0.7
+    assert il.fidelity(lambda z: -one(z), one, x) == 0
+    assert il.fidelity(two, one, x) == il.fidelity(one, two, x) == 1
+    assert_close(il.surrogate_tree(one, x)(x), il.surrogate_tree(two, x)(x))
+    relevance = il.gradient_x_input(one, x)
+    ours = il.selectivity(one, x, relevance, score="probability", steps=4)
+    assert_close(ours.curve[:, 0], one(x).sigmoid().squeeze(1).detach())
+    assert_close(ours.curve, il.selectivity(two, x, relevance, 1, score="probability", steps=4).curve)
+    bounds = (x.min().item(), x.max().item())
+    moved = il.attack_attribution(one, x, k=4, radius=1.0, steps=3, bounds=bounds)
+    assert torch.equal(one(moved) > 0, one(x) > 0)
+    with pytest.raises(ValueError, match="single logit"):
+        il.class_sensitivity(il.saliency, one, x)
+
+
+@pytest.mark.parametrize("target", [np.int64(1), [1, 1, 1, 1], np.full(4, 1), torch.full((4,), 1, dtype=torch.int32)])
+def test_targets_of_any_integer_form_are_the_same(target):
+    net = network().eval()
+    assert_close(il.saliency(net, X, target), il.saliency(net, X, 1), rtol=0, atol=0)
+
+
+OUTPUTS = {
+    "tuple": (lambda z: (z, z), r"lambda x: model\(x\)\[0\]"),
+    "dict": (lambda z: {"logits": z}, r"lambda x: model\(x\)\['logits'\]"),
+    "one number a row": (lambda z: z[:, 0], r"lambda x: model\(x\)\[:, None\]"),
+}
+
+
+@pytest.mark.parametrize(("output", "remedy"), OUTPUTS.values(), ids=OUTPUTS.keys())
+def test_a_refusal_of_an_output_carries_the_remedy(output, remedy):
+    head = nn.Linear(16, 3)
+    with pytest.raises(ValueError, match=remedy):
+        il.saliency(lambda x: output(head(x.flatten(1))), X, 0)
+    with pytest.raises(ValueError, match="token ids explain their embeddings"):
+        il.saliency(head, torch.zeros(2, 5, dtype=torch.long), 0)
+
+
+def test_integrated_gradients_warn_where_they_miss_the_difference():
+    model = lambda x: torch.tanh(20 * x.flatten(1)[:, :2])  # noqa: E731
+    with pytest.warns(UserWarning, match=r"with 2 steps .* of 4 of 4 rows misses .* Raise steps"):
+        il.integrated_gradients(model, X + 0.5, 0, steps=2)
+    il.integrated_gradients(model, X + 0.5, 0, steps=200)  # a warning is an error in these tests
+
+
+@pytest.mark.parametrize("method", [il.smoothgrad, il.integrated_gradients])
+def test_a_pass_too_large_for_the_memory_is_tried_with_fewer_rows(method):
+    net, rows = network().double().eval(), []
+
+    def model(x: Tensor) -> Tensor:
+        rows.append(len(x))
+        if len(x) > 13:
+            raise torch.OutOfMemoryError("no memory")
+        return net(x)
+
+    x = X.double()
+    assert_close(method(model, x, 0), method(net, x, 0))
+    assert max(rows[rows.index(next(r for r in rows if 4 < r <= 13)) :]) <= 13
+
+
+def test_explaining_nests_and_gives_everything_back_in_order():
+    outer, inner = network().train(), network().train()
+    with explaining(outer, X) as x:
+        with explaining(inner, x):
+            assert not any(module.training for net in (outer, inner) for module in net.modules())
+        assert all(module.training for module in inner.modules())
+        assert not any(module.training for module in outer.modules())
+    assert all(module.training for module in outer.modules())
