@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-import interp_lab  # noqa: F401  # before Zennit, which imports torchvision
+from interp_lab import torchvision  # noqa: F401  # before Zennit imports it
 
 
 @pytest.fixture
