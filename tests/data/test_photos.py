@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from PIL import Image, ImageDraw
 from sklearn.datasets import load_sample_image
 from torch.testing import assert_close
 
-from interp_lab import torchvision
 from interp_lab.data import photos
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "data" / "photos"

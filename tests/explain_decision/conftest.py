@@ -3,8 +3,6 @@
 import pytest
 import torch
 
-from interp_lab import torchvision  # noqa: F401  # before Zennit imports it
-
 
 @pytest.fixture
 def double():

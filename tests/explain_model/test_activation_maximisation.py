@@ -240,10 +240,10 @@ def test_equal_steps_on_fourier_coefficients_move_low_frequencies_more():
 
 
 def test_the_fourier_parametrisation_raises_the_logit_of_an_imagenet_network_with_smoother_pictures():
-    from interp_lab import torchvision
+    from torchvision.models import squeezenet1_1
 
     torch.manual_seed(0)
-    model, x0 = torchvision.models.squeezenet1_1(weights=None), torch.rand(2, 3, 64, 64) * 0.1 + 0.45
+    model, x0 = squeezenet1_1(weights=None), torch.rand(2, 3, 64, 64) * 0.1 + 0.45
     classes = model.eval()(x0).argmax(1)  # its last layer is a ReLU, and most logits are dead
     options = {"objective": "logit", "bounds": (0, 1), "steps": 25, "jitter": 2}
     fourier, pixels = (maximize_activation(model, classes, x0, fourier=f, **options) for f in (True, False))
