@@ -31,6 +31,8 @@ test: .venv/.installed
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && $(BIN)/codespell
 	@echo "== tests"
 	@$(BIN)/python -m pytest -m "not browser" -n auto
+	@echo "== tests that train or grade, with the kernels of an old processor"
+	@ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE $(BIN)/python -m pytest -m trains -n auto
 	@echo "== solutions"
 	@$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300 -n auto --dist loadfile solutions
 	@echo "== book"

@@ -1,1 +1,1 @@
-import interp_lab  # noqa: F401  torchvision cannot be imported before it beside a CPU build of torch
+from interp_lab import torchvision  # noqa: F401  before others import it: it may need mending

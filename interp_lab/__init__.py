@@ -2,7 +2,6 @@
 
 import torch
 
-from . import _torchvision  # must come before any import of torchvision
 from .antehoc import BagOfLocalFeatures, additive_model, decision_tree, prototype_network, sparse_softmax
 from .evaluate import (
     attack_attribution,
@@ -115,7 +114,7 @@ __all__ = [
 # next pass fetch it again page by page, at up to twice the time.
 torch.empty(2**25 - 2**16, dtype=torch.uint8)
 
-del _torchvision, torch
+del torch
 
 
 def __getattr__(name: str):
@@ -123,4 +122,8 @@ def __getattr__(name: str):
         from .explain_model import priors
 
         return priors
+    if name == "torchvision":  # on demand, and also beside a torch that it was not built for
+        from ._torchvision import torchvision
+
+        return torchvision
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

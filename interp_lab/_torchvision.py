@@ -1,35 +1,27 @@
-"""Make ``import torchvision`` work beside a CPU build of torch.
+"""torchvision, imported also beside a torch that it was not built for.
 
-A torchvision wheel built for CUDA cannot load its compiled operators next to a CPU torch, and its import then
-stops at the fake kernels of two of them ("operator torchvision::nms does not exist"). Declaring the two names
-is enough for the rest of torchvision, which is Python. Calling them still fails, with torch's own message.
+A torchvision wheel built for another torch cannot load its compiled operators, and its import then stops at the first
+that it names in Python ("operator torchvision::nms does not exist"). Declaring these names is enough for the rest of
+torchvision, which is Python; calling such an operator still fails. Nothing is declared before an import has failed: a
+library that loads declares its operators itself, and a second declaration ends the process.
 """
 
-import importlib.util
-from pathlib import Path
+import re
+import sys
 
 import torch
 
-SCHEMAS = (
-    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-)
+while True:
+    try:
+        import torchvision
+    except RuntimeError as error:
+        missing = re.search(r"operator (torchvision::\w+) does not exist", str(error))
+        if missing is None:
+            raise
+        for module in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[module]  # what the failed import left behind
+        torch.library.define(missing[1], "() -> ()")
+    else:
+        break
 
-
-def declare_missing_operators() -> bool:
-    """Declare the operators that torchvision's import needs, if its own library cannot; True if it did so."""
-    spec = importlib.util.find_spec("torchvision")
-    if spec is None or spec.origin is None or hasattr(torch.ops.torchvision, "nms"):
-        return False
-    for library in Path(spec.origin).parent.glob("_C.*"):
-        try:
-            torch.ops.load_library(str(library))
-            return False
-        except OSError:  # built for another torch
-            break
-    for schema in SCHEMAS:
-        torch.library.define(f"torchvision::{schema.split('(')[0]}", schema[schema.index("(") :])
-    return True
-
-
-declare_missing_operators()
+__all__ = ["torchvision"]

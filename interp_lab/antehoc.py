@@ -418,7 +418,7 @@ def additive_model(
             gram = design.T @ design + l2 * len(x) / 2 * np.eye(design.shape[1])
             weight = np.linalg.solve(gram, design.T @ target)
         else:  # each feature's basis sums to one, so the centred one is singular; the curves are not
-            weight = np.linalg.lstsq(design, target)[0]
+            weight = np.linalg.lstsq(design, target, rcond=None)[0]  # None: NumPy 2's default everywhere
     weight = weight.reshape(*centre.shape, -1)
     spread = np.zeros((len(bias), values.shape[1]))
     spread[:, varies] = np.einsum("njb,jbk->nkj", basis - centre, weight).std(0)

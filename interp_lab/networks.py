@@ -17,8 +17,6 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm.auto import tqdm
 
-from . import _torchvision  # noqa: F401  before any import of torchvision
-
 WEIGHTS = Path(__file__).parent / "weights"
 
 
@@ -243,8 +241,9 @@ def imagenet(name: str, download: bool = False) -> tuple[nn.Module, Callable]:
         ValueError: torchvision has no such classifier, or it has no such weights.
         FileNotFoundError: the weights are not on this machine and ``download`` is False.
     """
-    from torchvision import models
+    from ._torchvision import torchvision
 
+    models = torchvision.models
     if name not in models.list_models(module=models):
         raise ValueError(f"torchvision has no classifier {name!r}; it has {', '.join(models.list_models(models))}")
     weights = getattr(models.get_model_weights(name), "IMAGENET1K_V1", None)

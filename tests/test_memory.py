@@ -15,7 +15,8 @@ def faults():
 def three_blocks():  # together more than twice one of them, which is what glibc would give back by default
     return [torch.zeros(9 * 2**18) for _ in range(3)]
 
-three_blocks(), three_blocks()
+for _ in range(6):  # until the heap has grown to its final size
+    three_blocks()
 before = faults()
 for _ in range(10):
     three_blocks()

@@ -12,7 +12,6 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn import functional as F
 
-from .. import _torchvision  # noqa: F401  before any import of torchvision
 from .dataset import Dataset
 
 SPLITS = ("train", "test", "all")
@@ -71,9 +70,10 @@ def third(labels: Tensor, test: bool) -> Tensor:
 
 
 def _torchvision_digits(split: str, source: str, root: str | os.PathLike | None, download: bool) -> Dataset:
-    from torchvision.datasets import MNIST, FashionMNIST
+    from .._torchvision import torchvision
 
-    loader = {"mnist": MNIST, "fashion": FashionMNIST}[source]
+    datasets = torchvision.datasets
+    loader = {"mnist": datasets.MNIST, "fashion": datasets.FashionMNIST}[source]
     root = root or os.environ.get("INTERP_LAB_DATA")
     if not root:
         raise ValueError(

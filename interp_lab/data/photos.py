@@ -9,7 +9,6 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from torch import Tensor
 
-from .. import _torchvision  # noqa: F401  before any import of torchvision
 from .dataset import Dataset
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as torchvision's networks expect
@@ -80,8 +79,9 @@ def photos(folder: str | os.PathLike | None = None, *, size: int = 224, normaliz
 
 
 def _dataset(rows: list[dict], open_photo, size: int, normalize: bool) -> Dataset:
-    from torchvision.transforms import functional as TF
+    from .._torchvision import torchvision
 
+    TF = torchvision.transforms.functional
     indices, classes = _classes(rows)
     by_file: dict[str, list[int]] = {}
     for i, row in enumerate(rows):
@@ -115,9 +115,9 @@ def _classes(rows: list[dict]) -> tuple[list[int], tuple[str, ...]]:
     if "class_index" not in rows[0]:
         names = sorted({row["label"] for row in rows})
         return [names.index(row["label"]) for row in rows], tuple(names)
-    from torchvision.models import SqueezeNet1_1_Weights
+    from .._torchvision import torchvision
 
-    names = list(SqueezeNet1_1_Weights.IMAGENET1K_V1.meta["categories"])
+    names = list(torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1.meta["categories"])
     others = sorted({row["label"] for row in rows if row["class_index"] == "-1"})
     indices = []
     for row in rows:

@@ -246,8 +246,10 @@ def _one_over_f(noise: Tensor) -> Tensor:
     size = noise.shape[-1]
     fy, fx = torch.fft.fftfreq(size, device=noise.device), torch.fft.rfftfreq(size, device=noise.device)
     frequency = torch.hypot(fy[:, None], fx)
-    frequency[0, 0] = torch.inf
-    fields = torch.fft.irfft2(torch.fft.rfft2(noise) / frequency, s=(size, size))
+    frequency[0, 0] = 1  # the mean, 0 below: a complex number divided by infinity is NaN in some versions of torch
+    spectrum = torch.fft.rfft2(noise) / frequency
+    spectrum[..., 0, 0] = 0
+    fields = torch.fft.irfft2(spectrum, s=(size, size))
     return fields * (size / torch.linalg.vector_norm(fields, dim=(-2, -1), keepdim=True))
 
 

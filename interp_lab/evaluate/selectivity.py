@@ -222,10 +222,10 @@ def _filled(x: Tensor, fill: str | float | Tensor, generator: torch.Generator) -
         draw = torch.rand(channels.shape[1:], generator=generator, dtype=torch.float32).to(x)
         return (low + (high - low) * draw).view(x.shape)
     if fill == "blur" and x.dim() == 4 and min(x.shape[2:]) >= 4:
-        from torchvision.transforms.functional import gaussian_blur
+        from .._torchvision import torchvision
 
         sigma = min(x.shape[2:]) / 20
-        return gaussian_blur(x, 2 * math.ceil(3 * sigma) + 1, sigma)
+        return torchvision.transforms.functional.gaussian_blur(x, 2 * math.ceil(3 * sigma) + 1, sigma)
     raise ValueError(
         f"fill must be {', '.join(FILLS)} (blur: of images of 4 pixels or more), a number or a tensor, got {fill!r}"
     )

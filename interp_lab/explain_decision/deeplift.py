@@ -121,7 +121,7 @@ def _multiplier(model: Model, x: Tensor, target: Target, reference: Tensor, rule
 
 def _rows(value: Tensor, batch: int) -> tuple[bool, ...]:
     """The shape of a value, with whether its first dimension is the batch in place of that dimension's size."""
-    return value.dim() > 0 and len(value) == batch, *value.shape[1:]
+    return bool(value.dim() > 0 and len(value) == batch), *value.shape[1:]
 
 
 OTHER_WAY = "the model calls other operations for the baseline than for x, so that their values cannot be paired"

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from PIL import Image, ImageDraw
 from sklearn.datasets import load_sample_image
 from torch.testing import assert_close
 
-from interp_lab import _torchvision  # noqa: F401  before torchvision
 from interp_lab.data import photos
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "data" / "photos"
@@ -72,9 +72,7 @@ def test_a_table_without_class_index_has_its_own_classes(folder):
 
 
 def test_pixels_are_those_of_torchvisions_transform():
-    from torchvision.models import SqueezeNet1_1_Weights
-
-    transform = SqueezeNet1_1_Weights.IMAGENET1K_V1.transforms()
+    transform = torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1.transforms()
     expected = [transform(Image.fromarray(load_sample_image(name))) for name in ("china.jpg", "flower.jpg")]
     data = photos(normalize=True)
     assert_close(data.images, torch.stack(expected))

@@ -3,8 +3,6 @@
 import pytest
 import torch
 
-import interp_lab  # noqa: F401  # before Zennit, which imports torchvision
-
 
 @pytest.fixture
 def double():

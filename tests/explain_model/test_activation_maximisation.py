@@ -240,7 +240,7 @@ def test_equal_steps_on_fourier_coefficients_move_low_frequencies_more():
 
 
 def test_the_fourier_parametrisation_raises_the_logit_of_an_imagenet_network_with_smoother_pictures():
-    from torchvision.models import squeezenet1_1  # after interp_lab
+    from torchvision.models import squeezenet1_1
 
     torch.manual_seed(0)
     model, x0 = squeezenet1_1(weights=None), torch.rand(2, 3, 64, 64) * 0.1 + 0.45
