@@ -125,7 +125,8 @@ def linear_net(g: Generator, channels: int, classes: int = 2, **more) -> Net:
 
 
 def deep_net(g: Generator, channels: int, classes: int, **more) -> Net:
-    layers = [("Flatten",), ("Linear", 25 * channels, 8), ("BatchNorm1d", 8), ("Tanh",), ("Linear", 8, classes)]
+    """No bias before the normalisation: its gradient would be rounding alone, which Adam takes to full steps."""
+    layers = [("Flatten",), ("Linear", 25 * channels, 8, False), ("BatchNorm1d", 8), ("Tanh",), ("Linear", 8, classes)]
     return Net.draw(layers, g, **more)
 
 
