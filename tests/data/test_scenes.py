@@ -222,11 +222,10 @@ def drawn(seed: int, **options) -> Dataset:
     """Small scenes with eight labels; of ``evidence``, whose choice changes the labels alone, the states of all parts."""
     arguments = {"n": 5120, "size": 48, "seed": 8 + seed}
     data = scenes(**arguments, **options)
+    labels = data.labels if data.second_labels is None else data.second_labels
     if "evidence" in options:
-        data.labels = sum(scenes(**arguments, evidence=part).labels << bit for bit, part in enumerate(PARTS))
-    elif data.second_labels is not None:
-        data.labels = data.second_labels
-    return Dataset(data.images, data.labels, SHAPES, data.masks)
+        labels = sum(scenes(**arguments, evidence=part).labels << bit for bit, part in enumerate(PARTS))
+    return Dataset(data.images, labels, SHAPES, data.masks)
 
 
 def network_accuracy(data: Dataset, seed: int) -> float:
