@@ -36,7 +36,7 @@ class Teller:
         config.training_seed, config.verdicts = self.seed, self.verdicts
 
     def pytest_collection_modifyitems(self, items) -> None:
-        items[:] = [item for item in items if "verdict" in item.fixturenames]
+        items[:] = [item for item in items if "verdict" in getattr(item, "fixturenames", ())]
 
 
 def measure(seeds: int, options: list[str], out: str) -> None:
@@ -50,7 +50,7 @@ def measure(seeds: int, options: list[str], out: str) -> None:
         code = pytest.main(["-m", "trains", "-p", "no:cacheprovider", *options], [teller])
         assert code == 0, f"the tests ended with {code}"
         told += teller.verdicts
-    Path(out).write_text(json.dumps(told))
+        Path(out).write_text(json.dumps(told))
 
 
 def margin(values: list[float], above: float, below: float) -> float:
