@@ -1,3 +1,32 @@
-"""For all tests."""
+"""For all tests. Verdicts that rest on a training: a test gives them for one seed, `benchmarks.verdicts` for many."""
+
+import math
+
+import pytest
 
 from interp_lab import torchvision  # noqa: F401  # before tests, or Zennit, import it: it may need mending
+
+
+@pytest.fixture(scope="session")
+def seed(pytestconfig) -> int:
+    """Of all that a test trains, and of the data that it draws for that."""
+    return getattr(pytestconfig, "training_seed", 0)
+
+
+@pytest.fixture
+def verdict(request):
+    """``verdict(what, value, above=low, below=high)``: a value with three standard deviations to its bounds, at least."""
+
+    def judge(what: str, value: float, *, above: float = -math.inf, below: float = math.inf) -> None:
+        if (told := getattr(request.config, "verdicts", None)) is not None:
+            told.append((request.node.nodeid, what, float(value), above, below))
+        else:
+            assert above < value < below, what
+
+    return judge
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "verdict" in getattr(item, "fixturenames", ()):
+            item.add_marker("trains")

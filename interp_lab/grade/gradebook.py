@@ -22,6 +22,7 @@ import hashlib
 import io
 import json
 import os
+import platform
 import re
 import secrets
 import stat
@@ -132,10 +133,42 @@ def read(submission: Submission) -> bytes:
 _TRUSTED = threading.Lock()
 
 
+class Unfit(sandbox.SandboxError):
+    """On this machine the solution itself would lose points, so nobody is graded on it."""
+
+
+def prove(exercise: str, solution: bytes, limits: sandbox.Limits, unsafe: bool = False) -> None:
+    """Grade the solution itself, once per exercise and lane.
+
+    Raises:
+        Unfit: it does not get all points.
+    """
+    lane = sandbox.lane(unsafe, limits)
+    if (exercise, solution) in lane.proven:
+        return
+    faults = _mark(lane, extract.code_cells(solution), exercise, "", solution, b"")
+    if lost := [
+        f"question {name}: {' '.join(fault.split())}" for name, parts in faults.items() for fault in parts if fault
+    ]:
+        raise Unfit(
+            f"nobody was graded: in the sandbox of {platform.node() or 'this machine'} the solution of {exercise} itself "
+            f"loses {len(lost)} parts. The first: {lost[0]} (limits: {limits})"
+        )
+    lane.proven.add((exercise, solution))
+
+
+def _mark(
+    lane: sandbox.Lane, cells: dict[str, str], exercise: str, student: str, solution: bytes, key: bytes
+) -> dict[str, list[str]]:
+    given, answers = references(exercise, solution)
+    names = (exercise, student)
+    return mark(questions(exercise), key, names, lambda c: lane.run(given | cells, c), answers, _TRUSTED)
+
+
 def grade_one(
     submission: Submission, exercise: str, solution: bytes, key: bytes, limits: sandbox.Limits, unsafe: bool = False
 ) -> Result:
-    """Grade one student in the sandbox lane of this thread."""
+    """Grade one student in the sandbox lane of this thread, which has to be proven first."""
     result = Result(submission.student, "")
     try:
         data = read(submission)
@@ -144,10 +177,9 @@ def grade_one(
     except ValueError as error:
         result.problem = str(error)
         return result
-    given, answers = references(exercise, solution)
+    prove(exercise, solution, limits, unsafe)
     lane = sandbox.lane(unsafe, limits)
-    names = (exercise, submission.student)
-    result.faults = mark(questions(exercise), key, names, lambda c: lane.run(given | cells, c), answers, _TRUSTED)
+    result.faults = _mark(lane, cells, exercise, submission.student, solution, key)
     return result
 
 
@@ -196,7 +228,7 @@ def grade(
     Raises:
         ValueError: the journal belongs to another exercise, key or solution, the exercise has no graded questions, or
             the table of marks by hand cannot be understood.
-        SandboxError: there is no sandbox, and not ``unsafe``.
+        SandboxError: there is no sandbox, and not ``unsafe``; or the solution itself does not get all points in it.
     """
     exercise, data = solution.stem, solution.read_bytes()
     asked = questions(exercise)
@@ -212,13 +244,17 @@ def grade(
     limits, own = limits or sandbox.Limits(), executor is None
     pool = ThreadPoolExecutor(workers or os.cpu_count() or 1) if own else executor
     try:
-        if own and waiting:
-            pool.submit(sandbox.lane, unsafe, limits).result()  # refuses before anything is graded
+        if waiting:
+            pool.submit(prove, exercise, data, limits, unsafe).result()  # refuses before anything is graded
         futures = {pool.submit(grade_one, s, exercise, data, key, limits, unsafe): s for s in waiting}
         for count, future in enumerate(as_completed(futures), 1):
             student = futures[future].student
             try:
                 journal.add(future.result())
+            except Unfit:  # one machine of a cluster
+                for other in futures:
+                    other.cancel()
+                raise
             except Exception as error:  # one student shall not stop the others; not in the journal, so tried again
                 journal.results[student] = Result(
                     student, "", {}, f"the grader failed ({type(error).__name__}: {error})"

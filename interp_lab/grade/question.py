@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from .. import check
+from ..data.scenes import one_thread
 from . import calls as protocol
 from .calls import Call, Outcome
 
@@ -99,6 +100,8 @@ def mark(
 ) -> dict[str, list[str]]:
     """What is wrong with each part of a student's answers, ``""`` where it is right, by question.
 
+    The reference runs with one thread, as the sandbox does, so that both add up in the same order.
+
     Args:
         names: the exercise and the student, for the seed.
         run: makes the calls of every question in the sandbox.
@@ -108,7 +111,7 @@ def mark(
     with lock, torch.random.fork_rng([]):
         plans = [[part.calls(generator(key, *names, q.name, part.kind)) for part in q.parts] for q in asked]
     outcomes = run([[call for part in plan for call in part] for plan in plans])
-    with lock, torch.random.fork_rng([]):
+    with lock, torch.random.fork_rng([]), one_thread():
         return {q.name: _faults(q, *both, answers) for q, *both in zip(asked, plans, outcomes, strict=True)}
 
 

@@ -6,7 +6,7 @@ What the sandbox stops, by which means:
 an attempt to                        is stopped by
 ==================================== ====================================================================================
 read solutions, grader, home, /etc   they are not mounted: only Python's library, /usr/lib and torch are, all read-only
-learn a secret of the environment    the environment is emptied, /proc is hidden
+learn a secret of the environment    the environment is emptied but for ``KERNELS``, /proc is hidden
 reach the network                    a network namespace without interfaces; no system call for sockets
 write where others read              a read-only system; a private /tmp of limited size that ends with the child
 see, trace or signal others          namespaces of its own for processes, IPC and users, no capabilities
@@ -44,6 +44,8 @@ from .calls import Call, Outcome
 
 HERE = Path(__file__).parent
 INSIDE = [HERE / "worker.py", HERE / "calls.py", HERE / "extract.py", HERE / "elsewhere.py", HERE.parent / "check.py"]
+# Choose the kernels of torch, oneDNN and MKL: the answer runs on the same ones as the reference outside.
+KERNELS = ("ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS")
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Limits:
     """Bounds for one student."""
 
     seconds: float = 10.0  # of a call, and on average of a question
-    memory: int = 2048  # MiB of address space
+    memory: int = 2048  # MiB of address space, beyond what the worker maps before it sees the student's code
     disk: int = 16  # MiB of /tmp, and of one file
     output: int = 32  # MiB of answers
 
@@ -65,6 +67,7 @@ class Lane:
 
     def __init__(self, *, unsafe: bool = False, limits: Limits | None = None) -> None:
         self.unsafe, self.limits = unsafe, limits or Limits()
+        self.proven: set[tuple[str, bytes]] = set()  # exercises and solutions; see `gradebook.prove`
         self._start()
 
     def run(self, cells: dict[str, str], wanted: list[list[Call]]) -> list[list[Outcome]]:
@@ -102,7 +105,7 @@ class Lane:
     def _start(self) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed with the lane
         command = _unprotected() if self.unsafe else _command()
-        environment = {"PATH": os.environ.get("PATH", ""), "OMP_NUM_THREADS": "1"}
+        environment = {"PATH": os.environ.get("PATH", "")} | _settings()
         try:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment
@@ -117,7 +120,10 @@ class Lane:
         except SandboxError as error:
             self.close()
             raise SandboxError(f"{_ADVICE} ({error})") from None
-        if outcome.error or not (self.unsafe or outcome.result.tolist()[1:] == [0, 0]):
+        if outcome.error:
+            self.close()
+            raise SandboxError(f"there is a sandbox, but the first call in it failed: {outcome.error}")
+        if not (self.unsafe or outcome.result.tolist()[1:] == [0, 0]):
             self.close()
             raise SandboxError(f"{_ADVICE} (the probe gave {outcome})")
 
@@ -170,7 +176,7 @@ class Lane:
         if status["end"] == "output":
             return f"stopped: it gave more than {limits.output} MiB of results"
         ended = f" by signal {status['signal']}" if status.get("signal") not in (0, 9, None) else ""
-        return f"the process ended{ended} before it gave an answer; memory is limited to {limits.memory} MiB"
+        return f"the process ended{ended} before it gave an answer; it may take {limits.memory} MiB of memory"
 
 
 _ADVICE = (
@@ -187,6 +193,12 @@ def _outcome(header: dict, tensors: dict) -> Outcome:
         error = "malformed answer (no result)"
     kind = str(header.get("kind", ""))[:100].encode(errors="replace").decode()
     return Outcome(tensors, kind, bool(header.get("attached", True)), error)
+
+
+def _settings() -> dict[str, str]:
+    """All of the grader's environment that the worker keeps: one thread, and the kernels."""
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    return threads | {name: os.environ[name] for name in KERNELS if name in os.environ}
 
 
 def _unprotected() -> list[str]:
@@ -220,8 +232,8 @@ def _command() -> list[str]:
         command += ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     else:
         command += ["--unshare-user"]
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        command += ["--setenv", name, "1"]
+    for name, value in _settings().items():
+        command += ["--setenv", name, value]
     command += ["--setenv", "HOME", "/tmp", "--setenv", "LC_ALL", "C.UTF-8", "--setenv", "CUDA_VISIBLE_DEVICES", ""]
 
     python = Path(sys.executable).resolve()

@@ -1,12 +1,13 @@
 """Graded questions as data: fresh inputs, calls that travel unchanged, functions found by name."""
 
+import threading
 from pathlib import Path
 
 import torch
 
 import interp_lab
 from interp_lab.grade import calls, extract, gradebook
-from interp_lab.grade.question import generator
+from interp_lab.grade.question import Part, Question, generator, mark
 from interp_lab.grade.questions import questions
 
 SOLUTION = Path(__file__).parents[2] / "solutions" / "01_saliency_and_smoothgrad.ipynb"
@@ -34,6 +35,25 @@ def test_inputs_are_fresh_for_each_student_question_and_key_and_come_again():
     others = [x("01", "ben", "2", "general"), x("01", "anna", "2", "batch"), x("01", "anna", "2", "general", key=b"k")]
     for other in others:
         assert not torch.equal(x("01", "anna", "2", "general"), other)
+
+
+def test_the_reference_runs_with_one_thread_as_the_sandbox_does():
+    def threads():
+        return [torch.get_num_threads()]
+
+    part = Part("easy", 1, "The threads.", lambda g: [calls.Call("threads", [])])
+
+    def run(plans):
+        return [[calls.Outcome({"result": torch.tensor([1.0]).double()}, "list") for _ in plan] for plan in plans]
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        asked = (Question("1", "Threads", (part,)),)
+        assert mark(asked, b"", ("01", "anna"), run, {"threads": threads}, threading.Lock()) == {"1": [""]}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_calls_travel_unchanged():

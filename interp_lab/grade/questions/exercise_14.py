@@ -107,14 +107,18 @@ def replace_device(g: Generator) -> list[Call]:
     return [Call("replace", [randn(g, 2, 2, 4, 4), marks(g, 2, 4, 4), randn(g, 3, 2, 4, 4)], elsewhere=True)]
 
 
-# Questions 4 and 5: retraining, and the accuracy with its control
+# Questions 4 and 5: retraining, and the accuracy with its control. One training tells little: a mistake changes some
+# accuracies by less than an image. So every part trains six times on data of its own, and tests on many images.
+
+TEST_IMAGES = 2000
+TOLERANCE = 2.1 / TEST_IMAGES  # two images: what kernels of other kinds may decide otherwise
 
 
 def parts(g: Generator, channels: int, classes: int = 2, strength: float = 0.7) -> list[Tensor]:
     """Training images and labels, test images and labels: hard enough that every mistake costs accuracy."""
     evidence = randn(g, classes, channels, 5, 5) * (torch.rand(5, 5, generator=g) < 0.3)
     found = []
-    for n, shift in ((50, 0.0), (400, 0.5)):
+    for n, shift in ((50, 0.0), (TEST_IMAGES, 0.5)):
         labels = torch.randint(classes, (n,), generator=g)
         found += [shift + randn(g, n, channels, 5, 5) + strength * evidence[labels], labels]
     return found
@@ -125,20 +129,25 @@ def linear_net(g: Generator, channels: int, classes: int = 2, **more) -> Net:
 
 
 def deep_net(g: Generator, channels: int, classes: int, **more) -> Net:
-    layers = [("Flatten",), ("Linear", 25 * channels, 8), ("BatchNorm1d", 8), ("Tanh",), ("Linear", 8, classes)]
+    """No bias before the normalisation: its gradient would be rounding alone, which Adam takes to full steps."""
+    layers = [("Flatten",), ("Linear", 25 * channels, 8, False), ("BatchNorm1d", 8), ("Tanh",), ("Linear", 8, classes)]
     return Net.draw(layers, g, **more)
+
+
+def moody_net(g: Generator) -> Net:
+    return deep_net(g, 1, 2, training=["", "2"], grads=True)
 
 
 def retrain_easy(g: Generator) -> list[Call]:
     return [
-        Call("retrain", [linear_net(g, 1), *parts(g, 1)], {"seed": integer(g, 0, 999), "steps": 12}) for _ in range(3)
+        Call("retrain", [linear_net(g, 1), *parts(g, 1)], {"seed": integer(g, 0, 999), "steps": 12}) for _ in range(6)
     ]
 
 
 def retrain_general(g: Generator) -> list[Call]:
     """Batch normalisation, three classes, other numbers of steps; and no step at all."""
     calls = []
-    for steps in (25, 7, 0):
+    for steps in (25, 7, 25, 7, 12, 0):
         images, labels, new_images, new_labels = parts(g, 2, 3)
         args = [deep_net(g, 2, 3), 5 * images + 10, labels, 5 * new_images + 10, new_labels]
         calls.append(Call("retrain", args, {"seed": integer(g, 0, 999), "steps": steps}))
@@ -146,8 +155,10 @@ def retrain_general(g: Generator) -> list[Call]:
 
 
 def retrain_manners(g: Generator) -> list[Call]:
-    moody = deep_net(g, 1, 2, training=["", "2"], grads=True)
-    return [Call("retrain", [moody, *parts(g, 1, strength=1.0)], {"seed": integer(g, 0, 999), "steps": 3}, look=True)]
+    return [
+        Call("retrain", [moody_net(g), *parts(g, 1)], {"seed": integer(g, 0, 999), "steps": 8}, look=True)
+        for _ in range(6)
+    ]
 
 
 def maps_for(g: Generator, data: list[Tensor], kind: str) -> list[Tensor]:
@@ -167,30 +178,32 @@ def roar_of(g: Generator, net: Net, data: list[Tensor], kind: str, fraction: flo
 
 
 def roar_easy(g: Generator) -> list[Call]:
-    """One seed, one channel: maps that tell the class, twice."""
-    return [roar_of(g, linear_net(g, 1), parts(g, 1), "tell", f, [integer(g, 0, 99)]) for f in (0.2, 0.4)]
+    """One seed, one channel: maps that tell the class."""
+    return [roar_of(g, linear_net(g, 1), parts(g, 1), "tell", f, [integer(g, 0, 99)]) for f in 3 * (0.2, 0.4)]
 
 
 def roar_general(g: Generator) -> list[Call]:
     """Two channels, three seeds, the most and the least relevant pixels."""
     return [
         roar_of(g, linear_net(g, 2), parts(g, 2), "tell", 0.3, [1, 5, integer(g, 6, 99)], least=least)
-        for least in (False, True)
+        for least in 3 * (False, True)
     ]
 
 
 def roar_manners(g: Generator) -> list[Call]:
-    moody = deep_net(g, 1, 2, training=["", "2"], grads=True)
-    return [roar_of(g, moody, parts(g, 1), "tell", 0.3, [3], look=True)]
+    return [roar_of(g, moody_net(g), parts(g, 1), "tell", 0.3, [3], look=True) for _ in range(6)]
 
 
 def accuracies(what: str, calls: list[Call], got: list[Outcome], reference: Reference) -> None:
-    """Accuracies as the recipe gives them, up to two of the 400 test images, and nothing changed."""
+    """Accuracies as the recipe gives them, up to two of the test images, and nothing changed."""
     for call, outcome in zip(calls, got, strict=True):
         expected = reference(call)
         same_kind(what, outcome, expected)
         check.close(
-            outcome.result, expected.result, f"{what}\nYour accuracies, against those of the recipe.", tolerance=0.0051
+            outcome.result,
+            expected.result,
+            f"{what}\nYour accuracies, against those of the recipe.",
+            tolerance=TOLERANCE,
         )
         same_state(what, outcome, expected)
 
@@ -230,8 +243,8 @@ QUESTIONS = (
         "4",
         "Retraining from nothing",
         (
-            Part("easy", 2, "A linear network, one channel, two classes, three seeds.", retrain_easy, accuracies),
-            Part("general", 2.5, "A network with batch normalisation, two channels, three classes: 25 steps, 7 and none.",
+            Part("easy", 2, "A linear network, one channel, two classes, six seeds.", retrain_easy, accuracies),
+            Part("general", 2.5, "A network with batch normalisation, two channels, three classes: 25 steps, 12, 7 and none.",
                  retrain_general, accuracies),
             Part("manners", 1.5, "A network in mixed modes with gradients in use, which must come back as it was.",
                  retrain_manners, accuracies),
