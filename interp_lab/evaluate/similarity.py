@@ -35,6 +35,10 @@ class Similarity:
     ssim: Tensor
     ssim_abs: Tensor
 
+    def mean(self) -> "Similarity":
+        """The means over the images, without the pairs whose value is NaN, such as a map that is zero everywhere."""
+        return Similarity(*(getattr(self, field).nanmean(-1) for field in Similarity.__annotations__))
+
 
 def similarity(a: Tensor, b: Tensor) -> Similarity:
     """Spearman's correlation and SSIM of two batches of maps, row by row, once signed and once of the magnitudes.
