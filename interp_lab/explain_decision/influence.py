@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, hessian, vjp, vmap
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from .contract import UnsupportedModelError, check_input, explaining
 
@@ -32,6 +33,7 @@ SOLVERS = ("exact", "cg", "lissa", "kfac")
 BUDGET = 2**25  # numbers that one step may hold on a processor; decides how many rows go together
 EXACT_LIMIT = 20_000  # parameters: their Hessian takes 1.6 GB in single precision
 CG_ITERATIONS = 1000
+ASYMMETRY = 3e-3  # largest relative asymmetry of the influences by CG
 SAMPLE = 64  # rows of one step of LiSSA
 RESIDUAL = 0.1  # largest relative residual of LiSSA's average
 PROBES = 8  # training examples whose predicted step is tried
@@ -156,9 +158,9 @@ def influence(
     if not isinstance(model, nn.Module) or next(model.parameters(), None) is None:
         raise ValueError(f"model must be an nn.Module with parameters, got {type(model).__name__}")
     _check_x(model, x)
-    # The block looks at what it explains, which ids cannot be. The fused attention has no second derivative.
+    # The block looks at what it explains, which ids cannot be. Fused attention has no second derivative.
     stand_in = x if x.is_floating_point() else next(model.parameters()).new_zeros(1, 1)
-    with explaining(model, stand_in), sdpa_kernel(SDPBackend.MATH), _same_attributes(model):
+    with explaining(model, stand_in), sdpa_kernel(SDPBackend.MATH), _WrittenOut(), _same_attributes(model):
         x = x.detach().clone()
         problem = _Problem(model, train, (x, y), parameters, loss, weight_decay, damping, batch_size)
         problem.survey()
@@ -251,7 +253,8 @@ class _Problem:
             hooks.append(module.register_forward_hook(leave))
         try:
             self.gradients(x, y)
-            self.products(torch.zeros_like(self.theta)[None], x, y)
+            pair = torch.randn(2, len(self.theta), generator=torch.Generator().manual_seed(0)).to(self.theta)
+            products = self.products(pair, x, y)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -263,6 +266,11 @@ class _Problem:
         finally:
             for hook in hooks:
                 hook.remove()
+        both = products @ pair.T
+        if not (both - both.T).abs().max() <= torch.finfo(pair.dtype).eps ** 0.4 * products.norm() * pair.norm():
+            raise UnsupportedModelError(
+                "the Hessian is not symmetric: an operation of the model has a wrong second derivative"
+            )
 
     def split(self, vectors: Tensor) -> dict[str, Tensor]:
         """Vectors ``(..., P)`` as tensors of the parameters' shapes, by name."""
@@ -380,6 +388,21 @@ def _budget(theta: Tensor) -> tuple[int, int]:
     return free // (4 * theta.element_size()), 4096
 
 
+class _WrittenOut(TorchFunctionMode):
+    """Replaces operations whose second derivative torch has not, or has wrong, by others."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        body = WRITTEN_OUT.get(func)
+        return func(*args, **(kwargs or {})) if body is None else body(*args, **(kwargs or {}))
+
+
+def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    return v * (g / torch.norm_except_dim(v, 2, dim))
+
+
+WRITTEN_OUT: dict[Callable, Callable] = {torch._weight_norm: _weight_norm}
+
+
 @contextmanager
 def _same_attributes(model: nn.Module) -> Iterator[None]:
     """Puts tensors back that a module computes from its parameters in every pass, such as a pruned weight."""
@@ -481,6 +504,13 @@ def _cg(problem: _Problem) -> Solve:
         for _ in range(CG_ITERATIONS):
             left = (square > goal).nonzero().squeeze(1)
             if not len(left):
+                # In exact arithmetic v H^-1 v is symmetric; a small residual says nothing of products that are rounded.
+                both = s @ v.T
+                if not (both - both.T).abs().max() <= ASYMMETRY * both.abs().max():
+                    raise ValueError(
+                        f"{v.dtype} is too coarse for this Hessian, as where inputs lie far from 0 against their spread: "
+                        "subtract their mean, use model.double(), or add damping"
+                    )
                 return s
             direction = p[left]
             product = problem.hessian(direction)
