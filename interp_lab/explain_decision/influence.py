@@ -179,6 +179,8 @@ def influence(
             )
             _warn_where_it_bends(_stretch(problem, steps / problem.n))
         result, size = _scores(problem, solutions / problem.n, top)
+        if not size.any():
+            warnings.warn("every influence is 0: the losses do not change with the chosen parameters", stacklevel=2)
         _warn_off_the_minimum(problem, solutions, size)
         return result
 
@@ -580,11 +582,14 @@ def _largest_curvature(problem: _Problem, x: Tensor, y: Tensor) -> float:
 def _kfac(problem: _Problem) -> Solve:
     blocks = _blocks(problem)
     _check_blocks(problem, blocks)
-    moments = {name: [0, 0] for name in blocks}
+    moments, far = {name: [0, 0] for name in blocks}, {}
     for x, y in problem.batches():
         z, seen = _watched(problem, blocks, x)
         for name, (inputs, _) in seen.items():
-            a = _columns(problem, blocks, name, inputs).flatten(0, 1).double()  # the inputs may lie far from 0
+            a = _columns(problem, blocks, name, inputs).flatten(0, 1)
+            if name not in far:  # from 0, where the squares of single precision lose the spread
+                far[name] = not a.mean(0).square().sum() <= 100 * a.var(0).sum()
+            a = a.double() if far[name] else a
             moments[name][0] += a.T @ a / problem.n
         roots = _curvature_roots(problem, z.detach(), y)
         for part in roots.split(problem.vectors):
@@ -593,10 +598,10 @@ def _kfac(problem: _Problem) -> Solve:
                 d = _signals(signals.flatten(0, 1))
                 positions = d.shape[1]
                 d = d.flatten(0, 1)
-                moments[name][1] += (d.T @ d).double() / (problem.n * positions)
+                moments[name][1] += d.T @ d / (problem.n * positions)
     inverses = {}
     for name, (second_a, second_g) in moments.items():
-        (a, basis_a), (g, basis_g) = torch.linalg.eigh(second_a), torch.linalg.eigh(second_g)
+        (a, basis_a), (g, basis_g) = torch.linalg.eigh(second_a), torch.linalg.eigh(second_g.to(second_a))
         values = g.clamp(min=0)[:, None] * a.clamp(min=0)
         if values.min() + problem.ridge <= len(a) * torch.finfo(problem.theta.dtype).eps * values.max():
             raise ValueError(f"the Kronecker factors of {name!r} are singular: add damping")
@@ -606,7 +611,7 @@ def _kfac(problem: _Problem) -> Solve:
         parts, solved = problem.split(v), {}
         for name, owned in blocks.items():
             basis_g, basis_a, inverse = inverses[name]
-            matrix = _matrix(parts, owned).double()
+            matrix = _matrix(parts, owned).to(inverse)
             matrix = (basis_g @ ((basis_g.T @ matrix @ basis_a) * inverse) @ basis_a.T).to(v.dtype)
             widths = [problem.shapes[p][1:].numel() for p in owned]
             solved |= dict(zip(owned, matrix.split(widths, 2), strict=True))
