@@ -170,7 +170,7 @@ def images(
     named = ", ".join([*(rows or ()), *(titles or ())])
     shown = _wrapped(titles or [""] * len(pictures), columns, size)
     lines = sum(_lines(shown[i : i + columns]) for i in range(0, len(shown), columns))
-    figure, axes = _grid(height, columns, size, text=0.1 + 0.17 * lines + 0.2 * bool(note))
+    figure, axes = _grid(height, columns, size, text=0.1 + 0.17 * lines)
     cells = [cell for row in axes for cell in row]
     for i, cell in enumerate(cells):
         if i < len(pictures):
