@@ -3,6 +3,10 @@
 Each function returns a :class:`Figure`, a matplotlib figure that a notebook shows as a PNG with its alt text.
 Signed attributions use a diverging map with white at zero (red positive, blue negative), magnitudes a
 sequential one; what the colours clip is written under the picture.
+
+Images may have any finite values: what leaves [0, 1] (normalised pictures, 0 .. 255) is shown by one linear scaling of all
+images of the figure, and what is black and what is white in it is written under the picture and into its alt text.
+Tensors have their channels first; batches of numpy arrays may have them last.
 """
 
 import base64
@@ -15,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import matplotlib.figure
+import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.axes import Axes
@@ -34,10 +39,13 @@ if TYPE_CHECKING:
     from .explain_model.surrogates import LocalSurrogate, SurrogateGraph
     from .explain_model.weights import TopActivations
 
+Array = Tensor | np.ndarray
+
 DIVERGING, SEQUENTIAL = "RdBu_r", "magma"
 # Okabe & Ito's palette, told apart under every common colour-vision deficiency.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DPI = 110
+GREY = 1 / 255  # the least difference of a colour
 WIDTH = 7.0  # inches of a page's column: a wider picture would be shrunk, and its letters with it
 
 
@@ -53,65 +61,73 @@ class Figure(matplotlib.figure.Figure):
 
 
 def heatmap(
-    attribution: Tensor,
-    image: Tensor | None = None,
+    attribution: Array,
+    image: Array | None = None,
     *,
     title: str = "attribution",
     percentile: float = 99.5,
+    overlay: bool = False,
     alt: str | None = None,
 ) -> Figure:
     """One attribution as a heatmap, beside its image if there is one.
 
     Args:
         attribution: ``(C, H, W)`` or ``(H, W)``; channels are summed.
-        image: ``(C, H, W)`` in [0, 1] with one or three channels.
+        image: ``(C, H, W)`` with one or three channels.
         percentile: colours clip at this percentile of the map's magnitude.
+        overlay: lay the heatmap over the image.
         alt: the alt text; None describes the layout.
 
     Raises:
         ValueError: a shape other than the above, NaN, or a percentile outside (0, 100].
     """
     images = None if image is None else image[None]
-    return panel(images, {title: attribution[None]}, percentile=percentile, alt=alt)
+    return panel(images, {title: attribution[None]}, percentile=percentile, overlay=overlay, alt=alt)
 
 
 def panel(
-    images: Tensor | None,
-    attributions: Mapping[str, Tensor],
+    images: Array | None,
+    attributions: Mapping[str, Array],
     *,
     rows: Sequence[str] | None = None,
     percentile: float = 99.5,
+    overlay: bool = False,
     size: float = 1.7,
     alt: str | None = None,
 ) -> Figure:
     """A table of heatmaps: one row per image, one column per attribution, each map with its own scale.
 
     Args:
-        images: ``(N, C, H, W)`` in [0, 1], the first column; None leaves it out.
+        images: ``(N, C, H, W)``, the first column; None leaves it out.
         attributions: title -> ``(N, C, H, W)`` or ``(N, H, W)``; channels are summed.
         rows: a label for each row.
         percentile: colours clip at this percentile of each map's magnitude.
+        overlay: lay each map over its image, in grey; the larger a value, the less of the image shines through.
         size: inches of one cell.
         alt: the alt text; None describes the layout.
 
     Raises:
-        ValueError: batches of different lengths, NaN, a percentile outside (0, 100], or nothing to draw.
+        ValueError: batches of different lengths, NaN, a percentile outside (0, 100], an overlay without images, or
+            nothing to draw.
     """
     if not 0 < percentile <= 100:
         raise ValueError(f"percentile must lie in (0, 100], got {percentile}")
+    if overlay and images is None:
+        raise ValueError("an overlay needs images")
     maps = {title: _map(a, title) for title, a in attributions.items()}
     count = {len(a) for a in maps.values()} | ({len(images)} if images is not None else set())
     if len(count) != 1 or 0 in count or (rows is not None and len(rows) not in count):
         raise ValueError(f"images, attributions and rows must have one common length above 0, got {sorted(count)}")
     titles = (["image"] if images is not None else []) + list(maps)
     shown = _wrapped(titles, len(titles), size)
+    pictures, note = _pictures(images) if images is not None else (None, "")
     figure, axes = _grid(count.pop(), len(titles), size, text=0.45 + 0.15 * _lines(shown))
     for i, row in enumerate(axes):
         cells = list(row)
-        if images is not None:
-            _show_image(cells.pop(0), images[i])
+        if pictures is not None:
+            _show_image(cells.pop(0), pictures[i])
         for cell, values in zip(cells, maps.values(), strict=True):
-            _show_map(cell, values[i], percentile)
+            _show_map(cell, values[i], percentile, under=pictures[i] if overlay else None)
         if rows is not None:
             row[0].set_ylabel(rows[i], fontsize=9)
     for cell, title in zip(axes[0], shown, strict=True):
@@ -121,14 +137,15 @@ def panel(
         False in signed
     )
     clip = "each map has its own scale" if percentile == 100 else f"each map clips at its {percentile:g}th percentile"
-    _caption(figure, f"{'; '.join(keys)}; {clip}")
+    if overlay:
+        keys.append("the image shines through where values are small")
     names = rows if rows is not None else [f"image {i + 1}" for i in range(len(axes))]
-    figure.alt = alt or f"Heatmaps. Rows: {', '.join(names)}. Columns: {', '.join(titles)}."
-    return figure
+    alt = alt or f"Heatmaps{' over their images' * overlay}. Rows: {', '.join(names)}. Columns: {', '.join(titles)}."
+    return _told(figure, alt, f"{'; '.join(keys)}; {clip}", note)
 
 
 def images(
-    pictures: Tensor,
+    pictures: Array,
     titles: Sequence[str] | None = None,
     *,
     rows: Sequence[str] | None = None,
@@ -136,13 +153,14 @@ def images(
     size: float = 1.4,
     alt: str | None = None,
 ) -> Figure:
-    """A grid of images ``(N, C, H, W)`` in [0, 1], each with its title, or each row with its label.
+    """A grid of images ``(N, C, H, W)``, each with its title, or each row with its label.
 
     Raises:
-        ValueError: not a batch of images with one or three channels, or another number of titles or rows.
+        ValueError: not a batch of finite images with one or three channels, or another number of titles or rows.
     """
-    if pictures.dim() != 4 or len(pictures) == 0:
+    if len(pictures.shape) != 4 or len(pictures) == 0:
         raise ValueError(f"pictures must be a batch (N, C, H, W), got shape {tuple(pictures.shape)}")
+    pictures, note = _pictures(pictures)
     if titles is not None and len(titles) != len(pictures):
         raise ValueError(f"{len(pictures)} pictures need as many titles, got {len(titles)}")
     columns = min(columns, len(pictures))
@@ -162,8 +180,7 @@ def images(
             cell.set_axis_off()
     for row, label in zip(axes, rows or (), strict=False):
         row[0].set_ylabel(label, fontsize=9, rotation=0, ha="right", va="center")
-    figure.alt = alt or (f"Images: {named}." if named else "Images.")
-    return figure
+    return _told(figure, alt or (f"Images: {named}." if named else "Images."), "", note)
 
 
 def curves(
@@ -254,17 +271,50 @@ def _caption(figure: Figure, text: str) -> None:
     figure.supxlabel(textwrap.fill(text, int(16 * figure.get_figwidth())), fontsize=7.5, color="#444444")
 
 
+def _told(figure: Figure, alt: str, caption: str, note: str) -> Figure:
+    """The figure with its alt text and what stands under it; the note on its images comes into both."""
+    if caption or note:
+        _caption(figure, "; ".join(filter(None, (caption, note))))
+    figure.alt = f"{alt} ({note})" if note else alt
+    return figure
+
+
+def _tensor(values: Array) -> Tensor:
+    """A detached tensor on the CPU; channels that a batch of numpy arrays has last come first."""
+    if isinstance(values, np.ndarray):
+        if values.ndim == 4 and values.shape[3] in (1, 3, 4) and values.shape[1] not in (1, 3):
+            values = np.moveaxis(values, 3, 1)
+        values = torch.from_numpy(np.ascontiguousarray(values))
+    return values.detach().cpu()
+
+
+def _pictures(*batches: Array) -> tuple:
+    """Every batch as images ``(N, C, H, W)`` in [0, 1], all by one linear scaling, and a note that tells of it."""
+    tensors = [_tensor(batch) for batch in batches]
+    for images in tensors:
+        if images.dim() != 4 or images.shape[1] not in (1, 3):
+            raise ValueError(f"an image must be (1, H, W) or (3, H, W), got shape {tuple(images.shape[1:])}")
+        if not torch.isfinite(images).all():
+            raise ValueError("an image holds NaN or infinite values, which have no colour")
+    low, high = 0.0, 1.0
+    if all(images.dtype == torch.uint8 for images in tensors):
+        high = 255.0
+    else:
+        ends = [float(end) for images in tensors for end in images.float().aminmax()]
+        if min(ends) < -GREY / 2 or max(ends) > 1 + GREY / 2:  # what no one could see is none
+            low, high = min(0.0, *ends), max(1.0, *ends)
+    note = "" if (low, high) == (0, 1) else f"images: black is {low:.3g}, white is {high:.3g}"
+    return *(((images.float() - low) / (high - low)).clamp(0, 1) for images in tensors), note
+
+
 def _show_image(cell: Axes, image: Tensor) -> None:
-    image = image.detach().cpu().clamp(0, 1)
-    if image.dim() != 3 or len(image) not in (1, 3):
-        raise ValueError(f"an image must be (1, H, W) or (3, H, W), got shape {tuple(image.shape)}")
     picture = image.permute(1, 2, 0).squeeze(2).numpy()
     cell.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation=_interpolation(image))
 
 
-def _map(attribution: Tensor, title: str) -> Tensor:
+def _map(attribution: Array, title: str) -> Tensor:
     """The attributions ``(N, H, W)`` with the channels summed, on the CPU."""
-    values = attribution.detach().float().cpu()
+    values = _tensor(attribution).float()
     if values.dim() not in (3, 4):
         raise ValueError(f"attribution {title!r} must be (N, C, H, W) or (N, H, W), got {tuple(values.shape)}")
     if not torch.isfinite(values).all():
@@ -277,19 +327,25 @@ def _signed(values: Tensor) -> bool:
     return bool((values < 0).any() or (values == 0).all())
 
 
-def _show_map(cell: Axes, values: Tensor, percentile: float) -> None:
-    magnitude = values.abs().flatten()
+def _show_map(cell: Axes, values: Tensor, percentile: float, under: Tensor | None = None) -> None:
+    magnitude = values.abs()
     # A sparse map has its percentile at zero: then the maximum sets the scale.
-    scale = float(torch.quantile(magnitude, percentile / 100)) or float(magnitude.max())
+    scale = float(np.quantile(magnitude.numpy(), percentile / 100)) or float(magnitude.max())
     if scale == 0:
         cell.text(0.5, 0.5, "all zero", ha="center", va="center", transform=cell.transAxes, fontsize=8)
     signed = _signed(values)
+    style = {}
+    if under is not None:  # in the map's own pixels, which may be fewer
+        style["extent"] = (-0.5, values.shape[1] - 0.5, values.shape[0] - 0.5, -0.5)
+        cell.imshow(under.mean(0).numpy(), cmap="gray", vmin=0, vmax=1, **style)
+        style["alpha"] = (0.8 * (magnitude / (scale or 1)).clamp(max=1)).numpy()
     cell.imshow(
         values.numpy(),
         cmap=DIVERGING if signed else SEQUENTIAL,
         vmin=-(scale or 1) if signed else 0,
         vmax=scale or 1,
         interpolation=_interpolation(values),
+        **style,
     )
 
 
@@ -418,10 +474,11 @@ def prototype_evidence(
         raise ValueError(f"row must lie in 0..{len(evidence.images) - 1}, got {row}")
     parts = evidence.contribution[row]
     chosen = parts.topk(min(count, len(parts))).indices.tolist()
+    (image,), sources, note = _pictures(evidence.images[row, None], evidence.sources[chosen])
     figure, axes = _grid(2, len(chosen), 1.7)
-    for (above, below), j in zip(zip(*axes, strict=True), chosen, strict=True):
-        _show_image(above, evidence.images[row])
-        _show_image(below, evidence.sources[j])
+    for (above, below), j, source in zip(zip(*axes, strict=True), chosen, sources, strict=True):
+        _show_image(above, image)
+        _show_image(below, source)
         for cell, window in ((above, evidence.windows[row, j]), (below, evidence.source_windows[j])):
             top, bottom, left, right = window.tolist()
             x, y = [left, right, right, left, left], [top, top, bottom, bottom, top]
@@ -432,15 +489,15 @@ def prototype_evidence(
     axes[1][0].set_ylabel("looks like that", fontsize=9)
     target, logit = evidence.target[row].item(), parts.sum().item()
     shown = f"logit {logit:.2f} of class {target}; the {len(chosen)} prototypes drawn add {parts[chosen].sum():.2f}"
-    _caption(figure, shown)
-    figure.alt = alt or f"An image above, pieces of training images that it resembles below; {shown}."
-    return figure
+    alt = alt or f"An image above, pieces of training images that it resembles below; {shown}."
+    return _told(figure, alt, shown, note)
 
 
 def segments(local: "LocalSurrogate", *, alt: str | None = None) -> Figure:
     """A local surrogate: the image with the borders of its segments, and the effect of each."""
     figure, ((left, right),) = _grid(1, 2, 2.4)
-    _show_image(left, local.image)
+    (image,), note = _pictures(local.image[None])
+    _show_image(left, image)
     numbers = local.segments.cpu()
     border = torch.zeros_like(numbers, dtype=torch.bool)
     border[1:] |= numbers[1:] != numbers[:-1]
@@ -452,12 +509,12 @@ def segments(local: "LocalSurrogate", *, alt: str | None = None) -> Figure:
     count = len(local.effects)
     left.set_title(f"{count} segments", fontsize=9)
     right.set_title(f"effect on class {local.target}", fontsize=9)
-    _caption(figure, f"red: the segment speaks for the class, blue: against it; R2 of the linear model {local.r2:.2f}")
-    figure.alt = alt or (
+    caption = f"red: the segment speaks for the class, blue: against it; R2 of the linear model {local.r2:.2f}"
+    alt = alt or (
         f"An image cut into {count} segments, and the effect of each on class {local.target} in a linear model whose R2 "
         f"is {local.r2:.2f}."
     )
-    return figure
+    return _told(figure, alt, caption, note)
 
 
 def channel_graph(
@@ -504,7 +561,8 @@ def ascent(
 ) -> Figure:
     """What activation maximisation drew: one column per picture, from its start (top) to its end (bottom).
 
-    Values outside [0, 1] are clipped; under each column stands by how much the objective rose.
+    One scaling would wash out all pictures for one that grows large, so that values outside [0, 1] are clipped, and the
+    share of them is told; under each column stands by how much the objective rose.
 
     Raises:
         ValueError: the result holds no pictures ``(N, C, H, W)``, or another number of titles.
@@ -516,22 +574,25 @@ def ascent(
         raise ValueError(f"{count} pictures need as many titles, got {len(titles)}")
     shown = sorted({0, steps // 10, steps // 3, steps - 1})
     figure, axes = _grid(len(shown), count, size)
-    for row, moment in zip(axes, shown, strict=True):
+    frames = torch.stack([_tensor(result.trajectory[moment]) for moment in shown])
+    outside = float(((frames < -GREY / 2) | (frames > 1 + GREY / 2)).float().mean())
+    note = f"{outside:.1%} of the values lie outside [0, 1] and are clipped" if outside else ""
+    for row, moment, pictures in zip(axes, shown, frames.clamp(0, 1), strict=True):
         row[0].set_ylabel(f"step {result.at[moment]}", fontsize=8)
-        for cell, picture in zip(row, result.trajectory[moment], strict=True):
+        for cell, picture in zip(row, _pictures(pictures)[0], strict=True):
             _show_image(cell, picture)
     rise = (result.trace[-1] - result.trace[0]).tolist()
     for k, (top, bottom) in enumerate(zip(axes[0], axes[-1], strict=True)):
         top.set_title(titles[k] if titles is not None else "", fontsize=9)
         bottom.set_xlabel(f"{rise[k]:+.3g}", fontsize=8)
     norm = result.gradient_norm.max().item()
-    _caption(figure, f"below: rise of the objective; largest norm of the gradient at the end {norm:.2g}")
+    caption = f"below: rise of the objective; largest norm of the gradient at the end {norm:.2g}"
     names = f" of {', '.join(titles)}" if titles is not None else ""
-    figure.alt = alt or (
+    alt = alt or (
         f"Pictures{names} found by activation maximisation, one column each, from step 0 (top) to step "
         f"{result.at[-1]} (bottom)."
     )
-    return figure
+    return _told(figure, alt, caption, note)
 
 
 def top_patches(
@@ -558,9 +619,10 @@ def top_patches(
         raise ValueError(f"projections must be {tuple(top.patches.shape)}, got {tuple(projections.shape)}")
     rows = 1 if projections is None else 2
     figure, axes = _grid(rows, len(channels), size)
+    *patches, note = _pictures(*(top.patches[channel, top.images[channel] >= 0] for channel in channels))
     for column, channel in enumerate(channels):
         found = top.images[channel] >= 0
-        _show_image(axes[0][column], _mosaic(top.patches[channel, found], 1.0))
+        _show_image(axes[0][column], _mosaic(patches[column], 1.0))
         axes[0][column].set_title(f"channel {channel}", fontsize=9)
         if projections is not None:
             maps = _map(projections[channel, found], f"channel {channel}")
@@ -569,14 +631,12 @@ def top_patches(
             _show_map(axes[1][column], _mosaic(scaled[:, None], 0.0)[0], 100)
     axes[0][0].set_ylabel("patches", fontsize=9)
     names = ", ".join(map(str, channels))
-    figure.alt = alt or f"The {top.values.shape[1]} patches that activate channels {names} most"
+    told, caption = f"The {top.values.shape[1]} patches that activate channels {names} most", ""
     if projections is not None:
         axes[1][0].set_ylabel("projections", fontsize=9)
-        _caption(
-            figure, "below: what the deconvnet sends back to each patch, each with its own scale; red adds, blue lowers"
-        )
-        figure.alt = alt or f"{figure.alt}, above their projections to pixels."
-    return figure
+        caption = "below: what the deconvnet sends back to each patch, each with its own scale; red adds, blue lowers"
+        told += ", above their projections to pixels."
+    return _told(figure, alt or told, caption, note)
 
 
 def _mosaic(tiles: Tensor, gap: float) -> Tensor:
@@ -588,11 +648,11 @@ def _mosaic(tiles: Tensor, gap: float) -> Tensor:
     return torch.cat(rows, 1)[:, :-1, :-1]
 
 
-def prototypes(chosen: "Prototypes", pictures: Tensor, *, columns: int = 10, alt: str | None = None) -> Figure:
+def prototypes(chosen: "Prototypes", pictures: Array, *, columns: int = 10, alt: str | None = None) -> Figure:
     """Prototypes in the order of their choice, and below them the criticisms with their witness.
 
     Args:
-        pictures: ``(N, C, H, W)`` in [0, 1], the examples that were chosen from.
+        pictures: ``(N, C, H, W)``, the examples that were chosen from.
 
     Raises:
         ValueError: other pictures than those chosen from.
@@ -601,28 +661,34 @@ def prototypes(chosen: "Prototypes", pictures: Tensor, *, columns: int = 10, alt
         raise ValueError(f"the choice was among {len(chosen.witness)} examples, got {len(pictures)} pictures")
     groups = [("prototypes", chosen.prototypes), ("criticisms", chosen.criticisms)]
     lines = [(name, part) for name, group in groups if len(group) for part in group.split(columns)]
+    drawn, note = _pictures(pictures[_places(torch.cat([part for _, part in lines]), pictures)])
+    drawn = iter(drawn)
     figure, axes = _grid(len(lines), max(len(part) for _, part in lines), 0.7)
     for row, (name, part) in zip(axes, lines, strict=True):
         row[0].set_ylabel(name, fontsize=8)
         for cell in row[len(part) :]:
             cell.set_axis_off()
         for cell, index in zip(row, part.tolist(), strict=False):
-            _show_image(cell, pictures[index])
+            _show_image(cell, next(drawn))
             if name == "criticisms":
                 cell.set_title(f"{1000 * chosen.witness[index]:+.1f}", fontsize=8)
     count = len(chosen.criticisms)
-    if count:
-        _caption(figure, "over a criticism: witness x 1000, positive where the prototypes leave data out")
-    figure.alt = alt or (
+    caption = "over a criticism: witness x 1000, positive where the prototypes leave data out" if count else ""
+    alt = alt or (
         f"{len(chosen.prototypes)} prototypes in the order of their choice"
         + (f", and {count} criticisms with their witness." if count else ".")
     )
-    return figure
+    return _told(figure, alt, caption, note)
+
+
+def _places(indices: Tensor, pictures: Array) -> Array:
+    """Indices that the pictures take: where they are, or of numpy."""
+    return indices.to(pictures.device) if isinstance(pictures, Tensor) else indices.cpu().numpy()
 
 
 def influential(
-    image: Tensor,
-    pictures: Tensor,
+    image: Array,
+    pictures: Array,
     result: "Tensor | TopInfluence",
     *,
     row: int = 0,
@@ -653,15 +719,19 @@ def influential(
     if len(pictures) != size or (labels is not None and len(labels) != size):
         given = f"{len(pictures)} pictures" + (f" and {len(labels)} labels" if labels is not None else "")
         raise ValueError(f"there are {size} influences, but {given}")
+    drawn = pictures[_places(torch.cat([indices[:count] for _, indices in ends]), pictures)]
+    (test,), drawn, note = _pictures(image[None], drawn)
     figure, axes = _grid(2, count + 1, 1.1, text=1.2)
-    _show_image(axes[0][0], image)
+    _show_image(axes[0][0], test)
     axes[0][0].set_title("test image", fontsize=8)
     axes[1][0].set_axis_off()
     shown = []
-    for name, cells, (values, indices) in zip(("helpful", "harmful"), axes, ends, strict=True):
+    for name, cells, (values, indices), group in zip(
+        ("helpful", "harmful"), axes, ends, drawn.split(count), strict=True
+    ):
         named = []
-        for cell, value, index in zip(cells[1:], values.tolist(), indices.tolist(), strict=False):
-            _show_image(cell, pictures[index])
+        for cell, picture, value, index in zip(cells[1:], group, values.tolist(), indices.tolist(), strict=False):
+            _show_image(cell, picture)
             cell.set_title(f"{1000 * value:+.3g}", fontsize=8)
             if labels is not None:
                 cell.set_xlabel(labels[index], fontsize=8)
@@ -670,12 +740,11 @@ def influential(
                 named.append(f"{1000 * value:+.3g}")
         cells[1].set_ylabel(name, fontsize=8)
         shown.append(f"{name} {', '.join(named)}")
-    _caption(figure, "over a training image: rise of the test loss without it, x 1000")
-    figure.alt = alt or f"A test image and its most influential training images (x 1000): {'; '.join(shown)}."
-    return figure
+    alt = alt or f"A test image and its most influential training images (x 1000): {'; '.join(shown)}."
+    return _told(figure, alt, "over a training image: rise of the test loss without it, x 1000", note)
 
 
-def numbers(tables: Mapping[str, Tensor], *, columns: int = 3, alt: str | None = None) -> Figure:
+def numbers(tables: Mapping[str, Array], *, columns: int = 3, alt: str | None = None) -> Figure:
     """Small matrices with their numbers written in, red positive, blue negative; NaN stays an empty grey cell.
 
     Raises:
@@ -688,7 +757,7 @@ def numbers(tables: Mapping[str, Tensor], *, columns: int = 3, alt: str | None =
     figure, axes = _grid(-(-len(tables) // columns), columns, 1.6)
     cells = [cell for row in axes for cell in row]
     for cell, (title, table) in zip(cells, tables.items(), strict=False):
-        values = table.detach().float().cpu()
+        values = _tensor(table).float()
         scale = 2 * float(values.nan_to_num().abs().max()) or 1  # half of the colours: the numbers stay legible
         cell.set_facecolor("#dddddd")
         cell.imshow(values.numpy(), cmap=DIVERGING, vmin=-scale, vmax=scale)

@@ -59,6 +59,115 @@ def test_a_sparse_map_and_a_zero_map_are_shown_for_what_they_are():
     assert [text.get_text() for text in plot.heatmap(torch.zeros(4, 4)).axes[0].texts] == ["all zero"]
 
 
+IMAGE = torch.rand(3, 6, 6, generator=torch.Generator().manual_seed(0))
+RANGES = {
+    "0..255": 255 * IMAGE,
+    "bytes": (255 * IMAGE).to(torch.uint8),
+    "normalised": (IMAGE - 0.45) / 0.225,
+    "[-1, 1]": 2 * IMAGE - 1,
+    "constant": torch.full((3, 6, 6), 7.0),
+    "half": (10 * IMAGE).half(),
+    "rows first": (255 * IMAGE).permute(1, 2, 0).numpy().astype(np.uint8),
+}
+
+
+def every_figure_of_images(image) -> dict[str, plot.Figure]:
+    """Every function that draws images, each with two of the image."""
+    batch = np.stack([image] * 2) if isinstance(image, np.ndarray) else torch.stack([image] * 2)
+    chosen = mmd_critic(torch.rand(2, 4), 2)
+    return {
+        "heatmap": plot.heatmap(torch.randn(6, 6), image),
+        "panel": plot.panel(batch, {"a": torch.randn(2, 6, 6)}),
+        "images": plot.images(batch),
+        "prototypes": plot.prototypes(chosen, batch),
+        "influential": plot.influential(image, batch, torch.rand(1, 2)),
+    }
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_images_of_any_range_are_shown_by_one_linear_scaling_that_is_told(name):
+    image = RANGES[name]
+    values = torch.as_tensor(image).double()
+    values = values.permute(2, 0, 1) if name == "rows first" else values
+    is_bytes = "uint8" in str(image.dtype)
+    low, high = (0.0, 255.0) if is_bytes else (min(0.0, float(values.min())), max(1.0, float(values.max())))
+    expected = ((values - low) / (high - low)).permute(1, 2, 0).float()
+    told = f"images: black is {low:.3g}, white is {high:.3g}"
+    for function, figure in every_figure_of_images(image).items():
+        shown = torch.tensor(np.asarray(figure.axes[0].images[0].get_array()))
+        assert_close(shown, expected, msg=lambda m, f=function: f"{f}: {m}")
+        assert told in " ".join(figure.get_supxlabel().split()), function
+        assert told in figure.alt, function
+
+
+def test_images_in_0_to_1_are_shown_as_they_are_and_nothing_is_told():
+    for image in (IMAGE, IMAGE.numpy(), IMAGE * 0.01, IMAGE > 0.5, (1.003 * IMAGE - 0.001)):
+        for function, figure in every_figure_of_images(image).items():
+            shown = torch.tensor(np.asarray(figure.axes[0].images[0].get_array()))
+            assert_close(shown, torch.as_tensor(image).float().permute(1, 2, 0), atol=0.002, rtol=0)
+            assert "black is" not in figure.alt + figure.get_supxlabel(), function
+
+
+def test_the_images_of_a_figure_share_their_scaling():
+    figure = plot.influential(IMAGE, torch.stack([4 * IMAGE, 2 * IMAGE]), torch.tensor([[1.0, 0.0]]))
+    first, second, third = (np.asarray(figure.axes[i].images[0].get_array()) for i in (0, 1, 2))
+    np.testing.assert_allclose(second, 4 * first, rtol=1e-5)
+    np.testing.assert_allclose(third, 2 * first, rtol=1e-5)
+
+
+def test_an_image_that_has_no_colour_is_refused_by_every_function():
+    for bad, message in (
+        (IMAGE * torch.nan, "holds NaN or infinite"),
+        (IMAGE[:2], r"must be \(1, H, W\) or \(3, H, W\)"),
+    ):
+        for draw in (
+            lambda x: plot.heatmap(torch.randn(6, 6), x),
+            lambda x: plot.images(x[None]),
+            lambda x: plot.prototypes(mmd_critic(torch.rand(2, 4), 1), torch.stack([x, x])),
+            lambda x: plot.influential(IMAGE, torch.stack([x, x]), torch.rand(1, 2)),
+        ):
+            with pytest.raises(ValueError, match=message):
+                draw(bad)
+
+
+def test_an_ascent_tells_what_it_clips():
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
+    result = maximize_activation(model, 0, torch.full((1, 1, 4, 4), 0.5), steps=20, lr=1.0)
+    moments = torch.stack([result.trajectory[i] for i in (0, 1, 3, 10)])
+    share = ((moments < 0) | (moments > 1)).float().mean()
+    told = f"{share:.1%} of the values lie outside [0, 1] and are clipped"
+    figure = plot.ascent(result)
+    assert share > 0.2
+    assert told in figure.alt
+    assert told in " ".join(figure.get_supxlabel().split())
+
+
+def test_maps_of_numpy_and_of_any_size_are_drawn():
+    values = np.random.default_rng(0).normal(size=(3, 8, 8)).astype(np.float32)
+    for array in (
+        values,
+        values[:, ::-1][:, ::-1],
+        np.moveaxis(values, 0, 2).astype(np.float64),
+        torch.tensor(values).half(),
+    ):
+        shown = np.asarray(plot.heatmap(array).axes[0].images[0].get_array())
+        np.testing.assert_allclose(shown, values.sum(0), atol=0.01)
+    large = torch.arange(4200.0 * 4200).view(4200, 4200)
+    assert plot.heatmap(large, percentile=50).axes[0].images[0].norm.vmax == pytest.approx(4200**2 / 2)
+
+
+def test_an_overlay_lies_over_the_whole_image_and_lets_it_through_where_there_is_nothing():
+    attribution = torch.tensor([[2.0, 0.0], [-1.0, 0.5]])
+    figure = plot.heatmap(attribution, IMAGE, overlay=True, percentile=100)
+    under, over = figure.axes[1].images
+    np.testing.assert_allclose(np.asarray(under.get_array()), IMAGE.mean(0).numpy(), rtol=1e-6)
+    assert list(under.get_extent()) == list(over.get_extent()) == [-0.5, 1.5, 1.5, -0.5]
+    np.testing.assert_allclose(over.get_alpha(), [[0.8, 0.0], [0.4, 0.2]], rtol=1e-6)
+    assert "over their images" in figure.alt
+    with pytest.raises(ValueError, match="an overlay needs images"):
+        plot.heatmap(attribution, overlay=True)
+
+
 @pytest.mark.parametrize(
     "figure",
     [

@@ -10,6 +10,7 @@ that both ways give the same accuracies up to rounding.
 import copy
 import math
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from ..data.dataset import Dataset
 from ..data.scenes import one_thread
 
 _LOCK = threading.Lock()
+_UPLOADED: dict[tuple[int, str], Tensor] = {}
 
 
 class Network(NamedTuple):
@@ -82,15 +84,24 @@ def _one_by_one(task: Task) -> list[float | str]:
 
 def _seen(task: Task, part: int, network: Network) -> Dataset:
     """The images as the network sees them, with their labels."""
-    images, labels, masks = (
-        torch.from_numpy(pair[part]).to(task.device) for pair in (task.images, task.labels, task.masks)
-    )
-    mask = masks[network.mask][:, None]
+    images, labels = (_uploaded(pair[part], task.device) for pair in (task.images, task.labels))
+    mask = torch.from_numpy(task.masks[part][network.mask]).to(task.device)[:, None]
     if network.mask_only:
         images = mask.to(images.dtype).expand_as(images)
     else:
         images = torch.where(mask, torch.from_numpy(task.mean).to(images)[:, None, None], images)
     return Dataset(images, labels, ())
+
+
+def _uploaded(array: np.ndarray, device: str) -> Tensor:
+    """The array on the device, uploaded once for all tasks of a process that share it, and kept as long as it lives."""
+    if torch.device(device).type == "cpu":
+        return torch.from_numpy(array)
+    key = id(array), device
+    if key not in _UPLOADED:
+        _UPLOADED[key] = torch.from_numpy(array).to(device)
+        weakref.finalize(array, _UPLOADED.pop, key)
+    return _UPLOADED[key]
 
 
 def _together(task: Task) -> list[float | str]:
@@ -101,9 +112,8 @@ def _together(task: Task) -> list[float | str]:
     skeleton = copy.deepcopy(starts[0]).to("meta")
     which = torch.tensor([network.mask for network in task.networks], device=device)
     alone = torch.tensor([network.mask_only for network in task.networks], device=device).view(-1, 1, 1, 1, 1)
-    images, labels, masks = (
-        [torch.from_numpy(array).to(device) for array in pair] for pair in (task.images, task.labels, task.masks)
-    )
+    images, labels = ([_uploaded(array, device) for array in pair] for pair in (task.images, task.labels))
+    masks = [torch.from_numpy(array).to(device) for array in task.masks]
     mean = torch.from_numpy(task.mean).to(images[0])[:, None, None]
 
     def logits(part: int, rows: Tensor) -> Tensor:

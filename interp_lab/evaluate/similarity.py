@@ -8,8 +8,6 @@ import math
 import warnings
 from dataclasses import dataclass
 
-import numpy as np
-import scipy.stats
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -35,6 +33,10 @@ class Similarity:
     ssim: Tensor
     ssim_abs: Tensor
 
+    def mean(self) -> "Similarity":
+        """The means over the images, without the pairs whose value is NaN, such as a map that is zero everywhere."""
+        return Similarity(*(getattr(self, field).nanmean(-1) for field in Similarity.__annotations__))
+
 
 def similarity(a: Tensor, b: Tensor) -> Similarity:
     """Spearman's correlation and SSIM of two batches of maps, row by row, once signed and once of the magnitudes.
@@ -58,13 +60,24 @@ def spearman(a: Tensor, b: Tensor) -> Tensor:
     """
     ranks = []
     for values in _pair(a, b):
-        rank = torch.from_numpy(np.asarray(scipy.stats.rankdata(values.flatten(1).cpu().numpy(), axis=1)))
+        rank = _ranks(values.flatten(1))
         centred = rank - rank.mean(1, keepdim=True)
         ranks.append(centred / torch.linalg.vector_norm(centred, dim=1, keepdim=True))  # 0 / 0: no order
     result = torch.linalg.vecdot(*ranks)
     if undefined := int(result.isnan().sum()):
         warnings.warn(f"{undefined} of {len(result)} pairs have a constant map: their correlation is NaN", stacklevel=2)
     return result.to(a.device, torch.get_default_dtype())
+
+
+def _ranks(values: Tensor) -> Tensor:
+    """The rank of every value in its row ``(N, P)``, in float64 on its device; equal values share the mean of theirs."""
+    ordered, order = values.sort(1)
+    places = torch.arange(values.shape[1], device=values.device).expand_as(order)
+    new = F.pad(ordered[:, 1:] != ordered[:, :-1], (1, 0), value=True)  # the first of equal values
+    first = torch.where(new, places, 0).cummax(1).values
+    after = F.pad(torch.where(new, places, values.shape[1])[:, 1:], (0, 1), value=values.shape[1])
+    last = after.flip(1).cummin(1).values.flip(1) - 1
+    return torch.empty_like(values).scatter_(1, order, (first + last).to(values) / 2)
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:

@@ -13,23 +13,27 @@ batches, and no more than a batch of its gradients is ever held.
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, hessian, jvp, vjp, vmap
+from torch.func import functional_call, grad, hessian, vjp, vmap
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
-from .contract import UnsupportedModelError, check_input, explaining, logits_of
+from .contract import UnsupportedModelError, check_input, explaining
 
 Pair = tuple[Tensor, Tensor]
 Solve = Callable[[Tensor], Tensor]
 
 SOLVERS = ("exact", "cg", "lissa", "kfac")
-BUDGET = 2**25  # numbers that one step may hold; decides how many rows go together
+BUDGET = 2**25  # numbers that one step may hold on a processor; decides how many rows go together
 EXACT_LIMIT = 20_000  # parameters: their Hessian takes 1.6 GB in single precision
 CG_ITERATIONS = 1000
+ASYMMETRY = 3e-3  # largest relative asymmetry of the influences by CG
 SAMPLE = 64  # rows of one step of LiSSA
 RESIDUAL = 0.1  # largest relative residual of LiSSA's average
 PROBES = 8  # training examples whose predicted step is tried
@@ -117,15 +121,18 @@ def influence(
     run once, not in every pass.
 
     Args:
-        model: from ``(N, ...)`` to ``(N, K)``; explained in eval mode.
-        train: a pair (x, y), or batches of such pairs that come again, the same, in every pass (a list, a
+        model: a module from x to outputs ``(N, ...)`` that the loss takes; explained in eval mode.
+        train: a pair (x, y) with x ``(N, ...)`` of any type that the model takes (token ids need no gradient), or batches of such pairs that come again, the same, in every pass (a list, a
             ``DataLoader`` without shuffling); columns of the result are in their order.
         test: a pair (x, y).
         weight_decay: :math:`\lambda` of the objective that the model was trained on.
         damping: :math:`\delta`, added to the Hessian; it shrinks the predictions.
-        parameters: names of parameters or of modules; None takes all.
+        parameters: names of parameters or of modules. A module, or None for the whole model, stands for its parameters
+            with ``requires_grad``: a frozen layer keeps its weights when the rest is trained again. Where all are frozen,
+            which tells nothing of their training, all are taken. A parameter that is named itself is taken in any case.
         top: give the k largest and smallest of every row only.
-        loss: the mean loss of a batch from (outputs, y).
+        loss: the mean loss of a batch from (outputs, y). One logit needs ``F.binary_cross_entropy_with_logits`` and float
+            labels of the outputs' shape.
         scale: s of LiSSA; None takes the largest eigenvalue met in 8 samples, by power iteration.
         depth: steps of LiSSA; None takes :math:`s / (\lambda + \delta) \cdot \ln 100`, at least 500.
         batch_size: rows that go together; None lets memory decide. It does not change the result.
@@ -138,7 +145,7 @@ def influence(
         ValueError: an argument is not as above; the Hessian is not positive definite (it needs damping); a solver did
             not converge; the training set changed between passes.
         UnsupportedModelError: an operation without per-example gradients (``torch.func.vmap``) or, for ``"kfac"``, a
-            parameter of another layer, by name.
+            parameter of another layer or of several, by name.
     """
     if solver not in SOLVERS:
         raise ValueError(f"solver must be one of {', '.join(SOLVERS)}, got {solver!r}")
@@ -148,7 +155,13 @@ def influence(
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     x, y = _pair(test, "test")
-    with explaining(model, x) as x:
+    if not isinstance(model, nn.Module) or next(model.parameters(), None) is None:
+        raise ValueError(f"model must be an nn.Module with parameters, got {type(model).__name__}")
+    _check_x(model, x)
+    # The block looks at what it explains, which ids cannot be. Fused attention has no second derivative.
+    stand_in = x if x.is_floating_point() else next(model.parameters()).new_zeros(1, 1)
+    with explaining(model, stand_in), sdpa_kernel(SDPBackend.MATH), _WrittenOut(), _same_attributes(model):
+        x = x.detach().clone()
         problem = _Problem(model, train, (x, y), parameters, loss, weight_decay, damping, batch_size)
         problem.survey()
         if top is not None and not 1 <= top <= problem.n:
@@ -166,6 +179,8 @@ def influence(
             )
             _warn_where_it_bends(_stretch(problem, steps / problem.n))
         result, size = _scores(problem, solutions / problem.n, top)
+        if not size.any():
+            warnings.warn("every influence is 0: the losses do not change with the chosen parameters", stacklevel=2)
         _warn_off_the_minimum(problem, solutions, size)
         return result
 
@@ -184,14 +199,17 @@ class _Problem:
         damping: float,
         batch_size: int | None,
     ) -> None:
-        if not isinstance(model, nn.Module) or next(model.parameters(), None) is None:
-            raise ValueError(f"model must be an nn.Module with parameters, got {type(model).__name__}")
         self.fixed = {name: p.detach() for name, p in model.named_parameters()}
-        chosen = {name: self.fixed.pop(name) for name in _chosen(list(self.fixed), names)}
+        for name, p in self.fixed.items():
+            if p.dtype not in (torch.float32, torch.float64):
+                raise ValueError(
+                    f"the parameters must be float32 or float64, got {p.dtype} in {name!r}; use model.float()"
+                )
+        chosen = {name: self.fixed.pop(name) for name in _chosen(model, names)}
+        if len({p.dtype for p in chosen.values()}) > 1:
+            raise ValueError("the parameters must have one type; use model.float() or model.double()")
         self.shapes = {name: p.shape for name, p in chosen.items()}
         self.theta = torch.cat([p.flatten() for p in chosen.values()])
-        if self.theta.dtype not in (torch.float32, torch.float64):
-            raise ValueError(f"the parameters must be float32 or float64, got {self.theta.dtype}; use model.float()")
         if not isinstance(train, Iterable) or isinstance(train, Iterator):
             raise ValueError(
                 "train must be a pair (x, y) or batches that come again in every pass, such as a list or a DataLoader, "
@@ -201,11 +219,12 @@ class _Problem:
         self.weight_decay, self.ridge = weight_decay, weight_decay + damping
         self.marks: list[tuple[int, float]] | None = None  # size and content of every batch of the first pass
         x, y = test[0], test[1].to(test[0].device)
-        self.classes = logits_of(model, x[:1]).shape[1]
+        self.shape = _outputs(model, x[:1]).shape[1:]
         self._check_labels(y)
         kept = len(self.theta) + self._kept(x, y)
-        self.rows = batch_size or min(256, max(1, BUDGET // kept))
-        self.vectors = max(1, BUDGET // (self.rows * kept))
+        budget, most = _budget(self.theta)
+        self.rows = batch_size or min(most, max(1, budget // kept))
+        self.vectors = max(1, budget // (self.rows * kept))
         self._try(x[:1], y[:1])
 
     def _kept(self, x: Tensor, y: Tensor) -> int:
@@ -236,15 +255,24 @@ class _Problem:
             hooks.append(module.register_forward_hook(leave))
         try:
             self.gradients(x, y)
-            self.products(torch.zeros_like(self.theta)[None], x, y)
+            pair = torch.randn(2, len(self.theta), generator=torch.Generator().manual_seed(0)).to(self.theta)
+            products = self.products(pair, x, y)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
             place = f"the module {inside[-1]!r}" if inside and inside[-1] else "the model or the loss"
-            raise UnsupportedModelError(f"{place} has an operation that torch.func refuses: {error}") from error
+            raise UnsupportedModelError(
+                f"{place} has an operation that torch.func refuses; for the layers behind it, give these as the model and "
+                f"what enters them as x. It says: {error}"
+            ) from error
         finally:
             for hook in hooks:
                 hook.remove()
+        both = products @ pair.T
+        if not (both - both.T).abs().max() <= torch.finfo(pair.dtype).eps ** 0.4 * products.norm() * pair.norm():
+            raise UnsupportedModelError(
+                "the Hessian is not symmetric: an operation of the model has a wrong second derivative"
+            )
 
     def split(self, vectors: Tensor) -> dict[str, Tensor]:
         """Vectors ``(..., P)`` as tensors of the parameters' shapes, by name."""
@@ -272,10 +300,8 @@ class _Problem:
     def products(self, vectors: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """The Hessian of the sum of these examples' losses, times every vector ``(m, P)``."""
 
-        def product(v: Tensor) -> Tensor:
-            return jvp(grad(lambda theta: self.losses(theta, x, y).sum()), (self.theta,), (v,))[1]
-
-        return vmap(product, chunk_size=self.vectors)(vectors)
+        _, pull = vjp(grad(lambda theta: self.losses(theta, x, y).sum()), self.theta)
+        return vmap(lambda v: pull(v)[0], chunk_size=self.vectors)(vectors)
 
     def hessian(self, vectors: Tensor) -> Tensor:
         """The Hessian of the objective, with damping, times every vector ``(m, P)``."""
@@ -287,12 +313,12 @@ class _Problem:
         for x, y in self._incoming(order):
             if not _is_pair(self.train):
                 places = torch.arange(1, len(x) + 1, device=x.device)
-                marks.append((len(x), float((x.flatten(1).sum(1) * places).sum())))
+                marks.append((len(x), float((x.reshape(len(x), -1).sum(1) * places).sum())))
                 if self.marks is not None and marks[-1:] != self.marks[len(marks) - 1 : len(marks)]:
                     raise ValueError(CHANGED)
             for rows in zip(x.split(self.rows), y.split(self.rows), strict=True):
                 x_rows, y_rows = (t.detach().to(self.theta.device) for t in rows)
-                check_input(self.model, x_rows)
+                _check_x(self.model, x_rows)
                 self._check_labels(y_rows)
                 yield x_rows, y_rows
         if self.marks is not None and len(marks) < len(self.marks):
@@ -333,13 +359,89 @@ class _Problem:
         self.loss_gradient, self.hardest = total / self.n, hardest[:2]
 
     def _check_labels(self, y: Tensor) -> None:
-        if self.loss is not F.cross_entropy:
+        if getattr(self.loss, "func", self.loss) is not F.cross_entropy and not isinstance(
+            self.loss, nn.CrossEntropyLoss
+        ):
             return
-        if y.dtype != torch.int64 or y.dim() != 1 or not 0 <= int(y.min()) <= int(y.max()) < self.classes:
+        if not self.shape or self.shape[0] == 1:
             raise ValueError(
-                f"y must be a LongTensor (N,) of classes in 0..{self.classes - 1}, got {y.dtype} {tuple(y.shape)} from "
+                f"the cross-entropy needs logits (N, K) of two classes or more, and is 0 for one; the model gives {('N', *self.shape)}: "
+                "give loss=F.binary_cross_entropy_with_logits, and labels y.float() of the shape of its outputs"
+            )
+        if y.is_floating_point() and y.shape[1:] == self.shape:  # probabilities
+            return
+        shape = ", ".join(map(str, ("N", *self.shape[1:])))
+        if (
+            y.dtype != torch.int64
+            or y.shape[1:] != self.shape[1:]
+            or not 0 <= int(y.min()) <= int(y.max()) < self.shape[0]
+        ):
+            raise ValueError(
+                f"y must be a LongTensor ({shape}) of classes in 0..{self.shape[0] - 1}, got {y.dtype} {tuple(y.shape)} from "
                 f"{y.min().item()} to {y.max().item()}"
             )
+
+
+def _budget(theta: Tensor) -> tuple[int, int]:
+    """How many numbers a step may hold, and how many rows: on a GPU what fills a quarter of its free memory."""
+    if theta.device.type != "cuda":
+        return BUDGET, 256
+    free, _ = torch.cuda.mem_get_info(theta.device)
+    return free // (4 * theta.element_size()), 4096
+
+
+class _WrittenOut(TorchFunctionMode):
+    """Replaces operations whose second derivative torch has not, or has wrong, by others."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        body = WRITTEN_OUT.get(func)
+        return func(*args, **(kwargs or {})) if body is None else body(*args, **(kwargs or {}))
+
+
+def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    return v * (g / torch.norm_except_dim(v, 2, dim))
+
+
+WRITTEN_OUT: dict[Callable, Callable] = {torch._weight_norm: _weight_norm}
+
+
+@contextmanager
+def _same_attributes(model: nn.Module) -> Iterator[None]:
+    """Puts tensors back that a module computes from its parameters in every pass, such as a pruned weight."""
+    computed = [(m, key, t) for m in model.modules() for key, t in vars(m).items() if isinstance(t, Tensor)]
+    try:
+        yield
+    finally:
+        for module, key, tensor in computed:
+            setattr(module, key, tensor)
+
+
+def _check_x(model: nn.Module, x: Tensor) -> None:
+    """No gradient to x is taken, so that it may also be of integers."""
+    if x.is_floating_point():
+        check_input(model, x)
+        return
+    device = next(model.parameters()).device
+    if x.is_complex() or x.device != device:
+        raise ValueError(f"x must be real and on the model's {device}, got {x.dtype} on {x.device}")
+
+
+def _outputs(model: nn.Module, x: Tensor) -> Tensor:
+    try:
+        out = model(x.clone())  # a model that works in place shall not change the caller's x
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, IndexError) as error:
+        raise ValueError(f"the model could not be run on x {x.dtype} {tuple(x.shape)}: {error}") from error
+    if not isinstance(out, Tensor) or out.dim() == 0 or len(out) != len(x):
+        got = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
+        raise ValueError(
+            f"the model must give one tensor ({len(x)}, ...) for x {tuple(x.shape)}, got {got}; wrap it in a module whose "
+            "forward returns what the loss takes, as model(x).logits or model(x)[0]"
+        )
+    if out.isnan().any():
+        raise ValueError("the model gives NaN for this x")
+    return out
 
 
 def _is_pair(data: object) -> bool:
@@ -353,17 +455,21 @@ def _pair(data: object, name: str) -> Pair:
     return data[0], data[1]
 
 
-def _chosen(available: list[str], names: str | Sequence[str] | None) -> list[str]:
-    if names is None:
-        return available
-    names = [names] if isinstance(names, str) else list(names)
-    found = {name: [p for p in available if p == name or p.startswith(f"{name}.")] for name in names}
-    for name, matches in found.items():
-        if not matches:
-            raise ValueError(f"the model has no parameter or module {name!r}; its parameters: {', '.join(available)}")
-    if not found:
+def _chosen(model: nn.Module, names: str | Sequence[str] | None) -> list[str]:
+    """Names of the parameters that are trained, each once; a shared one also answers to its other names."""
+    first: dict[Tensor, str] = {}
+    places = {name: first.setdefault(p, name) for name, p in model.named_parameters(remove_duplicate=False)}
+    trained = {name for p, name in first.items() if p.requires_grad}
+    names = [""] if names is None else [names] if isinstance(names, str) else list(names)
+    if not names:
         raise ValueError("parameters must name at least one parameter or module, got none")
-    return [p for p in available if any(p in matches for matches in found.values())]
+    found: set[str] = set()
+    for name in names:
+        group = {first for place, first in places.items() if not name or place == name or place.startswith(f"{name}.")}
+        if not group:
+            raise ValueError(f"the model has no parameter or module {name!r}; its parameters: {', '.join(places)}")
+        found |= group & trained or group
+    return [name for name in first.values() if name in found]
 
 
 def _exact(problem: _Problem) -> Solve:
@@ -400,6 +506,13 @@ def _cg(problem: _Problem) -> Solve:
         for _ in range(CG_ITERATIONS):
             left = (square > goal).nonzero().squeeze(1)
             if not len(left):
+                # In exact arithmetic v H^-1 v is symmetric; a small residual says nothing of products that are rounded.
+                both = s @ v.T
+                if not (both - both.T).abs().max() <= ASYMMETRY * both.abs().max():
+                    raise ValueError(
+                        f"{v.dtype} is too coarse for this Hessian, as where inputs lie far from 0 against their spread: "
+                        "subtract their mean, use model.double(), or add damping"
+                    )
                 return s
             direction = p[left]
             product = problem.hessian(direction)
@@ -468,19 +581,29 @@ def _largest_curvature(problem: _Problem, x: Tensor, y: Tensor) -> float:
 
 def _kfac(problem: _Problem) -> Solve:
     blocks = _blocks(problem)
-    moments = {name: [0, 0] for name in blocks}
-    for batch in problem.batches():
-        for name, inputs, signals in _inputs_and_signals(problem, blocks, *batch):
-            positions = inputs.shape[1]
-            a = inputs.flatten(0, 1)
-            d = torch.cat(signals).flatten(0, 1)
+    _check_blocks(problem, blocks)
+    moments, far = {name: [0, 0] for name in blocks}, {}
+    for x, y in problem.batches():
+        z, seen = _watched(problem, blocks, x)
+        for name, (inputs, _) in seen.items():
+            a = _columns(problem, blocks, name, inputs).flatten(0, 1)
+            if name not in far:  # from 0, where the squares of single precision lose the spread
+                far[name] = not a.mean(0).square().sum() <= 100 * a.var(0).sum()
+            a = a.double() if far[name] else a
             moments[name][0] += a.T @ a / problem.n
-            moments[name][1] += d.T @ d / (problem.n * positions)
+        roots = _curvature_roots(problem, z.detach(), y)
+        for part in roots.split(problem.vectors):
+            pulled = _pulled(z, seen, part, batched=True)
+            for name, signals in pulled.items():
+                d = _signals(signals.flatten(0, 1))
+                positions = d.shape[1]
+                d = d.flatten(0, 1)
+                moments[name][1] += d.T @ d / (problem.n * positions)
     inverses = {}
     for name, (second_a, second_g) in moments.items():
-        (a, basis_a), (g, basis_g) = torch.linalg.eigh(second_a), torch.linalg.eigh(second_g)
+        (a, basis_a), (g, basis_g) = torch.linalg.eigh(second_a), torch.linalg.eigh(second_g.to(second_a))
         values = g.clamp(min=0)[:, None] * a.clamp(min=0)
-        if values.min() + problem.ridge <= len(a) * torch.finfo(values.dtype).eps * values.max():
+        if values.min() + problem.ridge <= len(a) * torch.finfo(problem.theta.dtype).eps * values.max():
             raise ValueError(f"the Kronecker factors of {name!r} are singular: add damping")
         inverses[name] = basis_g, basis_a, 1 / (values + problem.ridge)
 
@@ -488,8 +611,8 @@ def _kfac(problem: _Problem) -> Solve:
         parts, solved = problem.split(v), {}
         for name, owned in blocks.items():
             basis_g, basis_a, inverse = inverses[name]
-            matrix = torch.cat([parts[p].flatten(2) if p.endswith("weight") else parts[p][..., None] for p in owned], 2)
-            matrix = basis_g @ ((basis_g.T @ matrix @ basis_a) * inverse) @ basis_a.T
+            matrix = _matrix(parts, owned).to(inverse)
+            matrix = (basis_g @ ((basis_g.T @ matrix @ basis_a) * inverse) @ basis_a.T).to(v.dtype)
             widths = [problem.shapes[p][1:].numel() for p in owned]
             solved |= dict(zip(owned, matrix.split(widths, 2), strict=True))
         return torch.cat([solved[p].flatten(1) for p in problem.shapes], 1)
@@ -501,7 +624,7 @@ def _blocks(problem: _Problem) -> dict[str, list[str]]:
     """Layer -> its chosen parameters, the weight before the bias."""
     blocks: dict[str, list[str]] = {}
     for parameter in problem.shapes:
-        name = parameter.rpartition(".")[0]
+        name, _, kind = parameter.rpartition(".")
         layer = problem.model.get_submodule(name)
         plain = isinstance(layer, nn.Linear) or (
             isinstance(layer, nn.Conv2d)
@@ -509,7 +632,7 @@ def _blocks(problem: _Problem) -> dict[str, list[str]]:
             and layer.padding_mode == "zeros"
             and not isinstance(layer.padding, str)
         )
-        if not plain:
+        if not plain or kind not in ("weight", "bias"):
             raise UnsupportedModelError(
                 f"solver 'kfac' knows Linear and Conv2d (one group, padding by zeros, given as a number), but {parameter!r} "
                 f"belongs to {layer}; name other parameters, fold BatchNorm into the convolution, or use solver 'cg'"
@@ -518,14 +641,32 @@ def _blocks(problem: _Problem) -> dict[str, list[str]]:
     return blocks
 
 
-def _inputs_and_signals(
-    problem: _Problem, blocks: dict[str, list[str]], x: Tensor, y: Tensor
-) -> Iterator[tuple[str, Tensor, list[Tensor]]]:
-    """Of every layer the inputs ``(N, positions, in)``, a one for the bias, and signals ``(N, positions, out)``.
+def _matrix(parts: dict[str, Tensor], owned: list[str]) -> Tensor:
+    """A layer's weight ``(..., out, in)``, its bias as the last column, of vectors split by parameter."""
+    return torch.cat([parts[p].flatten(2) if p.endswith("weight") else parts[p][..., None] for p in owned], 2)
 
-    The signals are gradients at the layer's output whose outer products sum to the Gauss-Newton matrix there: each is
-    the pull-back of one column of a square root of the loss's Hessian in the outputs.
-    """
+
+def _check_blocks(problem: _Problem, blocks: dict[str, list[str]]) -> None:
+    """Refuse a weight that acts anywhere but in the one call of its layer: that call does not give its gradient then."""
+    x, y = problem.hardest
+    z, seen = _watched(problem, blocks, x)
+    loss = vmap(lambda z, y: problem.loss(z[None], y[None]))(z, y).sum()
+    pulled = _pulled(loss, seen, None)
+    whole = problem.split(problem.gradients(x, y).sum(0, keepdim=True))
+    for name, signals in pulled.items():
+        inputs = _columns(problem, blocks, name, seen[name][0]).flatten(0, 1)
+        own, true = _signals(signals).flatten(0, 1).T @ inputs, _matrix(whole, blocks[name])[0]
+        if not (own - true).abs().max() <= 1e-2 * true.abs().max().clamp(min=torch.finfo(true.dtype).eps):
+            raise UnsupportedModelError(
+                f"solver 'kfac' needs layers whose weights act in one call of the layer alone, but those of {name!r} act "
+                "elsewhere too (tied to another layer, or used by a function); use solver 'cg'"
+            )
+
+
+def _watched(
+    problem: _Problem, blocks: dict[str, list[str]], x: Tensor
+) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
+    """Outputs, and of every layer its input and a zero that is added to its output, to differentiate to."""
     seen: dict[str, tuple[Tensor, Tensor]] = {}
 
     def watch(name: str) -> Callable:
@@ -546,27 +687,50 @@ def _inputs_and_signals(
             hook.remove()
     if len(seen) < len(blocks):
         raise UnsupportedModelError(f"the layers {', '.join(sorted(set(blocks) - set(seen)))} do not run")
+    return z, seen
 
-    curvature = vmap(lambda z, y: hessian(lambda z: problem.loss(z[None], y[None]))(z))(z.detach(), y)
-    values, vectors = torch.linalg.eigh(curvature)
+
+def _curvature_roots(problem: _Problem, z: Tensor, y: Tensor) -> Tensor:
+    """Columns ``(K, N, ...)`` of a square root of the loss's Hessian in the outputs ``(N, ...)`` with K numbers a row.
+
+    Pulled back to a layer's output, their outer products sum to the Gauss-Newton matrix there.
+    """
+
+    def curvature(z: Tensor, y: Tensor) -> Tensor:
+        return hessian(lambda flat: problem.loss(flat.view(1, *z.shape), y[None]))(z.flatten())
+
+    values, vectors = torch.linalg.eigh(vmap(curvature)(z, y))
     if values.min() < -1e-4 * values.abs().max():
         raise ValueError("solver 'kfac' needs a loss that is convex in the outputs; use solver 'cg' with damping")
     roots = vectors * values.clamp(min=0).sqrt()[:, None]
+    return roots.movedim(2, 0).reshape(-1, *z.shape)
+
+
+def _pulled(z: Tensor, seen: dict[str, tuple[Tensor, Tensor]], roots: Tensor | None, batched: bool = False) -> dict:
+    """Gradients at the output of every layer, by its name; of a batch of roots in one backward pass."""
     probes = [probe for _, probe in seen.values()]
-    pulled = [
-        torch.autograd.grad(z, probes, root, retain_graph=True, materialize_grads=True) for root in roots.unbind(2)
-    ]
-    for (name, (inputs, _)), signals in zip(seen.items(), zip(*pulled, strict=True), strict=True):
-        layer = problem.model.get_submodule(name)
-        if isinstance(layer, nn.Conv2d):
-            inputs = F.unfold(inputs, layer.kernel_size, layer.dilation, layer.padding, layer.stride).transpose(1, 2)
-            signals = [d.flatten(2).transpose(1, 2) for d in signals]
-        else:
-            inputs = inputs.reshape(len(x), -1, inputs.shape[-1])
-            signals = [d.reshape(len(x), -1, d.shape[-1]) for d in signals]
-        ones = inputs.new_ones(*inputs.shape[:2], 1)
-        parts = [inputs if p.endswith("weight") else ones for p in blocks[name]]
-        yield name, torch.cat(parts, 2), signals
+    pulled = torch.autograd.grad(z, probes, roots, retain_graph=True, is_grads_batched=batched, allow_unused=True)
+    shape = roots.shape[:1] if batched else ()
+    return {
+        name: probe.new_zeros(*shape, *probe.shape) if d is None else d
+        for (name, (_, probe)), d in zip(seen.items(), pulled, strict=True)
+    }
+
+
+def _columns(problem: _Problem, blocks: dict[str, list[str]], name: str, inputs: Tensor) -> Tensor:
+    """A layer's inputs at every position, ``(N, positions, in)``, and a one for its bias."""
+    layer = problem.model.get_submodule(name)
+    if isinstance(layer, nn.Conv2d):
+        inputs = F.unfold(inputs, layer.kernel_size, layer.dilation, layer.padding, layer.stride).transpose(1, 2)
+    else:
+        inputs = inputs.reshape(len(inputs), -1, inputs.shape[-1])
+    ones = inputs.new_ones(*inputs.shape[:2], 1)
+    return torch.cat([inputs if p.endswith("weight") else ones for p in blocks[name]], 2)
+
+
+def _signals(d: Tensor) -> Tensor:
+    """Gradients at a layer's output, ``(N, positions, out)``; of a convolution ``(N, out, height, width)``."""
+    return d.flatten(2).transpose(1, 2) if d.dim() == 4 else d.reshape(len(d), -1, d.shape[-1])
 
 
 def _scores(problem: _Problem, solutions: Tensor, top: int | None) -> tuple[Tensor | TopInfluence, Tensor]:
@@ -603,7 +767,7 @@ def _stretch(problem: _Problem, steps: Tensor) -> Tensor:
 
     def slope(step: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """Of the summed loss along the step, at its end."""
-        return jvp(lambda theta: problem.losses(theta, x, y).sum(), (problem.theta + step,), (step,))[1]
+        return grad(lambda theta: problem.losses(theta, x, y).sum())(problem.theta + step) @ step
 
     slopes = vmap(slope, (0, None, None), chunk_size=problem.vectors)
     total = sum(slopes(steps, *batch) for batch in problem.batches()) - vmap(slope)(steps, x[:, None], y[:, None])

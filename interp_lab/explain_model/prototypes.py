@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 2048  # rows of the kernel in memory at a time
+EXPONENT_ERROR = 3e-6  # largest rounding of gamma times a squared distance
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +61,7 @@ def mmd_critic(
     Kim, Khanna & Koyejo 2016, "Examples are not enough, learn to criticize!" (NIPS).
 
     Args:
-        x: float ``(N, ...)``, flattened; on any device.
+        x: float ``(N, ...)``, flattened; on any device. The kernel of half-precision data is of single precision.
         n_prototypes: 1 .. N.
         n_criticisms: 0 .. N - n_prototypes.
         gamma: the kernel's parameter; None takes 1 / (median squared distance of 1,000 examples).
@@ -72,14 +73,8 @@ def mmd_critic(
     Raises:
         ValueError: an argument is not as above, or x is not finite.
     """
-    x, labels, gamma = _checked(x, n_prototypes, n_criticisms, gamma, labels, diversity)
-    squares = (x**2).sum(1)
-
-    def column(j: Tensor) -> Tensor:
-        k = torch.exp(-gamma * (squares + squares[j] - 2 * (x @ x[j])).clamp(min=0))
-        return k if labels is None else k * (labels == labels[j])
-
-    mean = _kernel_mean(x, squares, gamma, labels)
+    kernel = _checked(x, n_prototypes, n_criticisms, gamma, labels, diversity)
+    mean = kernel.mean()
     near = torch.zeros_like(mean)  # sum of the kernel to the prototypes chosen
     free = torch.ones_like(mean, dtype=torch.bool)
     within = between = 0.0  # sums of the kernel over S x S, and of the mean over S
@@ -91,11 +86,11 @@ def mmd_critic(
         prototypes.append(j)
         within += float(2 * near[j]) + 1
         between += float(mean[j])
-        near += column(j)
+        near += kernel.column(j)
         mmd2.append(float(mean.mean()) - 2 * between / count + within / count**2)
     witness = mean - near / n_prototypes
-    criticisms = _criticisms(witness, free, column, n_criticisms, diversity)
-    return Prototypes(torch.stack(prototypes), criticisms, witness, torch.tensor(mmd2), gamma)
+    criticisms = _criticisms(witness, free, kernel.column, n_criticisms, diversity)
+    return Prototypes(torch.stack(prototypes), criticisms, witness, torch.tensor(mmd2), kernel.gamma)
 
 
 def _criticisms(witness: Tensor, free: Tensor, column, count: int, diversity: float) -> Tensor:
@@ -113,30 +108,67 @@ def _criticisms(witness: Tensor, free: Tensor, column, count: int, diversity: fl
     return torch.stack(chosen) if chosen else torch.empty(0, dtype=torch.long, device=witness.device)
 
 
-def _kernel_mean(x: Tensor, squares: Tensor, gamma: float, labels: Tensor | None) -> Tensor:
-    """The mean of every column of the kernel, block by block; blocks below the diagonal are those above it."""
-    total = torch.zeros_like(squares)
-    groups = [torch.arange(len(x), device=x.device)]
-    if labels is not None:
-        groups = [torch.nonzero(labels == label).squeeze(1) for label in labels.unique()]
-    for group in groups:
-        blocks = group.split(BLOCK)
-        for i, rows in enumerate(blocks):
-            for k, columns in enumerate(blocks[i:]):
-                kernel = torch.addmm(squares[rows, None] + squares[columns], x[rows], x[columns].T, alpha=-2)
-                kernel = kernel.clamp_(min=0).mul_(-gamma).exp_()
-                total[rows] += kernel.sum(1)
-                if k:
-                    total[columns] += kernel.sum(0)
-    return total / len(x)
+class _Kernel:
+    r"""Columns of the kernel, without the whole of it.
+
+    A squared distance by :math:`|x|^2 + |y|^2 - 2 x \cdot y`, one fast product of matrices, is off by the rounding of
+    :math:`|x|^2`. So the origin moves to the middle of the data, and where some example is still too far from it, double
+    precision or the differences themselves are taken.
+    """
+
+    def __init__(self, x: Tensor, centre: Tensor, gamma: float, labels: Tensor | None) -> None:
+        def scaled(dtype: torch.dtype) -> tuple[Tensor, Tensor, float]:
+            values = (x.to(dtype) - centre.to(dtype)) * math.sqrt(gamma)
+            squares = values.square().sum(1)
+            return values, squares, torch.finfo(dtype).eps * float(squares.max())
+
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        self.x, self.squares, error = scaled(dtype)
+        if not error <= EXPONENT_ERROR and dtype != torch.float64:
+            self.x, self.squares, error = scaled(torch.float64)
+        self.by_differences, self.gamma, self.labels, self.dtype = not error <= EXPONENT_ERROR, gamma, labels, dtype
+
+    def block(self, rows: Tensor, columns: Tensor) -> Tensor:
+        a, b = self.x[rows], self.x[columns]
+        if self.by_differences:
+            squared = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").square_()
+        else:
+            squared = torch.addmm(self.squares[rows, None] + self.squares[columns], a, b.T, alpha=-2).clamp_(min=0)
+        return squared.neg_().exp_()
+
+    def column(self, j: Tensor) -> Tensor:
+        k = self.block(slice(None), j[None])[:, 0].to(self.dtype)
+        k[j] = 1
+        return k if self.labels is None else k * (self.labels == self.labels[j])
+
+    def mean(self) -> Tensor:
+        """The mean of every column, block by block; blocks below the diagonal are those above it."""
+        total = torch.zeros_like(self.squares)
+        groups = [torch.arange(len(total), device=total.device)]
+        if self.labels is not None:
+            groups = [torch.nonzero(self.labels == label).squeeze(1) for label in self.labels.unique()]
+        for group in groups:
+            blocks = group.split(BLOCK)
+            for i, rows in enumerate(blocks):
+                for k, columns in enumerate(blocks[i:]):
+                    block = self.block(rows, columns)
+                    if k:
+                        total[columns] += block.sum(0)
+                    else:
+                        block.fill_diagonal_(1)
+                    total[rows] += block.sum(1)
+        return (total / len(total)).to(self.dtype)
 
 
 def _checked(
     x: Tensor, n_prototypes: int, n_criticisms: int, gamma: float | None, labels: Tensor | None, diversity: float
-) -> tuple[Tensor, Tensor | None, float]:
+) -> _Kernel:
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() < 2:
         got = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"x must be a floating-point tensor (N, ...), got {got}")
+        raise ValueError(
+            f"x must be a floating-point tensor (N, ...), got {got}; of numbers, give x.float(); of token ids, which "
+            "have no distances, give their embeddings"
+        )
     x = x.detach().flatten(1)
     if not torch.isfinite(x).all():
         raise ValueError("x must be finite, got NaN or infinite values")
@@ -150,10 +182,10 @@ def _checked(
         if labels.shape != (len(x),) or labels.is_floating_point():
             raise ValueError(f"labels must be a LongTensor ({len(x)},), got {labels.dtype} {tuple(labels.shape)}")
         labels = labels.to(x.device)
+    some = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:1000].to(x.device)].double()
     if gamma is None:
-        some = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:1000].to(x.device)]
         median = float(torch.pdist(some).square().median()) if len(some) > 1 else 0.0
         gamma = 1 / median if median > 0 else 1.0
     if not 0 < gamma < math.inf:
         raise ValueError(f"gamma must be positive, got {gamma}")
-    return x, labels, float(gamma)
+    return _Kernel(x, some.median(0).values, float(gamma), labels)

@@ -155,3 +155,13 @@ def test_what_cannot_be_compared_is_refused_by_name(call, message):
     torch.manual_seed(0)
     with pytest.raises(ValueError, match=message):
         call(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), torch.rand(2, 1, 4, 4) + 0.1)
+
+
+def test_ranks_are_those_of_scipy_with_ties_zeros_of_both_signs_and_rows_of_one_value():
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randint(6, (5, 40), generator=generator).double() for _ in range(2))
+    a[1], b[2, :9] = torch.randn(40, generator=generator), -0.0
+    a[3, 0] = 1e300
+    expected = [stats.spearmanr(p, q).statistic for p, q in zip(a.numpy(), b.numpy(), strict=True)]
+    assert_close(spearman(a, b).double(), torch.tensor(expected, dtype=torch.float64), atol=1e-6, rtol=0)
+    assert spearman(a, b).device == a.device

@@ -413,3 +413,16 @@ def test_a_signed_map_on_mnist_tells_the_class_by_its_mask_alone(seed, verdict):
     rows = {row.method: row for row in table.summary()}
     verdict("masks of a random order", rows["random"].mask_only, below=0.15)
     verdict("masks of saliency", rows["saliency"].mask_only, above=0.8)
+
+
+def test_the_images_of_a_sweep_are_uploaded_once_and_go_with_it():
+    images = np.zeros((2, 1, 3, 3), dtype=np.float32)
+    first = retraining._uploaded(images, "meta")
+    assert first.device.type == "meta"
+    assert retraining._uploaded(images, "meta") is first
+    assert retraining._uploaded(images.copy(), "meta") is not first
+    here = retraining._uploaded(images, "cpu")
+    here += 1
+    assert images.min() == 1  # a processor needs no copy
+    del images, here
+    assert not retraining._UPLOADED

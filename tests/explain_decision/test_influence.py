@@ -1,5 +1,6 @@
 """Influence against retraining, closed forms and plain loops over autograd."""
 
+import sys
 import warnings
 
 import pytest
@@ -8,6 +9,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.testing import assert_close
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -82,19 +84,19 @@ def gradients_by_loop(model: nn.Module, x, y, loss=F.cross_entropy) -> torch.Ten
     return torch.stack(rows)
 
 
-def influence_by_hand(model: nn.Module, train, test, ridge: float) -> torch.Tensor:
+def influence_by_hand(model: nn.Module, train, test, ridge: float, loss=F.cross_entropy) -> torch.Tensor:
     """The formula on the Hessian that torch.autograd builds from the plain batched loss."""
     named = dict(model.named_parameters())
     sizes = [p.numel() for p in named.values()]
 
     def objective(theta):
         parts = [t.view_as(p) for t, p in zip(theta.split(sizes), named.values(), strict=True)]
-        return F.cross_entropy(functional_call(model, dict(zip(named, parts, strict=True)), (train[0],)), train[1])
+        return loss(functional_call(model, dict(zip(named, parts, strict=True)), (train[0],)), train[1])
 
     theta = torch.cat([p.detach().flatten() for p in named.values()])
     matrix = torch.autograd.functional.hessian(objective, theta) + ridge * torch.eye(len(theta), dtype=theta.dtype)
-    solved = torch.linalg.solve(matrix, gradients_by_loop(model, *test).T)
-    return (gradients_by_loop(model, *train) @ solved).T / len(train[0])
+    solved = torch.linalg.solve(matrix, gradients_by_loop(model, *test, loss).T)
+    return (gradients_by_loop(model, *train, loss) @ solved).T / len(train[0])
 
 
 # Retraining and closed forms
@@ -410,6 +412,8 @@ class Peeking(nn.Module):
 
 MODEL = two_layers()
 TRAIN, TEST = cloud(40), cloud(3, seed=2)
+IDS = torch.randint(10, (12, 5), generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(12) % 3
 
 
 @pytest.mark.parametrize(
@@ -421,6 +425,17 @@ TRAIN, TEST = cloud(40), cloud(3, seed=2)
         ),
         (lambda: influence(MODEL, TRAIN, TEST, damping=-1), "damping must be a finite number of at least 0, got -1"),
         (lambda: influence(MODEL, TRAIN, TEST, damping=1, top=41), r"top must lie in 1\.\.40"),
+        (
+            lambda: influence(two_layers()[:2].append(nn.Linear(6, 1).double()), *[(TRAIN[0], TRAIN[1] * 0)] * 2),
+            r"is 0 for one; .* give loss=F\.binary_cross_entropy_with_logits",
+        ),
+        (
+            lambda: influence(nn.Linear(8, 1).double(), *[(TRAIN[0], TRAIN[1] * 0)] * 2, loss=nn.CrossEntropyLoss()),
+            "two classes or more, and is 0 for one",
+        ),
+        (lambda: influence(nn.Linear(8, 3).half(), *[(TRAIN[0].half(), TRAIN[1])] * 2), "in 'weight'; use model.float"),
+        (lambda: influence(MODEL, (IDS, LABELS), (IDS, LABELS)), r"could not be run on x torch\.int64 \(1, 5\)"),
+        (lambda: influence(nn.LSTM(8, 3).double(), TRAIN, TEST), r"got tuple; wrap it in .* as model\(x\)\.logits"),
         (lambda: influence(MODEL, TRAIN, TEST, damping=1, batch_size=0), "batch_size must be at least 1, got 0"),
         (lambda: influence(MODEL, TRAIN, TEST[0]), r"test must be a pair \(x, y\) of tensors"),
         (lambda: influence(MODEL, (TRAIN[0], TRAIN[1][:3]), TEST), r"train must be a pair .* of one length above 0"),
@@ -500,3 +515,200 @@ def test_a_training_set_that_changes_between_passes_is_refused():
     ):
         with pytest.raises(ValueError, match="turn off its shuffling"):
             influence(two_layers(), changing, TEST, damping=1.0)
+
+
+@pytest.mark.parametrize("solver", ["exact", "cg", "kfac"])
+def test_a_frozen_layer_keeps_its_weights(solver):
+    """Transfer learning: the answer is that of the head on its features, by the default and by the head's name."""
+    model = two_layers()
+    model[1].requires_grad_(False)
+    tail, features = model[3:], lambda pair: (model[:3](pair[0]).detach(), pair[1])
+    expected = influence(tail, features(TRAIN), features(TEST), damping=1.0, solver=solver)
+    for parameters in (None, "3", ["1.bias", "3"]):
+        result = influence(model, TRAIN, TEST, damping=1.0, solver=solver, parameters=parameters)
+        if parameters != ["1.bias", "3"]:
+            assert_close(result, expected)
+        else:  # a parameter that is named itself is taken
+            assert (result - expected).abs().max() > 1e-4
+    model[3].bias.requires_grad_(False)
+    weight = influence(tail, features(TRAIN), features(TEST), damping=1.0, solver=solver, parameters="3.weight")
+    assert_close(influence(model, TRAIN, TEST, damping=1.0, solver=solver, parameters="3"), weight)
+
+
+def test_a_model_frozen_as_a_whole_is_explained_as_a_whole():
+    model = two_layers()
+    expected = influence(model, TRAIN, TEST, damping=1.0)
+    assert_close(influence(model.requires_grad_(False), TRAIN, TEST, damping=1.0), expected, rtol=0, atol=0)
+
+
+def test_a_low_rank_addition_to_frozen_weights():
+    class Added(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.base = nn.Linear(8, 3)
+            self.down, self.up = nn.Parameter(torch.randn(8, 1)), nn.Parameter(torch.randn(1, 3))
+
+        def forward(self, x):
+            return self.base(x) + x @ self.down @ self.up
+
+    class Rest(nn.Module):
+        def __init__(self, whole):
+            super().__init__()
+            self.down, self.up, self.fixed = whole.down, whole.up, [whole.base]
+
+        def forward(self, x):
+            return self.fixed[0](x).detach() + x @ self.down @ self.up
+
+    torch.manual_seed(0)
+    model = Added().double()
+    model.base.requires_grad_(False)
+    assert_close(influence(model, TRAIN, TEST, damping=1.0), influence_by_hand(Rest(model), TRAIN, TEST, 1.0))
+
+
+@pytest.mark.parametrize("solver", ["exact", "cg"])
+@pytest.mark.parametrize("padding", [None, 0])
+def test_token_ids_need_no_gradient(solver, padding):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(10, 4, padding_idx=padding), nn.Flatten(), nn.Linear(20, 3)).double()
+    train, test = (IDS, LABELS), (IDS[:2].flip(1), LABELS[:2])
+    expected = influence_by_hand(model, train, test, 1.0)
+    assert_close(influence(model, train, test, damping=1.0, solver=solver), expected)
+    batches = [(IDS[:5], LABELS[:5]), (IDS[5:], LABELS[5:])]
+    assert_close(influence(model, batches, test, damping=1.0, solver=solver), expected)
+    expected = influence(
+        model[2:], (model[:2](IDS).detach(), LABELS), (model[:2](test[0]).detach(), test[1]), damping=1.0
+    )
+    assert_close(influence(model, train, test, damping=1.0, solver="cg", parameters="2"), expected)
+
+
+def test_outputs_of_any_shape_that_the_loss_takes():
+    x, y = cloud(20)
+    value = nn.Sequential(nn.Linear(8, 4), nn.Tanh(), nn.Linear(4, 1), nn.Flatten(0)).double()
+    for labels, loss in ((x[:, 0], F.mse_loss), ((y > 0).double(), F.binary_cross_entropy_with_logits)):
+        expected = influence_by_hand(value, (x, labels), (x[:2], labels[:2]), 9.0, loss)
+        for solver in ("exact", "cg"):
+            found = influence(value, (x, labels), (x[:2], labels[:2]), damping=9.0, loss=loss, solver=solver)
+            assert_close(found, expected)
+        kfac = influence(value, (x, labels), (x[:2], labels[:2]), damping=9.0, loss=loss, solver="kfac")
+        assert torch.corrcoef(torch.stack([kfac.flatten(), expected.flatten()]))[0, 1] > 0.99
+    places = nn.Conv1d(2, 3, 1).double()  # a class at every place
+    signals, classes = x.view(20, 2, 4), torch.randint(3, (20, 4), generator=torch.Generator().manual_seed(0))
+    expected = influence_by_hand(places, (signals, classes), (signals[:2], classes[:2]), 1.0)
+    assert_close(influence(places, (signals, classes), (signals[:2], classes[:2]), damping=1.0), expected)
+
+
+@pytest.mark.parametrize("solver", ["exact", "cg"])
+def test_attention_is_differentiated_twice(solver):
+    torch.manual_seed(0)
+    block = nn.TransformerEncoderLayer(4, 2, 6, batch_first=True)
+    model = nn.Sequential(block, nn.Flatten(), nn.Linear(8, 3)).double().eval()
+    x, y = cloud(8, shape=(2, 4))
+    with sdpa_kernel(SDPBackend.MATH):
+        expected = influence_by_hand(model, (x, y), (x[:2], y[:2]), 5.0)
+    assert_close(influence(model, (x, y), (x[:2], y[:2]), damping=5.0, solver=solver), expected)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm])
+def test_weight_norm_against_its_formula_whose_second_derivative_torch_has_wrong(norm):
+    class Formula(nn.Module):
+        def __init__(self, layer):
+            super().__init__()
+            self.bias, self.g, self.v = (nn.Parameter(p.detach().clone()) for p in layer.parameters())
+
+        def forward(self, x):
+            return F.linear(x, self.g * self.v / self.v.norm(dim=1, keepdim=True), self.bias)
+
+    torch.manual_seed(0)
+    model = norm(nn.Linear(8, 3).double())
+    model(TRAIN[0])
+    weight = vars(model).get("weight")
+    result = influence(model, TRAIN, TEST, damping=1.0)
+    assert_close(result, influence_by_hand(Formula(model), TRAIN, TEST, 1.0))
+    assert vars(model).get("weight") is weight
+
+
+def test_a_wrong_second_derivative_is_refused():
+    class Product(torch.autograd.Function):
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(a, b):
+            return a * b
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            ctx.save_for_backward(*inputs)
+
+        @staticmethod
+        def backward(ctx, g):
+            a, b = ctx.saved_tensors
+            return g * b.detach(), g * a  # right, but the second derivative misses one of two equal ones
+
+    class Scaled(nn.Linear):
+        def forward(self, x):
+            return Product.apply(super().forward(x), self.bias.expand(len(x), -1))
+
+    torch.manual_seed(0)
+    with pytest.raises(UnsupportedModelError, match="the Hessian is not symmetric"):
+        influence(nn.Sequential(Scaled(8, 8), nn.Linear(8, 3)).double(), TRAIN, TEST, damping=9.0)
+
+
+@pytest.mark.parametrize("solver", ["exact", "cg", "kfac"])
+@pytest.mark.parametrize("offset", [0.0, 50.0, 300.0, 1e3, 1e4])
+def test_in_single_precision_inputs_far_from_zero_give_the_answer_of_double_or_a_refusal(solver, offset):
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(60, 4, generator=generator) + offset, torch.randint(3, (60,), generator=generator)
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3)
+    model.weight.data *= 0.1 / max(1, offset)
+    options = {"weight_decay": 0.1, "solver": solver}
+    try:
+        single = influence(model, (x, y), (x[:3], y[:3]), **options).double()
+    except ValueError as error:
+        single = error
+    if offset >= 300 and isinstance(single, ValueError):
+        with pytest.raises(ValueError, match="add damping"):
+            raise single
+        return
+    double = influence(model.double(), (x.double(), y), (x[:3].double(), y[:3]), **options)
+    assert (single - double).norm() < 0.01 * double.norm()
+
+
+def test_kfac_refuses_weights_that_act_elsewhere_too():
+    class Tied(nn.Module):
+        def __init__(self, how):
+            super().__init__()
+            self.how, self.a, self.b, self.head = how, nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+            if how == "tied":
+                self.b.weight = self.a.weight
+
+        def forward(self, x):
+            h = torch.tanh(self.a(x))
+            if self.how == "function":
+                h = F.linear(h, self.a.weight)
+            return self.head(torch.tanh(self.b(h)))
+
+    torch.manual_seed(0)
+    for how in ("tied", "function"):
+        model = Tied(how).double()
+        with pytest.raises(UnsupportedModelError, match="those of 'a' act elsewhere too"):
+            influence(model, TRAIN, TEST, damping=1.0, solver="kfac")
+        assert_close(influence(model, TRAIN, TEST, damping=9.0), influence_by_hand(model, TRAIN, TEST, 9.0))
+        influence(model, TRAIN, TEST, damping=1.0, solver="kfac", parameters="head")
+    by_other_name = influence(Tied("tied").double(), TRAIN, TEST, damping=9.0, parameters="b")
+    assert by_other_name.abs().max() > 0
+
+
+def test_the_numbers_of_a_step_follow_the_memory_of_the_device(monkeypatch):
+    module = sys.modules["interp_lab.explain_decision.influence"]
+    assert module._budget(torch.zeros(1)) == (2**25, 256)
+
+    class Elsewhere:
+        device = torch.device("cuda", 1)
+
+        def element_size(self):
+            return 8
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: {1: (80 * 2**30, 96 * 2**30)}[device.index])
+    assert module._budget(Elsewhere()) == (80 * 2**30 // 32, 4096)

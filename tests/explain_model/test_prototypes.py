@@ -118,6 +118,53 @@ def test_a_small_cluster_that_the_prototypes_miss_is_where_the_signed_witness_is
     assert result.witness.argmax() >= 270
 
 
+BASE = torch.randn(80, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+FAR = (torch.arange(80) < 30).double()[:, None]
+PLACES = {
+    "50 away": BASE + 50,
+    "1000 away": BASE + 1e3,
+    "10,000 away": BASE + 1e4,
+    "with a year": torch.cat([1990 + 30 * torch.rand_like(BASE[:, :1]).round(decimals=1), BASE], 1),
+    "with features of very different size": BASE * torch.tensor([1e-3, 1.0, 1.0, 1e3, 1.0]) + 1e4,
+    "two clusters far from each other": BASE + 1e4 * FAR,
+    "one example very far": BASE + 1e30 * (torch.arange(80) == 3)[:, None],
+    "near the largest number": BASE * 1e37,
+    "tiny": BASE * 1e-18,
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_where_the_data_lie_makes_no_difference(place, dtype):
+    """The choice is that of the naive algorithm on the differences of the very same numbers in float64."""
+    x = PLACES[place].to(dtype)
+    result = mmd_critic(x, 6, 4)
+    k = torch.exp(-result.gamma * (x.double()[:, None] - x.double()).square().sum(2))
+    prototypes, criticisms = naive(k, 6, 4, 1.0)
+    witness = k.mean(0) - k[prototypes].mean(0)
+    if dtype != torch.bfloat16:  # which has many equal distances
+        assert result.prototypes.tolist() == prototypes
+        assert result.criticisms.tolist() == criticisms
+        assert_close(result.witness.double(), witness, rtol=0, atol=1e-6)
+    assert_close(result.mmd2[-1].item(), mmd2(k, prototypes), rtol=1e-4, atol=1e-6)
+
+
+def test_two_far_clusters_of_doubles_are_told_apart_by_their_differences():
+    x = BASE + 1e10 * FAR
+    result = mmd_critic(x, 6, gamma=0.25)  # whose root is exact
+    k = torch.exp(-0.25 * (x[:, None] - x).square().sum(2))
+    assert result.prototypes.tolist() == naive(k, 6, 0, 1.0)[0]
+    assert_close(result.witness, k.mean(0) - k[result.prototypes].mean(0), rtol=0, atol=1e-12)
+
+
+def test_half_precision_is_computed_in_single():
+    x = BASE.half()
+    half, single = mmd_critic(x, 6, 4), mmd_critic(x.float(), 6, 4)
+    assert half.witness.dtype == torch.float32
+    for field in ("prototypes", "criticisms", "witness", "mmd2"):
+        assert_close(getattr(half, field), getattr(single, field), rtol=0, atol=0)
+
+
 X = torch.rand(10, 3)
 
 
@@ -126,6 +173,7 @@ X = torch.rand(10, 3)
     [
         (lambda: mmd_critic([[1.0]], 1), r"floating-point tensor \(N, ...\), got list"),
         (lambda: mmd_critic(torch.arange(5), 1), r"got torch.int64 \(5,\)"),
+        (lambda: mmd_critic(torch.zeros(5, 3, dtype=torch.long), 1), "of token ids, .* give their embeddings"),
         (lambda: mmd_critic(X / 0, 1), "x must be finite"),
         (lambda: mmd_critic(X, 0), r"n_prototypes must lie in 1\.\.10 .*, got 0"),
         (lambda: mmd_critic(X, 11), r"n_prototypes must lie in 1\.\.10 .*, got 11"),
