@@ -21,6 +21,7 @@ from .evaluate import (
 from .explain_decision import (
     METHODS,
     UnsupportedModelError,
+    channels_first,
     deconvnet,
     deep_taylor,
     deeplift,
@@ -38,6 +39,7 @@ from .explain_decision import (
     rectgrad,
     saliency,
     smoothgrad,
+    tokens_to_maps,
 )
 from .explain_model import (
     am_code,
@@ -66,6 +68,7 @@ __all__ = [
     "am_code",
     "am_density",
     "attack_attribution",
+    "channels_first",
     "class_sensitivity",
     "coherence",
     "decision_tree",
@@ -106,6 +109,7 @@ __all__ = [
     "surrogate_linear",
     "surrogate_local",
     "surrogate_tree",
+    "tokens_to_maps",
     "top_activations",
     "top_k_overlap",
     "total_variation",
