@@ -73,8 +73,9 @@ def channels_first(output: Tensor) -> Tensor:
 class Axes(TorchFunctionMode):
     """While active, says of each value that is computed from x what its axes are.
 
-    The label of an axis is 0 for the batch, :data:`CHANNEL`, or the number of the axis of x along which it runs;
-    None where that is not known. An axis of x becomes the channels where the first layer sums over it.
+    The label of an axis is 0 for the batch, :data:`CHANNEL`, or the number of the axis of x along which it runs; a name
+    of its own for an axis that a convolution found along none of x; None where nothing is known, as after a split
+    into windows. An axis of x becomes the channels where the first layer sums over it.
     """
 
     def __init__(self, x: Tensor) -> None:
@@ -111,6 +112,8 @@ class Axes(TorchFunctionMode):
                 self.channel = of_first[summed]
             labels = list(of_first)
             labels[summed] = CHANNEL
+            if name in CONVOLUTIONS and not _are_places(labels[2:]):
+                labels[2:] = [f"place {axis}" for axis in range(2, len(labels))]
             return tuple(labels)
         if name in SUMS_OF_PRODUCTS:
             return unknown
@@ -129,16 +132,29 @@ class Axes(TorchFunctionMode):
 
     def places(self, labels: Labels, channel: int) -> tuple[int, ...]:
         """The axes of x along which the axes of maps with these labels run, without batch and channels."""
-        found = [label for axis, label in enumerate(labels) if axis not in (0, channel)]
-        if found and all(isinstance(a, int) and a for a in found) and len(set(found)) == len(found):
+        found = without(labels, channel)[1:]
+        if found and _are_places(found) and all(isinstance(label, int) for label in found):
             return tuple(found)
         return tuple(axis for axis in range(1, len(self.shape)) if axis != (self.channel or 1))
 
 
+def without(shape: Sequence, axis: int | None) -> tuple | None:
+    """A shape, or labels, without one axis; None without None."""
+    return None if axis is None else (*shape[:axis], *shape[axis + 1 :])
+
+
+def _are_places(labels: Sequence) -> bool:
+    """Whether these are the labels of different known axes of a picture, a series or a volume."""
+    return not {0, None, CHANNEL} & set(labels) and len(set(labels)) == len(labels)
+
+
 def _agreed(labels: tuple) -> int | str | None:
     """The label of an axis whose operands have these: sums with x meet its own channels, not yet known as such."""
-    known = set(labels) - {None}
-    return CHANNEL if CHANNEL in known else known.pop() if len(known) == 1 else None
+    axes = {label for label in labels if isinstance(label, int)}
+    names = set(labels) - axes - {None}
+    if CHANNEL in names:
+        return CHANNEL
+    return next(iter(axes or names)) if len(axes or names) == 1 else None
 
 
 def _moved(func: Callable, args, kwargs, shape: Sequence[int], labels: Labels, result: Tensor) -> Labels:
@@ -272,14 +288,15 @@ def _maps_of(
             f"{name} gives {shape} for {count} inputs (crops, frames or windows in the batch?): pass reshape=, a "
             f"function from this output to maps ({count}, K, ...)"
         )
-    if out.dim() == 2 or axis == 1:
+    if out.dim() == 2:
         return out, lambda maps: maps
-    if axis is None:
+    tokens = on_grid and out.dim() == 3 and axis == 2
+    if axis is None or (on_grid and not tokens and not _are_places(without(axes.labels[out], axis)[1:])):
         raise UnsupportedModelError(
-            f"which axis of {name}'s output {shape} holds the channels is not known: pass reshape=, a function from this "
-            "output to maps (N, K, ...), such as channels_first, or `lambda maps: maps` if they are on axis 1"
+            f"which axis of {name}'s output {shape} holds the channels, and which the places, is not known: pass reshape=, "
+            "a function from this output to maps (N, K, ...), such as channels_first, or `lambda maps: maps` if it gives them"
         )
-    if on_grid and out.dim() == 3:
+    if tokens:
         raise UnsupportedModelError(
             f"{name} gives tokens {shape}, not maps: pass reshape=tokens_to_maps(...), which says how many tokens "
             "precede the patches and what grid these form (channels_first for a series)"

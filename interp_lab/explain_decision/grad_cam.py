@@ -22,6 +22,7 @@ from .feature_maps import (
     Reshape,
     captured,
     channel_axis,
+    without,
 )
 from .relu_rules import guided_backprop
 
@@ -143,7 +144,7 @@ class _LastMaps(Axes):
         if name in CONVOLUTIONS and result.dim() > 2 and channel_axis(inputs[0]) in (None, 1):
             if result.shape[2:].numel() > 1:
                 self.maps, self.convolution, self.tokens = [result], operands, None
-        elif self.maps and _without(result.shape, channel_axis(self.labels[result])) == _without(self.maps[0].shape, 1):
+        elif self.maps and self._grid(result) == self._grid(self.maps[0]):
             if "softmax" not in name:
                 self.maps.append(result)
         elif self.maps and name in WEIGHTED:
@@ -152,15 +153,16 @@ class _LastMaps(Axes):
             if not head and not (name in MATRIX_PRODUCTS and len(inputs) == 2 and _sums_over_places(*inputs)):
                 self.tokens = self.tokens or (name, operands)
 
+    def _grid(self, maps: Tensor) -> tuple | None:
+        """Sizes and labels of the batch and the places; None where they are not known."""
+        channel = channel_axis(self.labels[maps])
+        return None if channel is None else (without(maps.shape, channel), without(self.labels[maps], channel))
+
 
 def _pooled(shape: Sequence[int], labels: Labels) -> bool:
     """Whether this is one vector for each input, of which no place is left."""
     channel = channel_axis(labels)
-    return channel is not None and all(size == 1 for size in _without(shape, channel)[1:])
-
-
-def _without(shape: Sequence[int], axis: int | None) -> tuple[int, ...] | None:
-    return None if axis is None else (*shape[:axis], *shape[axis + 1 :])
+    return channel is not None and all(size == 1 for size in without(shape, channel)[1:])
 
 
 def _sums_over_places(first: Labels, second: Labels) -> bool:
