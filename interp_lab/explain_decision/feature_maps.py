@@ -6,15 +6,15 @@ entry by entry leaves them where they are. Where that does not settle it the lay
 ``reshape`` how the maps lie in the layer's output.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from math import isqrt, prod
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from .contract import Model, UnsupportedModelError, owners
 
@@ -81,19 +81,24 @@ class Axes(TorchFunctionMode):
     def __init__(self, x: Tensor) -> None:
         super().__init__()
         self.shape, self.channel = x.shape, None
-        self.labels = WeakTensorKeyDictionary({x: tuple(range(x.dim()))})
+        self.known = {id(x): (ref(x), tuple(range(x.dim())))}
+
+    def labels(self, tensor: Tensor) -> Labels | None:
+        """The labels of a value's axes; None if it was not computed from x."""
+        known, labels = self.known.get(id(tensor), (None, None))
+        return labels if known is not None and known() is tensor else None
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        operands = [a for a in tree_leaves((args, kwargs)) if isinstance(a, Tensor)]
-        known = {id(a): self.labels[a] for a in operands if a in self.labels}
+        if func.__name__ == "__get__" and func not in TRANSPOSED:  # shape, dtype and the like
+            return func(*args, **kwargs)
+        operands = _tensors(args, kwargs.values())
+        known = {id(a): labels for a in operands if (labels := self.labels(a)) is not None}
         shape = operands[0].shape if known else None  # before the call, which may change it
         out = func(*args, **kwargs)
-        if known:
-            for result in tree_leaves(out):
-                if isinstance(result, Tensor):
-                    self.labels[result] = self.label(func, args, kwargs, shape, known, result)
-                    self.met(func, operands, known, result)
+        for result in _tensors([out]) if known else ():
+            self.known[id(result)] = ref(result), self.label(func, args, kwargs, shape, known, result)
+            self.met(func, operands, known, result)
         return out
 
     def met(self, func: Callable, operands: list[Tensor], known: dict[int, Labels], result: Tensor) -> None:
@@ -138,6 +143,17 @@ class Axes(TorchFunctionMode):
         return tuple(axis for axis in range(1, len(self.shape)) if axis != (self.channel or 1))
 
 
+def _tensors(*groups: Iterable) -> list[Tensor]:
+    """The tensors in these arguments and in lists of them; much faster than torch's own search of any structure."""
+    found: list[Tensor] = []
+    for value in chain(*groups):
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found += _tensors(value)
+    return found
+
+
 def without(shape: Sequence, axis: int | None) -> tuple | None:
     """A shape, or labels, without one axis; None without None."""
     return None if axis is None else (*shape[:axis], *shape[axis + 1 :])
@@ -171,7 +187,7 @@ def _moved(func: Callable, args, kwargs, shape: Sequence[int], labels: Labels, r
                 strides[axis], step = step, step * shape[axis]
         probe = torch.empty_strided(shape, strides, device="meta")
         try:
-            moved = tree_leaves(func(probe, *args[1:], **kwargs))[0]
+            moved = _tensors([func(probe, *args[1:], **kwargs)])[0]
         except RuntimeError:  # of `view`, which never copies
             continue
         if moved is probe or moved._is_view():
@@ -282,7 +298,7 @@ def _maps_of(
         raise UnsupportedModelError(f"{name} must give feature maps (N, K, ...), got {got}")
     if reshape is not None:
         return _selected(out, axes, reshape, name)
-    count, shape, axis = axes.shape[0], tuple(out.shape), channel_axis(axes.labels.get(out))
+    count, shape, axis = axes.shape[0], tuple(out.shape), channel_axis(axes.labels(out))
     if len(out) != count:
         raise UnsupportedModelError(
             f"{name} gives {shape} for {count} inputs (crops, frames or windows in the batch?): pass reshape=, a "
@@ -291,7 +307,7 @@ def _maps_of(
     if out.dim() == 2:
         return out, lambda maps: maps
     tokens = on_grid and out.dim() == 3 and axis == 2
-    if axis is None or (on_grid and not tokens and not _are_places(without(axes.labels[out], axis)[1:])):
+    if axis is None or (on_grid and not tokens and not _are_places(without(axes.labels(out), axis)[1:])):
         raise UnsupportedModelError(
             f"which axis of {name}'s output {shape} holds the channels, and which the places, is not known: pass reshape=, "
             "a function from this output to maps (N, K, ...), such as channels_first, or `lambda maps: maps` if it gives them"
@@ -301,7 +317,7 @@ def _maps_of(
             f"{name} gives tokens {shape}, not maps: pass reshape=tokens_to_maps(...), which says how many tokens "
             "precede the patches and what grid these form (channels_first for a series)"
         )
-    return out.movedim(axis, 1), lambda maps: maps.movedim(1, axis)
+    return (out, lambda maps: maps) if axis == 1 else (out.movedim(axis, 1), lambda maps: maps.movedim(1, axis))
 
 
 def _selected(out: Tensor, axes: Axes, reshape: Reshape, name: str) -> tuple[Tensor, Callable[[Tensor], Tensor]]:

@@ -88,7 +88,7 @@ def grad_cam(
             with captured(model, axes, [layer], reshape) as kept:
                 chosen = chosen_logit(model, x, target)
             maps, channel = kept[layer], 1
-            places = axes.places(axes.labels.get(maps, ()), 1)
+            places = axes.places(axes.labels(maps), 1)
         (gradient,) = torch.autograd.grad(chosen.sum(), maps, allow_unused=True)
         if gradient is None:
             raise UnsupportedModelError("the feature maps do not act on the logit")
@@ -155,8 +155,8 @@ class _LastMaps(Axes):
 
     def _grid(self, maps: Tensor) -> tuple | None:
         """Sizes and labels of the batch and the places; None where they are not known."""
-        channel = channel_axis(self.labels[maps])
-        return None if channel is None else (without(maps.shape, channel), without(self.labels[maps], channel))
+        channel = channel_axis(self.labels(maps))
+        return None if channel is None else (without(maps.shape, channel), without(self.labels(maps), channel))
 
 
 def _pooled(shape: Sequence[int], labels: Labels) -> bool:
@@ -190,8 +190,8 @@ def _last_maps(model: Model, x: Tensor, target: Target) -> tuple[Tensor, int, tu
         )
     for maps in reversed(axes.maps):
         if not any(getattr(node, "variable", None) is x for node in _before(chosen.grad_fn, maps.grad_fn)):
-            channel = channel_axis(axes.labels[maps])
-            return maps, channel, axes.places(axes.labels[maps], channel), chosen
+            channel = channel_axis(axes.labels(maps))
+            return maps, channel, axes.places(axes.labels(maps), channel), chosen
     if not any(maps.grad_fn in _before(chosen.grad_fn) for maps in axes.maps):
         raise UnsupportedModelError(f"the feature maps of {last} do not act on the logit: pass layer=")
     raise UnsupportedModelError(
