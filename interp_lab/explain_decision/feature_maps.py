@@ -28,8 +28,7 @@ MATRIX_PRODUCTS = {"matmul", "__matmul__", "__rmatmul__", "mm", "bmm"}
 # Each new entry is a sum over entries of another axis, so that no axis of the operands is known to survive.
 SUMS_OF_PRODUCTS = MATRIX_PRODUCTS | {
     "addmm", "addbmm", "baddbmm", "einsum", "tensordot", "bilinear", "scaled_dot_product_attention",
-    "multi_head_attention_forward", "_native_multi_head_attention", "_transformer_encoder_layer_fwd",
-    "lstm", "gru", "rnn_tanh", "rnn_relu",
+    "multi_head_attention_forward", "lstm", "gru", "rnn_tanh", "rnn_relu",
 }  # fmt: skip
 MOVES = {
     "view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "permute", "transpose", "swapaxes", "swapdims",
@@ -117,7 +116,7 @@ class Axes(TorchFunctionMode):
                 self.channel = of_first[summed]
             labels = list(of_first)
             labels[summed] = CHANNEL
-            if name in CONVOLUTIONS and not _are_places(labels[2:]):
+            if name in CONVOLUTIONS and not are_places(labels[2:]):
                 labels[2:] = [f"place {axis}" for axis in range(2, len(labels))]
             return tuple(labels)
         if name in SUMS_OF_PRODUCTS:
@@ -138,7 +137,7 @@ class Axes(TorchFunctionMode):
     def places(self, labels: Labels, channel: int) -> tuple[int, ...]:
         """The axes of x along which the axes of maps with these labels run, without batch and channels."""
         found = without(labels, channel)[1:]
-        if found and _are_places(found) and all(isinstance(label, int) for label in found):
+        if found and are_places(found) and all(isinstance(label, int) for label in found):
             return tuple(found)
         return tuple(axis for axis in range(1, len(self.shape)) if axis != (self.channel or 1))
 
@@ -159,7 +158,7 @@ def without(shape: Sequence, axis: int | None) -> tuple | None:
     return None if axis is None else (*shape[:axis], *shape[axis + 1 :])
 
 
-def _are_places(labels: Sequence) -> bool:
+def are_places(labels: Sequence) -> bool:
     """Whether these are the labels of different known axes of a picture, a series or a volume."""
     return not {0, None, CHANNEL} & set(labels) and len(set(labels)) == len(labels)
 
@@ -195,8 +194,12 @@ def _moved(func: Callable, args, kwargs, shape: Sequence[int], labels: Labels, r
                 if stride:
                     found[axis].add(label)
     axes = [names.pop() if len(names) == 1 else None for names in found]
-    # An axis of size 1 may be new, with the stride of its neighbour.
-    return tuple(None if n == 1 and axes.count(a) > 1 else a for a, n in zip(axes, result.shape, strict=True))
+    long = [a for a, size in zip(axes, result.shape, strict=True) if size > 1]
+    # An axis of size 1 may be new, with the stride of its neighbour; the parts of a place may be joined in another order.
+    return tuple(
+        None if (axes.count(a) > 1 if size == 1 else a != CHANNEL and long.count(a) > 1) else a
+        for a, size in zip(axes, result.shape, strict=True)
+    )
 
 
 def channel_axis(labels: Labels | None) -> int | None:
@@ -298,8 +301,9 @@ def _maps_of(
         raise UnsupportedModelError(f"{name} must give feature maps (N, K, ...), got {got}")
     if reshape is not None:
         return _selected(out, axes, reshape, name)
-    count, shape, axis = axes.shape[0], tuple(out.shape), channel_axis(axes.labels(out))
-    if len(out) != count:
+    labels = axes.labels(out) or (None,) * out.dim()
+    count, shape, axis = axes.shape[0], tuple(out.shape), channel_axis(labels)
+    if len(out) != count or labels[0] not in (0, None):
         raise UnsupportedModelError(
             f"{name} gives {shape} for {count} inputs (crops, frames or windows in the batch?): pass reshape=, a "
             f"function from this output to maps ({count}, K, ...)"
@@ -307,7 +311,7 @@ def _maps_of(
     if out.dim() == 2:
         return out, lambda maps: maps
     tokens = on_grid and out.dim() == 3 and axis == 2
-    if axis is None or (on_grid and not tokens and not _are_places(without(axes.labels(out), axis)[1:])):
+    if axis is None or (on_grid and not tokens and not are_places(without(labels, axis)[1:])):
         raise UnsupportedModelError(
             f"which axis of {name}'s output {shape} holds the channels, and which the places, is not known: pass reshape=, "
             "a function from this output to maps (N, K, ...), such as channels_first, or `lambda maps: maps` if it gives them"

@@ -20,6 +20,7 @@ from .feature_maps import (
     Labels,
     Layer,
     Reshape,
+    are_places,
     captured,
     channel_axis,
     without,
@@ -153,10 +154,11 @@ class _LastMaps(Axes):
             if not head and not (name in MATRIX_PRODUCTS and len(inputs) == 2 and _sums_over_places(*inputs)):
                 self.tokens = self.tokens or (name, operands)
 
-    def _grid(self, maps: Tensor) -> tuple | None:
-        """Sizes and labels of the batch and the places; None where they are not known."""
-        channel = channel_axis(self.labels(maps))
-        return None if channel is None else (without(maps.shape, channel), without(self.labels(maps), channel))
+    def _grid(self, maps: Tensor) -> tuple[int, ...] | None:
+        """The sizes of the batch and the places; None where it is not known which axes these are."""
+        labels = self.labels(maps)
+        channel = channel_axis(labels)
+        return None if channel is None or not are_places(without(labels, channel)[1:]) else without(maps.shape, channel)
 
 
 def _pooled(shape: Sequence[int], labels: Labels) -> bool:
