@@ -429,6 +429,8 @@ def test_one_dimensional_signals_have_maps_too():
 
 def test_guided_grad_cam_is_the_product(cam_network, x):
     assert_close(guided_grad_cam(cam_network, x, 1), guided_backprop(cam_network, x, 1) * grad_cam(cam_network, x, 1))
+    early = guided_grad_cam(cam_network, x, 1, layer="1", reshape=lambda maps: maps)
+    assert_close(early, guided_backprop(cam_network, x, 1) * grad_cam(cam_network, x, 1, layer="1"))
 
 
 @pytest.mark.parametrize(
