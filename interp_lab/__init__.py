@@ -20,6 +20,7 @@ from .evaluate import (
 from .explain_decision import (
     METHODS,
     UnsupportedModelError,
+    channels_first,
     deconvnet,
     deep_taylor,
     deeplift,
@@ -37,6 +38,7 @@ from .explain_decision import (
     rectgrad,
     saliency,
     smoothgrad,
+    tokens_to_maps,
 )
 from .explain_model import (
     am_code,
@@ -65,6 +67,7 @@ __all__ = [
     "am_code",
     "am_density",
     "attack_attribution",
+    "channels_first",
     "class_sensitivity",
     "coherence",
     "decision_tree",
@@ -105,6 +108,7 @@ __all__ = [
     "surrogate_linear",
     "surrogate_local",
     "surrogate_tree",
+    "tokens_to_maps",
     "top_activations",
     "top_k_overlap",
     "total_variation",

@@ -24,10 +24,10 @@ from ..explain_decision.contract import (
     explaining,
     is_finite,
     logits_of,
+    output_of,
     pick,
     probabilities,
     rows_per_pass,
-    run,
 )
 from ..explain_decision.gradient_based import check_baseline
 from .relevance import relevance_map
@@ -145,7 +145,9 @@ def selectivity(
                     .split(max(1, rows // size))
                 ):
                     batch = torch.lerp(pictures[part], fill[part], gone(part, k))  # exact at 0 and 1; where is slower
-                    logits = run(model, batch.view(-1, *x.shape[1:]))  # bare: the pass over x has checked the shape
+                    logits = output_of(
+                        model, batch.view(-1, *x.shape[1:])
+                    )  # bare: the pass over x has checked the shape
                     values.append(read(logits, target[part].expand(len(k), size).flatten()).view(len(k), size))
                 result.append(torch.cat(values).T)
             result = torch.cat(result)

@@ -4,6 +4,7 @@ from functools import partial
 
 from .contract import UnsupportedModelError
 from .deeplift import deeplift
+from .feature_maps import channels_first, tokens_to_maps
 from .grad_cam import grad_cam, guided_grad_cam
 from .gradient_based import (
     gradient_x_input,
@@ -41,6 +42,7 @@ __all__ = [
     "METHODS",
     "TopInfluence",
     "UnsupportedModelError",
+    "channels_first",
     "deconvnet",
     "deep_taylor",
     "deeplift",
@@ -58,4 +60,5 @@ __all__ = [
     "rectgrad",
     "saliency",
     "smoothgrad",
+    "tokens_to_maps",
 ]

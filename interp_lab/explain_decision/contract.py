@@ -70,7 +70,7 @@ def _in_eval_mode(model: Model) -> Iterator[None]:
                     part.training = False
 
     try:
-        for owner in _owners(model):
+        for owner in owners(model):
             for module in owner.modules():
                 switch(module)
         handle = register_module_forward_pre_hook(switch)
@@ -83,12 +83,12 @@ def _in_eval_mode(model: Model) -> Iterator[None]:
             module.training = True
 
 
-def _owners(model: Model) -> list[nn.Module]:
+def owners(model: Model) -> list[nn.Module]:
     """The modules that a model shows without being run: itself, or those that a function of it holds."""
     if isinstance(model, nn.Module):
         return [model]
     if isinstance(model, partial):
-        return [owner for part in (model.func, *model.args, *model.keywords.values()) for owner in _owners(part)]
+        return [owner for part in (model.func, *model.args, *model.keywords.values()) for owner in owners(part)]
     held = [getattr(model, "__self__", None)]
     for cell in getattr(model, "__closure__", None) or ():
         with suppress(ValueError):  # a variable without a value yet
@@ -148,7 +148,7 @@ def rows_per_pass(x: Tensor) -> int:
     return max(1, min(elements // max(1, x[:1].numel()), most))
 
 
-def run(model: Model, x: Tensor) -> Tensor:
+def output_of(model: Model, x: Tensor) -> Tensor:
     """``model(x)``, which is the same whenever it is computed.
 
     Raises:
@@ -179,9 +179,9 @@ def logits_of(model: Model, x: Tensor) -> Tensor:
 
     Raises:
         ValueError: the model cannot take x's shape, gives no ``(N, K)`` tensor, or gives NaN.
-        UnsupportedModelError: as for :func:`run`.
+        UnsupportedModelError: as for :func:`output_of`.
     """
-    logits = run(model, x.clone())  # a model that works in place shall not change the caller's x
+    logits = output_of(model, x.clone())  # a model that works in place shall not change the caller's x
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x):
         raise ValueError(
             f"the model must give logits of shape ({len(x)}, K) for x {tuple(x.shape)}, got {_got(logits)}"
@@ -279,52 +279,6 @@ def pick(logits: Tensor, target: Target) -> Tensor:
     if count and not (0 <= target.min() and target.max() < classes):
         raise ValueError(f"target must lie in 0..{classes - 1}, got {target.min().item()}..{target.max().item()}")
     return logits.gather(1, target[:, None]).squeeze(1)
-
-
-@contextmanager
-def reading(model: Model, layer: str | nn.Module, read: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
-    """Call ``read`` with the feature maps ``(N, K, ...)`` that the layer gives in this block.
-
-    What ``read`` returns goes on through the network in their place; None leaves them as they are.
-
-    Raises:
-        ValueError: the model has no such module.
-        UnsupportedModelError: the layer gives something else, or was not called once when the block ends.
-    """
-    modules = dict(model.named_modules()) if isinstance(model, nn.Module) else {}
-    module = modules.get(layer) if isinstance(layer, str) else layer
-    if not any(module is m for m in modules.values()):
-        raise ValueError(f"the model has no module {layer if isinstance(layer, str) else type(layer).__name__!r}")
-    calls = 0
-
-    def hook(module: nn.Module, args: tuple, out: Tensor) -> Tensor | None:
-        nonlocal calls
-        calls += 1
-        if not isinstance(out, Tensor) or out.dim() < 3:
-            got = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
-            raise UnsupportedModelError(f"the layer must give feature maps (N, K, ...), got {got}")
-        return read(out)
-
-    handle = module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
-    if calls != 1:
-        raise UnsupportedModelError(f"the layer must be called once, but was called {calls} times")
-
-
-@contextmanager
-def captured(model: Model, layer: str | nn.Module) -> Iterator[list[Tensor]]:
-    """A list that holds the feature maps which the layer gives in this block; errors as for :func:`reading`."""
-    kept: list[Tensor] = []
-
-    def keep(maps: Tensor) -> Tensor:
-        kept.append(maps)
-        return maps.clone()  # a later operation in place shall not change what is kept
-
-    with reading(model, layer, keep):
-        yield kept
 
 
 def chosen_logit(model: Model, x: Tensor, target: Target) -> Tensor:

@@ -4,17 +4,32 @@ It needs the gradient only down to those maps, so it costs less than a saliency 
 they have.
 """
 
+from collections.abc import Callable, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch.autograd.graph import Node
 
-from .contract import Model, Target, UnsupportedModelError, captured, explaining, logits_of, pick
-from .interception import operations
+from .contract import Model, Target, UnsupportedModelError, chosen_logit, explaining
+from .feature_maps import (
+    CONVOLUTIONS,
+    MATRIX_PRODUCTS,
+    SUMS_OF_PRODUCTS,
+    Axes,
+    Labels,
+    Layer,
+    Reshape,
+    are_places,
+    captured,
+    channel_axis,
+    without,
+)
 from .relu_rules import guided_backprop
 
-CONVOLUTIONS = set(operations(*[f"{name}{d}d" for name in ("conv", "conv_transpose") for d in (1, 2, 3)]))
+WEIGHTED = SUMS_OF_PRODUCTS | CONVOLUTIONS | {"linear"}
 INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
+EARLIER = "such as the first norm of the last transformer block, as behind its attention only the class token may act"
 
 
 def grad_cam(
@@ -22,7 +37,9 @@ def grad_cam(
     x: Tensor,
     target: Target = None,
     *,
-    layer: str | nn.Module | None = None,
+    layer: Layer | None = None,
+    reshape: Reshape | None = None,
+    relu: bool = True,
     upsample: bool = True,
 ) -> Tensor:
     r"""Grad-CAM: the feature maps, weighted by the mean gradient of the logit over each map.
@@ -31,75 +48,173 @@ def grad_cam(
         \alpha_k = \operatorname{mean}_{ij} \frac{\partial f_c}{\partial A_{k,ij}}
 
     On a network that ends in global average pooling and a dense layer it is the class activation map, up to the factor
-    1 / (number of places). Selvaraju et al. 2017, arXiv:1610.02391.
+    1 / (number of places). A map of zeros says that no place speaks for the class; what speaks against it, the signed
+    map shows (``relu=False``). Selvaraju et al. 2017, arXiv:1610.02391.
+
+    A vision transformer has no last convolution, but tokens that stand for patches of the picture::
+
+        grad_cam(vit_b_16(), x, layer="encoder.layers.encoder_layer_11.ln_1", reshape=tokens_to_maps())
 
     Args:
         model: a module or function from ``(N, ...)`` to logits ``(N, K)``.
-        x: float batch ``(N, C, ...)``.
+        x: float batch ``(N, C, ...)``. Where the network itself moves the axes of x first, as in ``(N, T, D)``, the maps
+            are laid over the axes along which they run.
         target: None (the predicted class), an int, or a LongTensor ``(N,)``.
         layer: the module, or its name, whose output is A. None takes the last feature maps of the resolution of the last
-            convolution, after its BatchNorm, ReLU and residual addition.
+            convolution that has more than one place, after its BatchNorm, ReLU and residual addition.
+        reshape: from the output of ``layer`` to maps ``(N, K, ...)``, a choice and order of its entries; for tokens
+            :func:`~interp_lab.tokens_to_maps`, for channels on the last axis :func:`~interp_lab.channels_first`. None
+            finds the axis of the channels.
+        relu: whether to set negative values to 0.
         upsample: interpolate linearly to the size of x, the same for every channel; else ``(N, 1, ...)`` at A's size.
 
     Returns:
-        The non-negative attribution, of the shape of x unless ``upsample`` is False, and of its dtype and device.
+        The attribution, non-negative if ``relu``, of the shape of x unless ``upsample`` is False, and of its dtype and
+        device.
 
     Raises:
-        ValueError: x, target or the logits are not as above, or there is no module of that name.
-        UnsupportedModelError: no convolution, or the layer gives no feature maps, is not called once, or does not act on
-            the logit.
+        ValueError: x, target, ``reshape`` or the logits are not as above, or there is no module of that name.
+        UnsupportedModelError: the layer gives no feature maps or not known where their channels are, is not called once, or
+            does not act on the logit; without a layer: no convolution, later layers with weights act on tokens, or
+            the logit does not depend on the last maps alone (an image encoded twice, parallel branches).
     """
+    if layer is None and reshape is not None:
+        raise ValueError("reshape says how the output of a layer is laid out: pass layer= too")
     with explaining(model, x) as x:
         x.requires_grad_()
-        maps, chosen = _last_maps(model, x, target) if layer is None else _maps_of(model, layer, x, target)
+        if layer is None:
+            maps, channel, places, chosen = _last_maps(model, x, target)
+        else:
+            axes = Axes(x)
+            with captured(model, axes, [layer], reshape) as kept:
+                chosen = chosen_logit(model, x, target)
+            maps, channel = kept[layer], 1
+            places = axes.places(axes.labels(maps), 1)
         (gradient,) = torch.autograd.grad(chosen.sum(), maps, allow_unused=True)
         if gradient is None:
             raise UnsupportedModelError("the feature maps do not act on the logit")
-        alpha = gradient.flatten(2).mean(2).view(*maps.shape[:2], *[1] * (maps.dim() - 2))
-        cam = (alpha * maps.detach()).sum(1, keepdim=True).relu()
-        if not upsample:
-            return cam
-        if maps.dim() != x.dim() or x.dim() - 2 not in INTERPOLATION:
-            raise UnsupportedModelError(f"maps {tuple(maps.shape)} cannot be laid over x {tuple(x.shape)}")
-        mode = INTERPOLATION[x.dim() - 2]
-        return F.interpolate(cam, x.shape[2:], mode=mode, align_corners=False).expand_as(x).contiguous()
+        if reshape is not None and not gradient.any():
+            raise UnsupportedModelError(
+                f"the selected tokens do not act on the logit: pass an earlier layer, {EARLIER}"
+            )
+        alpha = gradient.movedim(channel, 1).flatten(2).mean(2)
+        cam = torch.einsum("nk,nk...->n...", alpha, maps.detach().movedim(channel, 1))[:, None]
+        cam = cam.relu() if relu else cam
+        return _laid_over(x, cam, places) if upsample else cam
 
 
-def guided_grad_cam(model: Model, x: Tensor, target: Target = None, *, layer: str | nn.Module | None = None) -> Tensor:
+def guided_grad_cam(
+    model: Model, x: Tensor, target: Target = None, *, layer: Layer | None = None, reshape: Reshape | None = None
+) -> Tensor:
     """Guided Grad-CAM: guided backpropagation times Grad-CAM, detail only where the class is seen.
 
     Selvaraju et al. 2017, arXiv:1610.02391. Arguments, shapes and errors as for :func:`grad_cam` and
     :func:`~interp_lab.guided_backprop`.
     """
-    return guided_backprop(model, x, target) * grad_cam(model, x, target, layer=layer)
+    return guided_backprop(model, x, target) * grad_cam(model, x, target, layer=layer, reshape=reshape)
 
 
-class _LastMaps(TorchFunctionMode):
-    """Keeps the last value of the resolution of the last convolution whose maps have more than one place."""
-
-    maps: Tensor | None = None
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        if isinstance(out, Tensor) and out.requires_grad and out.dim() > 2:
-            same_size = self.maps is not None and (out.shape[0], *out.shape[2:]) == (
-                self.maps.shape[0],
-                *self.maps.shape[2:],
-            )
-            if same_size or (func in CONVOLUTIONS and out.shape[2:].numel() > 1):
-                self.maps = out
-        return out
+def _laid_over(x: Tensor, cam: Tensor, places: tuple[int, ...]) -> Tensor:
+    """A map ``(N, 1, ...)`` interpolated to the size of x along the axes ``places``, and repeated along all others."""
+    if len(places) != cam.dim() - 2 or len(places) not in INTERPOLATION:
+        raise UnsupportedModelError(
+            f"maps {tuple(cam.shape)} cannot be laid over x {tuple(x.shape)}: upsample=False gives them as they are"
+        )
+    sizes = [x.shape[axis] for axis in places]
+    cam = F.interpolate(cam, sizes, mode=INTERPOLATION[len(places)], align_corners=False)[:, 0]
+    cam = cam.permute(0, *(1 + places.index(axis) for axis in sorted(places)))
+    for axis in range(1, x.dim()):
+        cam = cam if axis in places else cam.unsqueeze(axis)
+    return cam.expand_as(x).contiguous()
 
 
-def _last_maps(model: Model, x: Tensor, target: Target) -> tuple[Tensor, Tensor]:
-    with _LastMaps() as mode:
-        chosen = pick(logits_of(model, x), target)
-    if mode.maps is None:
-        raise UnsupportedModelError("Grad-CAM needs feature maps, but the model calls no convolution")
-    return mode.maps, chosen
+class _LastMaps(Axes):
+    """Keeps the values since the last convolution that are maps of its resolution, and what acts on tokens since."""
+
+    def __init__(self, x: Tensor) -> None:
+        super().__init__(x)
+        self.maps: list[Tensor] = []
+        self.convolution: list[Tensor] = []  # its operands
+        self.tokens: tuple[str, list[Tensor]] | None = None  # name and operands of the first such operation
+
+    def met(self, func: Callable, operands: list[Tensor], known: dict[int, Labels], result: Tensor) -> None:
+        name = func.__name__
+        inputs = [known[id(a)] for a in operands if id(a) in known and not _pooled(a.shape, known[id(a)])]
+        if not inputs or not result.requires_grad or result.dim() < 2:
+            return
+        if name in CONVOLUTIONS and result.dim() > 2 and channel_axis(inputs[0]) in (None, 1):
+            if result.shape[2:].numel() > 1:
+                self.maps, self.convolution, self.tokens = [result], operands, None
+        elif self.maps and self._grid(result) == self._grid(self.maps[0]):
+            if "softmax" not in name:
+                self.maps.append(result)
+        elif self.maps and name in WEIGHTED:
+            # One vector for each input is a head; a product that sums over the places of both operands is a pooling.
+            head = sum(size > 1 for size in result.shape) - (len(result) > 1) < 2
+            if not head and not (name in MATRIX_PRODUCTS and len(inputs) == 2 and _sums_over_places(*inputs)):
+                self.tokens = self.tokens or (name, operands)
+
+    def _grid(self, maps: Tensor) -> tuple[int, ...] | None:
+        """The sizes of the batch and the places; None where it is not known which axes these are."""
+        labels = self.labels(maps)
+        channel = channel_axis(labels)
+        return None if channel is None or not are_places(without(labels, channel)[1:]) else without(maps.shape, channel)
 
 
-def _maps_of(model: Model, layer: str | nn.Module, x: Tensor, target: Target) -> tuple[Tensor, Tensor]:
-    with captured(model, layer) as kept:
-        chosen = pick(logits_of(model, x), target)
-    return kept[0], chosen
+def _pooled(shape: Sequence[int], labels: Labels) -> bool:
+    """Whether this is one vector for each input, of which no place is left."""
+    channel = channel_axis(labels)
+    return channel is not None and all(size == 1 for size in without(shape, channel)[1:])
+
+
+def _sums_over_places(first: Labels, second: Labels) -> bool:
+    channels = channel_axis(first), channel_axis(second)
+    return None not in channels and channels[0] != len(first) - 1 and channels[1] != len(second) - 2
+
+
+def _last_maps(model: Model, x: Tensor, target: Target) -> tuple[Tensor, int, tuple[int, ...], Tensor]:
+    """The last maps through which all of the logit flows, their channel axis, their axes in x, and the logit."""
+    with _LastMaps(x) as axes:
+        chosen = chosen_logit(model, x, target)
+    if not axes.maps:
+        raise UnsupportedModelError("Grad-CAM needs feature maps, but the model calls no convolution: pass layer=")
+    last = f"the last convolution{_module_of(model, axes.convolution)}"
+    if axes.tokens:
+        name, operands = axes.tokens
+        raise UnsupportedModelError(
+            f"after {last} {name!r}{_module_of(model, operands)} acts on tokens, so that its maps are not the last: pass "
+            f"layer=, {EARLIER}, and reshape=tokens_to_maps(...) if its output is tokens (N, T, D)"
+        )
+    if len(axes.maps[0]) != len(x):
+        raise UnsupportedModelError(
+            f"{last} gives maps {tuple(axes.maps[0].shape)} for {len(x)} inputs (crops or frames in the batch?): pass layer=, "
+            "and reshape=, a function from its output to maps (N, K, ...)"
+        )
+    for maps in reversed(axes.maps):
+        if not any(getattr(node, "variable", None) is x for node in _before(chosen.grad_fn, maps.grad_fn)):
+            channel = channel_axis(axes.labels(maps))
+            return maps, channel, axes.places(axes.labels(maps), channel), chosen
+    if not any(maps.grad_fn in _before(chosen.grad_fn) for maps in axes.maps):
+        raise UnsupportedModelError(f"the feature maps of {last} do not act on the logit: pass layer=")
+    raise UnsupportedModelError(
+        f"the logit depends on x also past the maps of {last} (it runs for several images, or there are parallel "
+        "branches): pass layer=, a module that is called once, or explain a function of one of the images"
+    )
+
+
+def _before(root: Node | None, end: Node | None = None) -> set[Node]:
+    """The nodes of the graph from the root on, without what lies beyond ``end``."""
+    seen, stack = set(), [root]
+    while stack:
+        node = stack.pop()
+        if node is not None and node is not end and node not in seen:
+            seen.add(node)
+            stack.extend(parent for parent, _ in node.next_functions)
+    return seen
+
+
+def _module_of(model: Model, operands: Sequence[Tensor]) -> str:
+    """ " (module 'name')" for the module whose parameter is among the operands, else ""."""
+    named = model.named_parameters() if isinstance(model, nn.Module) else ()
+    name = next((name for name, p in named if any(p is a for a in operands)), "")
+    return f" (module {name.rpartition('.')[0]!r})" if "." in name else ""

@@ -24,9 +24,10 @@ from ..explain_decision.contract import (
     explaining,
     is_finite,
     logits_of,
+    output_of,
     pick,
-    run,
 )
+from ..explain_decision.feature_maps import Axes, captured
 
 Score = Callable[[Tensor], Tensor]
 Bounds = tuple[float | Tensor, float | Tensor]
@@ -249,7 +250,10 @@ def _activation(model: Model, target: Target, objective: str | tuple, count: int
     layer, unit, *position = objective
 
     def score(x: Tensor) -> Tensor:
-        maps = _output(model, layer, x)
+        copy = x.clone()
+        with captured(model, Axes(copy), [layer], on_grid=False) as kept:
+            output_of(model, copy)
+        maps = kept[layer]
         if position:
             index = tuple(position[0]) if isinstance(position[0], Sequence) else (position[0],)
             if len(index) != maps.dim() - 2 or not all(0 <= i < n for i, n in zip(index, maps.shape[2:], strict=True)):
@@ -275,24 +279,6 @@ def _log_softmax(logits: Tensor) -> Tensor:
     if logits.shape[1] < 2:
         raise ValueError("log_prob needs two logits or more; a network with one logit takes objective='logit'")
     return logits.log_softmax(1)
-
-
-def _output(model: Model, layer: str | nn.Module, x: Tensor) -> Tensor:
-    """What the layer gives for x, ``(N, K, ...)``."""
-    modules = dict(model.named_modules()) if isinstance(model, nn.Module) else {}
-    module = modules.get(layer) if isinstance(layer, str) else layer
-    if not any(module is m for m in modules.values()):
-        raise ValueError(f"the model has no module {layer if isinstance(layer, str) else type(layer).__name__!r}")
-    kept: list[Tensor] = []
-    # A copy: a later operation in place shall not change what is kept.
-    handle = module.register_forward_hook(lambda module, args, out: kept.append(out) or out.clone())
-    try:
-        run(model, x.clone())
-    finally:
-        handle.remove()
-    if len(kept) != 1 or kept[0].dim() < 2:
-        raise UnsupportedModelError(f"the layer must give (N, K, ...) once, but was called {len(kept)} times")
-    return kept[0]
 
 
 def _checked(terms: list[tuple[str, Tensor]], count: int, step: int, lr: float) -> Tensor:

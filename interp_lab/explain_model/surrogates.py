@@ -20,13 +20,13 @@ from ..explain_decision.contract import (
     Model,
     Target,
     UnsupportedModelError,
-    captured,
     chosen_logit,
     decisions,
     explaining,
     logits_of,
     pick,
 )
+from ..explain_decision.feature_maps import Axes, captured, reading
 
 CHUNK = 512  # inputs that one pass of the network takes
 
@@ -196,8 +196,8 @@ class SurrogateGraph:
     queried: frozenset[int] = field(repr=False)
 
     def __call__(self, x: Tensor) -> Tensor:
-        with explaining(self.model, x) as x, torch.no_grad(), _ablated(self.model, self.kept, self.means):
-            return self.model(x)
+        with explaining(self.model, x) as x, torch.no_grad():
+            return _ablated(self.model, x, self.kept, self.means)
 
 
 @torch.inference_mode(False)
@@ -223,13 +223,13 @@ def surrogate_graph(
         model: a network whose listed layers follow one another.
         x: float batch ``(N, C, H, W)``; measure :func:`fidelity` on other inputs.
         layers: names of the modules that give the channels ``(N, K, h, w)``, from input to output; None takes every
-            ReLU that gives such maps.
+            ReLU that gives such maps. Channels on the last axis, also of tokens ``(N, T, K)``, are found as well.
         threshold: least fidelity on x, in (0, 1].
 
     Raises:
         ValueError: the model is no module, x or ``threshold`` are not as above, or there is no such module.
-        UnsupportedModelError: no layers found, one not called once, or relevance flows past one of them (a residual
-            connection, parallel branches, or layers in another order).
+        UnsupportedModelError: no layers found, one not called once or whose channels are not known to be on one axis, or
+            relevance flows past one of them (a residual connection, parallel branches, or layers in another order).
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must lie in (0, 1], got {threshold}")
@@ -244,10 +244,10 @@ def surrogate_graph(
 
     kept = {name: torch.ones_like(r, dtype=torch.bool) for name, r in relevance.items()}
     order = sorted((r.abs().item(), name, k) for name, rs in relevance.items() for k, r in enumerate(rs))
-    with explaining(model, x) as inputs, torch.no_grad(), _ablated(model, kept, means):
+    with explaining(model, x) as inputs, torch.no_grad():
         for _, name, channel in order:
             kept[name][channel] = False
-            agree = sum((decisions(model(i)) == c).sum() for i, c in _chunks(inputs, decided))
+            agree = sum((decisions(_ablated(model, i, kept, means)) == c).sum() for i, c in _chunks(inputs, decided))
             if agree < threshold * len(x):
                 kept[name][channel] = True
     graph = _flow(model, x, labels, layers, kept, relevance)
@@ -272,31 +272,31 @@ def _relu_layers(model: nn.Module, x: Tensor) -> list[str]:
     return found
 
 
-@contextmanager
-def _ablated(model: nn.Module, kept: Mapping[str, Tensor], means: Mapping[str, Tensor]) -> Iterator[None]:
-    """Inside, channels that are not kept give their mean; ``kept`` is looked up at every call."""
+def _ablated(model: nn.Module, x: Tensor, kept: Mapping[str, Tensor], means: Mapping[str, Tensor]) -> Tensor:
+    """What the model gives where channels that are not kept are at their mean."""
 
-    def hook(name: str):
-        return lambda module, args, out: torch.where(kept[name][:, None, None], out, means[name][:, None, None])
+    def held(name: str) -> Callable[[Tensor], Tensor]:
+        def read(maps: Tensor) -> Tensor:
+            channels = (-1, *[1] * (maps.dim() - 2))
+            return torch.where(kept[name].view(channels), maps, means[name].view(channels))
 
-    with ExitStack() as hooks:
-        for name in kept:
-            hooks.callback(model.get_submodule(name).register_forward_hook(hook(name)).remove)
-        yield
+        return read
+
+    copy = x.clone()  # which the model may work in
+    with reading(model, Axes(copy), {name: held(name) for name in kept}, on_grid=False):
+        return model(copy)
 
 
 @contextmanager
 def _maps(model: nn.Module, x: Tensor, labels: Tensor, layers: Sequence[str]) -> Iterator[tuple[list[Tensor], Tensor]]:
     """The maps of the layers, with their graph, and the logit of each input's label."""
-    with explaining(model, x) as x, ExitStack() as stack:
-        kept = [stack.enter_context(captured(model, name)) for name in layers]
-        chosen = chosen_logit(model, x.requires_grad_(), labels)
-        stack.close()  # here `captured` checks that each layer was called once
-        maps = [maps for (maps,) in kept]
-        for name, each in zip(layers, maps, strict=True):
-            if each.dim() != 4:
-                raise UnsupportedModelError(f"layer {name!r} must give maps (N, K, h, w), got {tuple(each.shape)}")
-        yield maps, chosen
+    with explaining(model, x) as x:
+        with captured(model, Axes(x.requires_grad_()), layers, on_grid=False) as kept:
+            chosen = chosen_logit(model, x, labels)
+        for name, maps in kept.items():
+            if maps.dim() < 3:
+                raise UnsupportedModelError(f"layer {name!r} must give maps (N, K, ...), got {tuple(maps.shape)}")
+        yield [kept[name] for name in layers], chosen
 
 
 def _gradients(maps: Sequence[Tensor], chosen: Tensor, layers: Sequence[str]) -> list[Tensor]:
@@ -321,8 +321,8 @@ def _means_and_relevance(model: nn.Module, x: Tensor, labels: Tensor, layers: Se
     for rows, classes in _chunks(x, labels):
         with _maps(model, rows, classes, layers) as (maps, chosen):
             for name, a, g in zip(layers, maps, _gradients(maps, chosen, layers), strict=True):
-                sums[name] = sums.get(name, 0) + a.detach().mean((2, 3)).sum(0)
-                flows[name] = flows.get(name, 0) + (a * g).detach().sum((0, 2, 3))
+                sums[name] = sums.get(name, 0) + a.detach().flatten(2).mean(2).sum(0)
+                flows[name] = flows.get(name, 0) + (a * g).detach().flatten(2).sum((0, 2))
     return {name: s / len(x) for name, s in sums.items()}, {name: f / len(x) for name, f in flows.items()}
 
 
@@ -353,7 +353,7 @@ def _flow(
     for rows, classes in _chunks(x, labels):
         with _maps(model, rows, classes, layers) as (maps, chosen):
             gradients = _gradients(maps, chosen, layers)
-            top = (maps[-1] * gradients[-1]).detach().sum((2, 3))
+            top = (maps[-1] * gradients[-1]).detach().flatten(2).sum(2)
             for c in classes.unique().tolist():
                 add(layers[-1], ("logit", c), top[classes == c].sum(0))
                 graph.nodes["logit", c]["relevance"] += chosen[classes == c].sum().item() / len(x)
@@ -362,7 +362,7 @@ def _flow(
                     start = torch.zeros_like(maps[k + 1])
                     start[:, channel] = gradients[k + 1][:, channel]
                     (back,) = torch.autograd.grad(maps[k + 1], maps[k], start, retain_graph=True)
-                    add(layers[k], (layers[k + 1], channel), (maps[k] * back).detach().sum((0, 2, 3)))
+                    add(layers[k], (layers[k + 1], channel), (maps[k] * back).detach().flatten(2).sum((0, 2)))
     return graph
 
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..explain_decision.contract import UnsupportedModelError, captured, explaining, reading
+from ..explain_decision.contract import UnsupportedModelError, explaining, output_of
+from ..explain_decision.feature_maps import Axes, Layer, Reshape, captured, reading
 from ..explain_decision.modified_backprop import modified_gradient
 from ..explain_decision.relu_rules import ALLOWED, relu_table
 
 
-def filters(model: nn.Module, layer: str | nn.Module | None = None) -> Tensor:
+def filters(model: nn.Module, layer: Layer | None = None) -> Tensor:
     r"""The filters of a convolution as pictures, each scaled by its own largest magnitude: 0 is mid-grey.
 
     A filter w becomes :math:`\tfrac12 + \tfrac{w}{2 \max |w|}`, so that sign and relative size can be read off; a filter
@@ -62,7 +63,12 @@ class TopActivations:
 
 
 def top_activations(
-    model: nn.Module, batches: Iterable[Tensor | tuple[Tensor, ...]], layer: str | nn.Module, *, k: int = 9
+    model: nn.Module,
+    batches: Iterable[Tensor | tuple[Tensor, ...]],
+    layer: Layer,
+    *,
+    k: int = 9,
+    reshape: Reshape | None = None,
 ) -> TopActivations:
     """The k image patches that activate each feature map of a layer most, in one pass over the data.
 
@@ -75,6 +81,7 @@ def top_activations(
         batches: float batches ``(N, C, H, W)`` of one size, or tuples whose first entry is one (a data loader).
         layer: the module, or its name, that gives the feature maps ``(N, K, h, w)``.
         k: number of patches, at least 1.
+        reshape: from the layer's output to the maps, as for :func:`~interp_lab.grad_cam`.
 
     Raises:
         ValueError: no batch, a batch that is not as above, k < 1, or there is no such module.
@@ -103,11 +110,11 @@ def top_activations(
             if images.dim() != 4:
                 raise ValueError(f"top_activations needs images (N, C, H, W), got {tuple(images.shape)}")
             if best is None:
-                fields = tuple(receptive_field(model, layer, images[:1], axis) for axis in (2, 3))
+                fields = tuple(receptive_field(model, layer, images[:1], axis, reshape) for axis in (2, 3))
                 copy = images.clone()  # which a model may work in; one for all batches, as new memory costs time
             copy = copy.copy_(images) if len(copy) == len(images) else images.clone()
-            with reading(model, layer, take):
-                model(copy)
+            with reading(model, Axes(copy), {layer: take}, reshape):
+                output_of(model, copy)
             seen += len(images)
     if best is None:
         raise ValueError("top_activations needs at least one batch")
@@ -158,7 +165,7 @@ class Field:
     start: int
 
 
-def receptive_field(model: nn.Module, layer: str | nn.Module, x: Tensor, dim: int) -> Field:
+def receptive_field(model: nn.Module, layer: Layer, x: Tensor, dim: int, reshape: Reshape | None = None) -> Field:
     """The receptive field of the layer's places along one axis of the image, found by how NaN spreads.
 
     A place that becomes NaN when pixels do depends on one of them, whatever the weights. Bisection finds the first and
@@ -166,20 +173,22 @@ def receptive_field(model: nn.Module, layer: str | nn.Module, x: Tensor, dim: in
     """
     extent = x.shape[dim]
 
+    def maps_of(x: Tensor) -> Tensor:
+        with captured(model, Axes(x), [layer], reshape) as kept:
+            output_of(model, x)
+        return kept[layer]
+
     def touched(pixels: slice, place: int) -> bool:
         probe = torch.zeros_like(x)
         probe.narrow(dim, pixels.start, pixels.stop - pixels.start).fill_(torch.nan)
-        with captured(model, layer) as kept:
-            model(probe)
-        return bool(kept[0].select(dim, place).isnan().any())
+        return bool(maps_of(probe).select(dim, place).isnan().any())
 
-    with captured(model, layer) as kept:
-        model(x.clone())
-    if kept[0].dim() != x.dim():
+    maps = maps_of(x.clone())
+    if maps.dim() != x.dim():
         raise UnsupportedModelError(
-            f"the layer gives {tuple(kept[0].shape)} for x {tuple(x.shape)}: no map over its pixels"
+            f"the layer gives maps {tuple(maps.shape)} for x {tuple(x.shape)}: no map over its pixels"
         )
-    places = kept[0].shape[dim]
+    places = maps.shape[dim]
 
     def edges(place: int) -> tuple[int, int]:
         # The first pixel is the largest i for which pixels before i do not touch the place, and so for the last.
@@ -202,7 +211,9 @@ def _bisect(extent: int, holds) -> int:
     return low
 
 
-def project_activation(model: nn.Module, x: Tensor, layer: str | nn.Module, channel: int | Tensor) -> Tensor:
+def project_activation(
+    model: nn.Module, x: Tensor, layer: Layer, channel: int | Tensor, *, reshape: Reshape | None = None
+) -> Tensor:
     r"""The strongest activation of one feature map in each image, projected back to pixels by a deconvnet.
 
     All other activations of the layer are set to zero. On the way down the signal, which starts as the activation
@@ -215,6 +226,7 @@ def project_activation(model: nn.Module, x: Tensor, layer: str | nn.Module, chan
         x: float batch ``(N, C, ...)``.
         layer: the module, or its name, that gives the feature maps ``(N, K, ...)``.
         channel: index of the feature map, 0 .. K - 1, or a LongTensor ``(N,)`` with one for each image.
+        reshape: from the layer's output to the maps, as for :func:`~interp_lab.grad_cam`.
 
     Returns:
         The projection, of the shape, dtype and device of x; zero for an image that does not activate the channel.
@@ -225,9 +237,10 @@ def project_activation(model: nn.Module, x: Tensor, layer: str | nn.Module, chan
     """
 
     def run(model: nn.Module, x: Tensor) -> Tensor:
-        with captured(model, layer) as kept:
-            model(x.clone())
-        return kept[0]
+        copy = x.clone()
+        with captured(model, Axes(copy), [layer], reshape) as kept:
+            output_of(model, copy)
+        return kept[layer]
 
     def strongest(maps: Tensor) -> Tensor:
         channels = torch.as_tensor(channel, device=maps.device)
@@ -243,11 +256,13 @@ def project_activation(model: nn.Module, x: Tensor, layer: str | nn.Module, chan
         return projection
 
 
-def project_top(model: nn.Module, images: Tensor, layer: str | nn.Module, top: TopActivations) -> Tensor:
+def project_top(
+    model: nn.Module, images: Tensor, layer: Layer, top: TopActivations, *, reshape: Reshape | None = None
+) -> Tensor:
     """What in each patch of ``top`` made the activation: :func:`project_activation`, cut like the patches.
 
     Args:
-        model, layer: as they were given to :func:`top_activations`.
+        model, layer, reshape: as they were given to :func:`top_activations`.
         images: float ``(N, C, H, W)``, the images that ``top.images`` counts.
         top: the strongest activations.
 
@@ -264,6 +279,6 @@ def project_top(model: nn.Module, images: Tensor, layer: str | nn.Module, top: T
     for part in torch.arange(len(channel), device=channel.device).split(64):
         c, r = channel[part], rank[part]
         x = images[top.images[c, r].to(images.device)].to(top.patches)
-        down = project_activation(model, x, layer, c)
+        down = project_activation(model, x, layer, c, reshape=reshape)
         projections[c, r] = _cut(down, torch.arange(len(down), device=down.device), top.places[c, r], top.fields)
     return projections

@@ -5,9 +5,17 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.nn import functional as F
 from torch.testing import assert_close
 
-from interp_lab import UnsupportedModelError, grad_cam, guided_backprop, guided_grad_cam
+from interp_lab import (
+    UnsupportedModelError,
+    channels_first,
+    grad_cam,
+    guided_backprop,
+    guided_grad_cam,
+    tokens_to_maps,
+)
 
 
 @pytest.fixture
@@ -58,6 +66,362 @@ def test_the_default_layer_is_the_end_of_the_last_convolutional_stage(name, laye
         assert_close(cam, grad_cam(network, x, 7, layer=layer, upsample=False))
 
 
+def by_hook(network: nn.Module, x: torch.Tensor, target: int, module: nn.Module, places: tuple[int, ...]):
+    """The signed map from a hook of its own; ``places`` are the axes of the output along which its places run."""
+    kept = []
+    handle = module.register_forward_hook(lambda module, args, out: kept.append(out) or out.clone())
+    score = network(x.clone().requires_grad_())[:, target].sum()
+    handle.remove()
+    (gradient,) = torch.autograd.grad(score, kept[-1])
+    (channels,) = {*range(1, kept[-1].dim())} - {*places}
+    return (gradient.mean(places, keepdim=True) * kept[-1]).sum(channels).unsqueeze(1).detach()
+
+
+class Last(nn.Module):
+    """A convolution, what follows it, and a head; ``last`` is the module whose output are the last maps."""
+
+    def __init__(self, follow, width: int = 6, kind=nn.Conv2d, **parts: nn.Module) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.conv = kind(3, 6, 3, padding=1), kind(6, 6, 3, padding=1)
+        self.parts, self.follow = nn.ModuleDict(parts), follow
+        self.last, self.head = nn.Identity(), nn.Linear(width, 4)
+        self.double().eval()
+
+    def forward(self, x):
+        x = self.stem(x).relu()
+        return self.head(self.follow(self, x, self.conv(x)))
+
+
+def pool(x):
+    return x.flatten(2).mean(2)
+
+
+def squeeze_excite(m, x, y):
+    gate = m.parts["up"](m.parts["down"](y.mean((2, 3), keepdim=True)).relu()).sigmoid()
+    return pool(m.last(gate * y + x))
+
+
+def squeeze_excite_linear(m, x, y):
+    gate = m.parts["down"](pool(y)).sigmoid()
+    return pool(m.last((y * gate.view(*gate.shape, 1, 1)).relu_()))
+
+
+def efficient_channel_attention(m, x, y):
+    gate = m.parts["mix"](F.adaptive_avg_pool2d(y, 1).squeeze(-1).transpose(-1, -2)).transpose(-1, -2).unsqueeze(-1)
+    return pool(m.last(y * gate.sigmoid().expand_as(y)))
+
+
+def spatial_attention(m, x, y):
+    both = torch.cat([y.mean(1, keepdim=True), y.amax(1, keepdim=True)], 1)
+    return pool(m.last(y * m.parts["where"](both).sigmoid()))
+
+
+def context_pooling(m, x, y):
+    weight = m.parts["where"](y).flatten(2).softmax(2)
+    context = torch.matmul(y.flatten(2), weight.mT).unsqueeze(-1)
+    return pool(m.last(y + m.parts["up"](context)))
+
+
+def inverted_block(m, x, y):
+    inner = m.parts["norm"](y.permute(0, 2, 3, 1))
+    return pool(m.last(x + m.parts["down"](F.gelu(m.parts["up"](inner))).permute(0, 3, 1, 2)))
+
+
+def non_local(m, x, y):
+    attention = (y.flatten(2).mT @ y.flatten(2)).softmax(-1)
+    mixed = (attention @ y.flatten(2).mT).mT.reshape(y.shape)
+    return pool(m.last(y + m.parts["out"](mixed)))
+
+
+def branches(m, x, y):
+    return pool(m.last(torch.cat([m.parts["one"](x).relu(), x, F.max_pool2d(y, 3, 1, 1)], 1)))
+
+
+def bilinear_pooling(m, x, y):
+    y = m.last(y.relu()).flatten(2)
+    return (y @ y.mT / y.shape[2]).flatten(1)
+
+
+def attention_pooling(m, x, y):
+    y = m.last(F.relu_(y))
+    score = m.parts["where"](y).flatten(2)
+    return (score.softmax(-1) * y.flatten(2)).sum(2)
+
+
+def one_place_after(m, x, y):
+    y = m.last(m.parts["norm"](y))
+    return m.parts["conv"](F.adaptive_max_pool2d(y, 1)).flatten(1)
+
+
+def flattened(m, x, y):
+    return m.parts["dense"](F.max_pool2d(m.last(y.relu()), 4).flatten(1)).view(len(x), 3, 2).flatten(1)
+
+
+def places_linear(m, x, y):
+    """(N, H, W, C) to the end."""
+    return m.last(m.parts["up"](F.relu(y).movedim(1, -1))).mean((1, 2))
+
+
+@pytest.mark.parametrize(
+    ("follow", "width", "parts"),
+    [
+        (squeeze_excite, 6, {"down": nn.Conv2d(6, 2, 1), "up": nn.Conv2d(2, 6, 1)}),
+        (squeeze_excite_linear, 6, {"down": nn.Linear(6, 6)}),
+        (efficient_channel_attention, 6, {"mix": nn.Conv1d(1, 1, 3, padding=1)}),
+        (spatial_attention, 6, {"where": nn.Conv2d(2, 1, 3, padding=1)}),
+        (context_pooling, 6, {"where": nn.Conv2d(6, 1, 1), "up": nn.Conv2d(6, 6, 1)}),
+        (inverted_block, 6, {"norm": nn.LayerNorm(6), "up": nn.Linear(6, 9), "down": nn.Linear(9, 6)}),
+        (non_local, 6, {"out": nn.Conv2d(6, 6, 1)}),
+        (branches, 14, {"one": nn.Conv2d(6, 2, 1)}),
+        (bilinear_pooling, 36, {}),
+        (one_place_after, 6, {"norm": nn.BatchNorm2d(6), "conv": nn.Conv2d(6, 6, 1)}),
+        (flattened, 6, {"dense": nn.Linear(96, 6)}),
+        (places_linear, 5, {"up": nn.Linear(6, 5)}),
+    ],
+)
+def test_the_default_maps_are_the_last_through_which_the_logit_flows(follow, width, parts, x):
+    network = Last(follow, width, **parts)
+    places = (1, 2) if follow is places_linear else (2, 3)
+    expected = by_hook(network, x, 1, network.last, places)
+    assert expected.abs().max() > 1e-6
+    assert_close(grad_cam(network, x, 1, relu=False, upsample=False), expected)
+    assert_close(grad_cam(network, x, 1, layer="last", relu=False, upsample=False), expected)
+
+
+def mixer(m, x, y):
+    tokens = y.flatten(2).mT
+    return (tokens + m.parts["tokens"](tokens.mT).mT).mean(1)
+
+
+def attention(m, x, y):
+    tokens = y.flatten(2).mT
+    return m.parts["attention"](tokens, tokens, tokens)[0].mean(1)
+
+
+def written_attention(m, x, y):
+    tokens = y.flatten(2).mT
+    scores = m.parts["query"](tokens) @ m.parts["key"](tokens).mT
+    return (scores.softmax(-1) @ tokens).mean(1)
+
+
+def attention_back_on_the_grid(m, x, y):
+    flat = y.flatten(2)
+    return pool(y + (flat @ (flat.mT @ flat).softmax(-1)).view_as(y))
+
+
+def recurrent(m, x, y):
+    return m.parts["rnn"](y.flatten(2).mT)[0].mean(1)
+
+
+def twice(m, x, y):
+    return pool(y.relu()) - pool(m.conv(x.flip(1)).relu())
+
+
+def parallel(m, x, y):
+    return torch.cat([pool(y.relu()), pool(m.parts["other"](x).relu())], 1)
+
+
+def crops(m, x, y):
+    return pool(m.parts["out"](torch.cat([y, y.flip(-1)]))).view(2, len(x), -1).mean(0)
+
+
+@pytest.mark.parametrize(
+    ("follow", "width", "parts", "message"),
+    [
+        (mixer, 6, {"tokens": nn.Linear(256, 256)}, r"'conv'\) 'linear' \(module 'parts.tokens'\) acts on tokens"),
+        (attention, 6, {"attention": nn.MultiheadAttention(6, 2, batch_first=True)}, "'multi_head_attention_forward'"),
+        (written_attention, 6, {"query": nn.Linear(6, 2), "key": nn.Linear(6, 2)}, "'parts.query'.* acts on tokens"),
+        (attention_back_on_the_grid, 6, {}, "'conv'.* acts on tokens"),
+        (
+            recurrent,
+            5,
+            {"rnn": nn.GRU(6, 5, batch_first=True)},
+            "'gru'.* acts on tokens.*layer=.*reshape=tokens_to_maps",
+        ),
+        (twice, 6, {}, r"also past the maps of the last convolution \(module 'conv'\) \(it runs for several images"),
+        (parallel, 8, {"other": nn.Conv2d(6, 2, 1)}, r"also past the maps .*'parts.other'.*parallel branches"),
+        (attention_pooling, 6, {"where": nn.Conv2d(6, 1, 1)}, r"also past the maps .*'parts.where'"),
+        (crops, 6, {"out": nn.Conv2d(6, 6, 1)}, r"maps \(6, 6, 16, 16\) for 3 inputs .*layer=.*reshape="),
+    ],
+)
+def test_maps_that_are_not_the_last_are_refused_with_the_remedy(follow, width, parts, message, x):
+    with pytest.raises(UnsupportedModelError, match=message):
+        grad_cam(Last(follow, width, **parts), x, 1)
+
+
+def test_attention_over_a_series_is_not_taken_for_maps():
+    """As many tokens as places: neither the attention matrix (N, L, L) nor the values (N, L, C) are feature maps."""
+    series = torch.rand(2, 3, 9, dtype=torch.float64)
+    for follow, parts in (
+        (written_attention, {"query": nn.Linear(6, 2), "key": nn.Linear(6, 2)}),
+        (attention, {"attention": nn.MultiheadAttention(6, 2, batch_first=True)}),
+        (mixer, {"tokens": nn.Linear(9, 9)}),
+    ):
+        with pytest.raises(UnsupportedModelError, match="acts on tokens"):
+            grad_cam(Last(follow, kind=nn.Conv1d, **parts), series, 0)
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_the_map_of_a_network_with_one_pooled_head_is_the_class_activation_map_in_any_dimension(dims):
+    kind, shape = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1], (8, 6, 4)[:dims]
+    network = Last(lambda m, x, y: pool(m.last(y.relu())), kind=kind)
+    x = torch.rand(2, 3, *shape, dtype=torch.float64)
+    maps = network.conv(network.stem(x).relu()).relu()
+    cam = torch.einsum("nk...,k->n...", maps, network.head.weight[2])[:, None] / maps[0, 0].numel()
+    signed = grad_cam(network, x, 2, relu=False, upsample=False)
+    assert_close(signed, cam.detach())
+    assert_close(grad_cam(network, x, 2, upsample=False), cam.detach().relu())
+    assert_close(grad_cam(network, x, 2, relu=False), signed.expand_as(x))  # the maps are as large as x
+    # Exact: the logit is the sum over the places, plus the bias.
+    assert_close(signed.flatten(1).sum(1) + network.head.bias[2].detach(), network(x)[:, 2].detach())
+
+
+def test_all_negative_evidence_is_zero_and_shows_in_the_signed_map(cam_network, x):
+    with torch.no_grad():
+        cam_network[8].weight[0] = -cam_network[8].weight[0].abs()
+    assert (grad_cam(cam_network, x, 0) == 0).all()
+    signed = grad_cam(cam_network, x, 0, relu=False)
+    assert (signed <= 0).all()
+    assert signed.min() < 0
+
+
+def test_a_map_is_laid_over_the_axes_of_x_along_which_it_runs():
+    network = Last(lambda m, x, y: pool(y.relu()))
+    x = torch.rand(2, 3, 10, 7, dtype=torch.float64)
+    expected = grad_cam(network, x, 1)
+    channels_last = grad_cam(lambda x: network(x.movedim(-1, 1)), x.movedim(1, -1), 1)
+    assert_close(channels_last, expected.movedim(1, -1))
+    turned = grad_cam(lambda x: network(x.mT), x.mT, 1)
+    assert_close(turned, expected.mT)
+    tokens = torch.rand(2, 9, 3, dtype=torch.float64)  # (N, T, D)
+    series = Last(lambda m, x, y: pool(F.avg_pool1d(y.relu(), 3)), kind=nn.Conv1d)
+    result = grad_cam(lambda x: series(x.mT), tokens, 1)
+    assert_close(result, grad_cam(series, tokens.mT, 1).mT)
+    assert_close(result[:, :, 0], result[:, :, 2])
+    grey = nn.Sequential(
+        nn.Unflatten(1, (1, 10)), nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(280, 2)
+    )
+    pictures = torch.rand(2, 10, 7)  # (N, H, W)
+    assert_close(grad_cam(grey, pictures, 1), grad_cam(grey[1:], pictures[:, None], 1)[:, 0])
+
+
+def test_a_vision_transformer_with_its_patches_on_a_grid():
+    torch.manual_seed(0)
+    network = torchvision.models.VisionTransformer(32, 8, 3, 2, 16, 32, num_classes=5).double().eval()
+    nn.init.normal_(network.heads.head.weight)
+    x = torch.rand(2, 3, 32, 32, dtype=torch.float64)
+    name, kept = "encoder.layers.encoder_layer_2.ln_1", []
+    handle = network.get_submodule(name).register_forward_hook(lambda module, args, out: kept.append(out))
+    score = network(x.clone().requires_grad_())[:, 3].sum()
+    handle.remove()
+    (gradient,) = torch.autograd.grad(score, kept[0])
+    patches, slopes = kept[0][:, 1:], gradient[:, 1:]  # without the class token
+    expected = torch.einsum("ntd,nd->nt", patches, slopes.mean(1)).relu().view(2, 1, 4, 4).detach()
+    assert expected.max() > 0
+    assert_close(grad_cam(network, x, 3, layer=name, reshape=tokens_to_maps(), upsample=False), expected)
+    assert_close(
+        grad_cam(network, x, 3, layer=name, reshape=tokens_to_maps((4, 4))),
+        F.interpolate(expected, (32, 32), mode="bilinear").expand_as(x),
+    )
+    with pytest.raises(UnsupportedModelError, match="selected tokens do not act on the logit: pass an earlier layer"):
+        grad_cam(network, x, 3, layer="encoder.layers.encoder_layer_2", reshape=tokens_to_maps())
+    with pytest.raises(UnsupportedModelError, match=r"'conv_proj'\) 'multi_head_attention_forward' .* acts on tokens"):
+        grad_cam(network, x, 3)
+    with pytest.raises(ValueError, match="pass layer= too"):
+        grad_cam(network, x, 3, reshape=tokens_to_maps())
+
+
+def test_mean_pooled_tokens_have_their_class_activation_map():
+    """Closed form: the logit is the mean over tokens of their part, so the parts are the map."""
+    torch.manual_seed(0)
+    patches, mix, head = nn.Conv2d(3, 8, 4, stride=4), nn.Linear(12, 12), nn.Linear(8, 3)
+
+    class Mixer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.patches, self.mix, self.last, self.head = patches, mix, nn.Identity(), head
+
+        def forward(self, x):
+            tokens = self.patches(x).flatten(2)
+            return self.head(self.last((tokens + self.mix(tokens).relu()).mT).mean(1))
+
+    network, x = Mixer(), torch.rand(2, 3, 16, 12)
+    tokens = network.patches(x).flatten(2)
+    tokens = tokens + network.mix(tokens).relu()
+    parts = torch.einsum("ndt,d->nt", tokens, head.weight[1]).view(2, 1, 4, 3).detach() / 12
+    reshape = tokens_to_maps((4, 3), prefix_tokens=0)
+    assert_close(grad_cam(network, x, 1, layer="last", reshape=reshape, relu=False, upsample=False), parts)
+    assert grad_cam(network, x, 1, layer="last", reshape=reshape).shape == x.shape
+
+
+@pytest.mark.parametrize("layer", ["features.1.0.norm2", "features.3", "features.5", "features.7.1.norm1", "norm"])
+def test_swin_keeps_its_channels_on_the_last_axis(layer):
+    torch.manual_seed(0)
+    network = torchvision.models.SwinTransformer([4, 4], 8, [1, 1, 2, 2], [1, 2, 2, 4], [2, 2], num_classes=5).eval()
+    x = torch.rand(2, 3, 64, 64)
+    expected = by_hook(network, x, 3, network.get_submodule(layer), (1, 2))
+    assert_close(grad_cam(network, x, 3, layer=layer, relu=False, upsample=False), expected)
+    if layer == "norm":
+        given = grad_cam(network, x, 3, layer=layer, reshape=channels_first, relu=False, upsample=False)
+        assert_close(given, expected)
+        with pytest.raises(UnsupportedModelError, match=r"after the last convolution \(module 'features.0.0'\)"):
+            grad_cam(network, x, 3)
+
+
+def test_frames_folded_into_the_batch_take_a_reshape():
+    conv, head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 2)
+
+    class Video(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = conv, head
+
+        def forward(self, x):  # (N, T, C, H, W)
+            return self.head(self.conv(x.flatten(0, 1)).mean((2, 3)).view(*x.shape[:2], -1).mean(1))
+
+    x = torch.rand(2, 5, 3, 6, 6)
+    cam = torch.einsum("ntkij,k->ntij", conv(x.flatten(0, 1)).view(2, 5, 4, 6, 6), head.weight[1]) / 180
+    reshape = lambda maps: maps.unflatten(0, (2, 5)).transpose(1, 2)  # noqa: E731
+    result = grad_cam(Video(), x, 1, layer="conv", reshape=reshape, relu=False, upsample=False)
+    assert_close(result[:, 0], cam.detach())
+    with pytest.raises(UnsupportedModelError, match=r"'conv' gives \(10, 4, 6, 6\) for 2 inputs \(crops, frames"):
+        grad_cam(Video(), x, 1, layer="conv")
+
+
+REFUSED = {"maxvit_t", "swin_t", "swin_v2_t", "vit_b_32"}
+LAST = {
+    "alexnet": "features.11", "convnext_tiny": "features.7", "efficientnet_b0": "features", "efficientnet_v2_s": "features",
+    "googlenet": "inception5b", "inception_v3": "Mixed_7c", "mnasnet0_5": "layers", "mobilenet_v2": "features",
+    "mobilenet_v3_small": "features", "regnet_y_400mf": "trunk_output", "regnet_x_400mf": "trunk_output",
+    "resnet18": "layer4", "resnet50": "layer4", "resnext50_32x4d": "layer4", "shufflenet_v2_x0_5": "conv5",
+    "squeezenet1_0": "classifier.2", "vgg11_bn": "features.27", "mc3_18": "layer4", "r3d_18": "layer4",
+    "r2plus1d_18": "layer4", "densenet121": "features.norm5",
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(REFUSED | set(LAST)))
+def test_the_default_layer_of_torchvision_networks(name):
+    torch.manual_seed(0)
+    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    network = torchvision.models.get_model(name, weights=None, **options).double().eval()
+    size = 224 if "vit" in name else 128 if name == "inception_v3" else 96
+    x = torch.rand(2, 3, *((8, 64, 64) if name.endswith("_18") else (size, size)), dtype=torch.float64)
+    if name in REFUSED:
+        with pytest.raises(UnsupportedModelError, match=r"acts on tokens.*layer=.*reshape="):
+            grad_cam(network, x, 3)
+        return
+    result = grad_cam(network, x, 3, relu=False, upsample=False)
+    if name == "densenet121":  # its last operation is a function, which works in place on what the module gave
+        expected = torch.einsum("nkij,k->nij", network.features(x).relu(), network.classifier.weight[3])[:, None]
+        expected = expected.detach() / expected[0].numel()
+    else:
+        expected = by_hook(network, x, 3, network.get_submodule(LAST[name]), tuple(range(2, x.dim())))
+    assert expected.abs().max() > 0
+    assert_close(result, expected, rtol=1e-6, atol=1e-9 * expected.abs().max().item())
+
+
 def test_one_dimensional_signals_have_maps_too():
     network = nn.Sequential(nn.Conv1d(2, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(4, 3))
     assert grad_cam(network, torch.rand(2, 2, 20), 0).shape == (2, 2, 20)
@@ -65,6 +429,8 @@ def test_one_dimensional_signals_have_maps_too():
 
 def test_guided_grad_cam_is_the_product(cam_network, x):
     assert_close(guided_grad_cam(cam_network, x, 1), guided_backprop(cam_network, x, 1) * grad_cam(cam_network, x, 1))
+    early = guided_grad_cam(cam_network, x, 1, layer="1", reshape=lambda maps: maps)
+    assert_close(early, guided_backprop(cam_network, x, 1) * grad_cam(cam_network, x, 1, layer="1"))
 
 
 @pytest.mark.parametrize(
