@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from .contract import Target, UnsupportedModelError, explaining, logits_of, pick
+from .decompositions import written_out
 from .interception import Interception, operations
-from .layers import Layer, LinearLayer, layer_table
-from .modified_backprop import MAX_POOLS, PASSED, modified_gradient, nodes
+from .layers import Layer, LinearLayer, layer_of, layer_table
+from .modified_backprop import CHOICES, MAX_POOLS, PASSED, modified_gradient, nodes
 
 
 def fit_patterns(
@@ -109,8 +110,8 @@ def _backward(
         return torch.autograd.grad(layer.apply(layer.a, through, None), [layer.a], g)
 
     with explaining(model, x) as x:
-        table = layer_table(model, [x], lambda layer, read: LinearLayer.apply(layer, rule, read))
-        allowed = PASSED | MAX_POOLS | nodes("Relu")
+        table = layer_table(model, [x], lambda layer: LinearLayer.apply(layer, rule, layer.read))
+        allowed = PASSED | MAX_POOLS | CHOICES | nodes("Relu")
         (signal,) = modified_gradient(
             model, x, partial(pick, target=target), table, allowed=allowed, start=lambda logit: logit
         )
@@ -122,17 +123,17 @@ def _layers(model: nn.Module, x: Tensor) -> list[tuple[Layer, bool]]:
     met: dict[int, Layer] = {}
     rectified: set[int] = set()
 
-    def replace(layer: Layer, read: Tensor) -> Tensor:
+    def replace(layer: Layer) -> Tensor:
         met[layer.index] = layer  # with BatchNorm folded it comes again
-        return LinearLayer.apply(layer, None, read)
+        return LinearLayer.apply(layer, None, layer.read)
 
     def relu(func, args, kwargs):
-        version, layer, _ = getattr(args[0], "made_by", (None, None, None))
-        if version == args[0]._version:
+        if layer := layer_of(args[0]):
             rectified.add(layer.index)
         return func(*args, **kwargs)
 
-    with Interception(layer_table(model, [x], replace) | dict.fromkeys(operations("relu"), relu), [x]):
+    table = layer_table(model, [x], replace) | dict.fromkeys(operations("relu"), relu)
+    with Interception(written_out(table, [x]), [x]):
         logits_of(model, x)
     return [(layer, index in rectified) for index, layer in met.items()]
 
