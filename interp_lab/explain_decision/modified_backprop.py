@@ -193,8 +193,9 @@ def normalises_alone(node: Node) -> bool:
 
 def spelt(node: Node) -> str:
     """The operation of a node as torch spells its function; a user's function keeps its class's name."""
-    if hasattr(node, "_forward_cls"):
-        return node._forward_cls.__name__
+    own = getattr(node, "_forward_cls", None)
+    if own is not None and not own.__module__.startswith("torch."):
+        return own.__name__
     name = operation_of(node).removesuffix("Backward")
     return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z0-9])(?=[A-Z][a-z])", "_", name).lower()
 
