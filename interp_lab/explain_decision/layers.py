@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial, reduce
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ from torch.autograd.graph import GradientEdge, Node
 from .contract import Model, UnsupportedModelError, logits_of
 from .decompositions import written_out
 from .interception import Interception, Replacement, Rule, operations, origin
-from .modified_backprop import in_place, nodes, operation_of, works_in_place
+from .modified_backprop import PASSED, in_place, operation_of, works_in_place
 
 
 @dataclass(eq=False)
@@ -89,27 +89,19 @@ class LinearLayer(Replacement):
             return None, None, *ctx.rule(layer, g if layer.to_z is None else layer.to_z(g))
 
 
-# What moves values, repeats them or leaves some out, but computes none.
-MOVES = nodes(
-    "Clone", "ToCopy", "Alias", "View", "UnsafeView", "ReshapeAlias", "AsStrided", "T", "Transpose", "Permute", "Expand",
-    "Repeat", "Squeeze", "Unsqueeze", "Select", "Slice", "Split", "SplitWithSizes", "UnsafeSplit", "Unbind", "Narrow",
-    "Index", "IndexSelect", "Flip", "Roll", "Movedim", "ConstantPadNd", "PixelShuffle", "PixelUnshuffle",
-    "ChannelShuffle",
-) | {"CopyBackwards"}  # fmt: skip
-
-
 def moved_from(tensor: Tensor, found: Callable[[Node], bool]) -> Node | None:
-    """The node whose values, moved only, the tensor holds, if ``found`` holds for it; None for any other tensor."""
+    """The first node below the tensor for which ``found`` holds, if only linear operations on it lie between."""
     node = tensor.grad_fn
     while node is not None and not found(node):
-        if operation_of(node) not in MOVES:
+        parents = [parent for parent, _ in node.next_functions if parent is not None]
+        if operation_of(node) not in PASSED or not (len(parents) == 1 or operation_of(node) == "CopyBackwards"):
             return None
-        node = node.next_functions[-1][0]  # of a copy, the source is the last
+        node = parents[-1]  # of a copy, the source is the last
     return node
 
 
 def layer_of(tensor: Tensor) -> Layer | None:
-    """The layer whose values, moved only, the tensor holds."""
+    """The layer whose values the tensor holds, if no more than linear operations lie between."""
     node = moved_from(tensor, lambda node: getattr(node, "_forward_cls", None) is LinearLayer)
     return None if node is None else node.layer
 
@@ -220,7 +212,7 @@ def layer_table(
         folded = _fold(layer, t, scale, shift, changes)
         if folded is None:
             return otherwise(func, args, kwargs)
-        out = reduce(torch.add, map(replace, folded))
+        out = replace(folded)
         return in_place(args[0], out) if changes else out
 
     convolutions = operations(*[f"{name}{d}d" for d in (1, 2, 3) for name in ("conv", "conv_transpose")])
@@ -247,8 +239,11 @@ def affine_parts(
     """A call as ``scale * t + shift`` of the one activation t; None where it is no such operation with constants."""
     name = func.__name__.strip("_")
     if name in ("batch_norm", "instance_norm"):
-        if func not in (F.batch_norm, F.instance_norm):
-            return None  # torch's own order of the arguments
+        if func not in (F.batch_norm, F.instance_norm):  # torch's own order of the arguments
+            if name == "instance_norm" or len(args) != 9:
+                return None
+            x, weight, bias, *statistics = args[:5]
+            args = (x, *statistics, weight, bias, *args[5:8])
         batch = {"use_input_stats": True} if name == "instance_norm" and len(args) < 6 else {}
         return _normalisation(*args, **{**batch, **kwargs})
     if name in ("neg", "negative"):
@@ -304,15 +299,13 @@ def _plus(z: Tensor, bias: Tensor | None) -> Tensor:
     return z if bias is None else z + bias
 
 
-def _fold(layer: Layer, t: Tensor, scale: Tensor, shift: Tensor, changes: bool) -> list[Layer] | None:
+def _fold(layer: Layer, t: Tensor, scale: Tensor, shift: Tensor, changes: bool) -> Layer | None:
     """The layer whose value is ``scale * t + shift``, where t holds the layer's values, moved only.
 
-    Two layers, each zero where the other is not, if the places of one unit have scales of both signs. None where t
-    repeats the values or holds others.
+    None where t repeats the values or holds others.
     """
     moved = getattr(t.grad_fn, "layer", None) is not layer
     value, to_z, whole = None, None, torch.ones((), dtype=torch.bool, device=t.device)
-    at_t = scale
     if moved or layer.to_z is not None:
         t = t.clone() if changes else t
         edge = GradientEdge(moved_from(t, lambda node: getattr(node, "layer", None) is layer), 0)
@@ -323,8 +316,11 @@ def _fold(layer: Layer, t: Tensor, scale: Tensor, shift: Tensor, changes: bool) 
             return signal if layer.to_z is None else layer.to_z(signal)
 
         value = torch.addcmul(shift, t.detach(), scale)
+        # Every value of t is one of z's: then the transpose takes squares to squares.
+        marks = torch.linspace(1, 2, t.numel(), dtype=t.dtype, device=t.device).view_as(t)
         whole = to_z(torch.ones_like(t))
-        if not (((whole == 0) | (whole == 1)).all() and whole.sum() == t.numel()):
+        values_only = torch.equal(to_z(marks**2), to_z(marks) ** 2) and ((whole == 0) | (whole == 1)).all()
+        if not values_only or whole.sum() != t.numel():
             return None
         whole = whole == 1
         scale, shift = (to_z(each.expand_as(t).contiguous()) for each in (scale, shift))
@@ -334,27 +330,20 @@ def _fold(layer: Layer, t: Tensor, scale: Tensor, shift: Tensor, changes: bool) 
         scale, shift = layer.at_z(units), layer.at_z(offsets)
         bias = offsets if layer.bias is None else layer.bias * units + offsets
         z = torch.addcmul(shift, layer.z, scale)
-        return [same(weight=layer.weight * layer.per_weight(units), bias=bias, z=z, value=value)]
+        return same(weight=layer.weight * layer.per_weight(units), bias=bias, z=z, value=value)
     scale = torch.where(whole, scale, 1) if units is None else layer.at_z(units)
     bias = torch.where(whole, shift, 0) + (0 if layer.bias is None else scale * layer.at_z(layer.bias))
     if units is not None:
         weight, z = layer.weight * layer.per_weight(units), layer.z * scale + torch.where(whole, shift, 0)
-        return [same(weight=weight, bias=bias.expand_as(z), z=z, value=value)]
-    parts = []
-    for sign in (1, -1):
-        part = (sign * scale).clamp(min=0).expand_as(layer.z)
-        holds = scale >= 0 if sign > 0 else scale < 0
-        if not holds.any():
-            continue
+        return same(weight=weight, bias=bias.expand_as(z), z=z, value=value)
+    # A unit whose places have scales of both signs has its weight in both signs, each for its places.
+    up, down = scale.clamp(min=0), (-scale).clamp(min=0)
 
-        def apply(a: Tensor, w: Tensor, b: Tensor | None, part: Tensor = part) -> Tensor:
-            return _plus(part * layer.apply(a, w, None), b)
+    def apply(a: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+        return _plus(up * layer.apply(a, w[0], None) + down * layer.apply(a, w[1], None), b)
 
-        weight, bias_here = sign * layer.weight, torch.where(holds, bias, 0)
-        z = apply(layer.a, weight, bias_here)
-        here = None if value is None else torch.where(at_t >= 0 if sign > 0 else at_t < 0, value, 0)
-        parts.append(same(apply=apply, weight=weight, bias=bias_here, z=z, value=here, rows=False))
-    return parts
+    weight, bias = torch.stack([layer.weight, -layer.weight]), bias.expand_as(layer.z)
+    return same(apply=apply, weight=weight, bias=bias, z=apply(layer.a, weight, bias), value=value, rows=False)
 
 
 def _per_unit(layer: Layer, values: Tensor, whole: Tensor, default: float) -> Tensor | None:

@@ -597,6 +597,9 @@ def _sums(leaves: Sequence[Tensor], o: Options, positive: bool) -> dict[Callable
         t, phi, _ = elementwise(func, args, kwargs)
         if origin(t, leaves) == "input" or (t >= 0).all() or "bicubic" in (*args, *kwargs.values()):
             return func(*args, **kwargs)
+        out = func(*args, **kwargs)
+        if out.numel() == t.numel() and torch.equal(out.flatten(), t.flatten()):
+            return out  # of one value each
         a, one = t.detach().requires_grad_(), t.new_ones(())
         layer = Layer("", "average", -1, False, lambda a, w, b: w * phi(a), t, a, one, None, phi(a), False, None, None)
         return LinearLayer.apply(layer, partial(_z_plus, o=o), t)

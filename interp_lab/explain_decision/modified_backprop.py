@@ -186,8 +186,10 @@ def moved_to(node: Node, end: Node) -> bool:
 
 def normalises_alone(node: Node) -> bool:
     """Whether a normalisation takes the batch for channels, as instance_norm does: each image by itself."""
-    return node.next_functions[0][0] is not None and len(node._saved_input) == 1 and bool(
-        operation_of(node.next_functions[0][0]) in nodes("View", "ReshapeAlias", "UnsafeView", "Clone")
+    return (
+        node.next_functions[0][0] is not None
+        and len(node._saved_input) == 1
+        and bool(operation_of(node.next_functions[0][0]) in nodes("View", "ReshapeAlias", "UnsafeView", "Clone"))
     )
 
 

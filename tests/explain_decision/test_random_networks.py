@@ -157,7 +157,11 @@ def test_relu_rules_are_the_written_in_backward_pass_or_refuse(network):
 def test_lrp_epsilon_to_zero_is_gradient_times_input_or_refused(network):
     ours = attempt(lrp, network, rule="epsilon", epsilon=1e-15)
     assert (ours is None) == network.has(NO_RULE)
-    if ours is None or network.has(NOT_HOMOGENEOUS | SMOOTH.keys()) or any(kind == "gate" for kind, _ in network.blocks):
+    if (
+        ours is None
+        or network.has(NOT_HOMOGENEOUS | SMOOTH.keys())
+        or any(kind == "gate" for kind, _ in network.blocks)
+    ):
         return  # not piecewise linear: another identity holds
     expected = gradient_x_input(network, images(), 1)
     assert_same(ours, expected, expected.abs().max())
