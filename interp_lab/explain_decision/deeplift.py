@@ -213,8 +213,8 @@ def _slope(phi: Callable, smooth: bool, z: Tensor, z0: Tensor, difference: Tenso
     slope = (y - y0).div_(difference)
     if not (smooth or same.any()):
         return slope
-    middle, half = z0 + difference / 2, difference / (2 * 3**0.5)  # Gauss-Legendre with two nodes
-    places = [middle - half, middle + half] if smooth else [z]
+    nodes = (0.5 - 0.5 / 3**0.5, 0.5 + 0.5 / 3**0.5)  # Gauss-Legendre
+    places = [z0 + node * difference for node in nodes] if smooth else [z]
     with torch.enable_grad():
         leaves = [place.detach().requires_grad_() for place in places]
         derivative = sum(torch.autograd.grad(phi(leaf).sum(), leaf)[0] for leaf in leaves) / len(leaves)

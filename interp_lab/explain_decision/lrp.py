@@ -237,10 +237,12 @@ def _gamma(layer: Layer, g: Tensor, o: Options) -> Sequence[Tensor]:
 
 def _z_plus(layer: Layer, g: Tensor, o: Options) -> Sequence[Tensor]:
     p = _contributions(layer, o, positive=True)
-    signal = _ratio(layer.z, p, o.epsilon).mul_(g)
+    relevance = layer.z.detach() * g
+    shared = relevance * p.detach().sign()
     # A unit with no positive contribution hands on through its negative ones, which are then all of z.
-    left = torch.where(p == 0, layer.z.detach() * g, 0)
-    if not left.any():
+    left = relevance.sub_(shared)
+    signal = shared.div_(p.detach() + max(o.epsilon, torch.finfo(p.dtype).tiny))
+    if left.numel() == 0 or left.min() == left.max() == 0:
         return _send(layer, g, [p], [signal], [layer.a], o)
     s = _without_bias(layer, o)
     return _send(layer, g, [p, s], [signal, _ratio(left, s, o.epsilon)], [layer.a], o)
@@ -448,9 +450,9 @@ def _bounds(
         raise UnsupportedModelError("what the first layer reads does not lie between what it reads for low and high")
     if name in ("w_squared", "flat"):
         # Zeros that x is padded with get nothing, as those of a convolution's own padding.
-        padded = (read[0] == 0) & (first_layer(model, torch.zeros_like(x).requires_grad_()).read == 0)
-        moved = moved_from(first.read, lambda node: getattr(node, "variable", None) is leaf)
-        if not ((read[0] == 1) | padded).all() or (padded.any() and moved is None):
+        padded = (read[0] == 0).any() and moved_from(first.read, lambda node: getattr(node, "variable", None) is leaf)
+        rest = first_layer(model, torch.zeros_like(x).requires_grad_()).read if padded else 1
+        if not ((read[0] == 1) | ((read[0] == 0) & (rest == 0))).all():
             raise UnsupportedModelError(f"rule {name!r} needs the first layer to read x itself, not a function of x")
     return leaves, read
 
