@@ -17,7 +17,7 @@ from .contract import Model, Target, UnsupportedModelError, explaining, logits_o
 from .decompositions import MAXIMA, written_out
 from .gradient_based import check_baseline
 from .interception import Interception, Replacement, Rule, operations, origin
-from .layers import Layer, LinearLayer, layer_of, layer_table
+from .layers import Layer, LinearLayer, layer_of, layer_table, to_layer
 from .modified_backprop import (
     BATCH_NORM,
     LAYERS,
@@ -141,30 +141,24 @@ def _table(
     """The table of both passes: ``pair`` keeps a call's operands (baseline) or gives those kept (x)."""
 
     def nonlinearity(func, args, kwargs):
-        z, *rest = args
+        rest = args[1:]
         if any(origin(value, leaves) for value in (*rest, *kwargs.values())):
             return func(*args, **kwargs)  # of two activations: the graph search decides
+        z, phi, inplace = elementwise(func, args, kwargs)
         layer = layer_of(z) if rule == "reveal_cancel" else None
-        layer = layer if layer and layer.kind == "dense" else None
-        if (
-            layer
-            and layer.to_z
-            and any(isinstance(value, Tensor) and value.dim() for value in (*rest, *kwargs.values()))
-        ):
+        way = to_layer(layer, z) if layer and layer.kind == "dense" else None
+        if way and way[0] and any(isinstance(value, Tensor) and value.dim() for value in (*rest, *kwargs.values())):
             raise UnsupportedModelError(
                 f"{func.__name__!r} has parameters, and a dense layer's values are moved before it"
             )
-        references = pair(func, layer.z, layer.a) if layer else pair(func, z)
+        references = pair(func, layer.z, layer.a) if way else pair(func, z)
         if references is None:
             return func(*args, **kwargs)
-
-        z, phi, inplace = elementwise(func, args, kwargs)
         smooth = func not in LINEAR_PIECES
-        out = (
-            RevealCancel.apply(phi, smooth, z, layer.read, layer, *references)
-            if layer
-            else Rescale.apply(phi, smooth, z, *references)
-        )
+        if way:
+            out = RevealCancel.apply(phi, smooth, z, layer.read, layer, way[0], *references)
+        else:
+            out = Rescale.apply(phi, smooth, z, *references)
         return in_place(args[0], out) if inplace else out
 
     def max_pool(func, args, kwargs):
@@ -229,9 +223,9 @@ class RevealCancel(Replacement):
 
     @staticmethod
     def forward(
-        ctx, phi: Callable, smooth: bool, z: Tensor, read: Tensor, layer: Layer, z0: Tensor, a0: Tensor
+        ctx, phi: Callable, smooth: bool, z: Tensor, read: Tensor, layer: Layer, to_z, z0: Tensor, a0: Tensor
     ) -> Tensor:
-        ctx.layer, z_here, change = layer, layer.z.detach(), (layer.a - a0).detach()
+        ctx.layer, ctx.to_z, z_here, change = layer, to_z, layer.z.detach(), (layer.a - a0).detach()
         up, down = change.clamp(min=0), change.clamp(max=0)
         w_up, w_down = layer.weight.clamp(min=0), layer.weight.clamp(max=0)
         positive = layer.apply(up, w_up, None) + layer.apply(down, w_down, None)
@@ -252,7 +246,7 @@ class RevealCancel(Replacement):
     def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
         change, w_up, w_down, m_positive, m_negative = ctx.saved_tensors
         layer = ctx.layer
-        g = g if layer.to_z is None else layer.to_z(g)
+        g = g if ctx.to_z is None else ctx.to_z(g)
         signals = [g * m_positive, g * m_negative]
         with torch.enable_grad():
             leaf = change.detach().requires_grad_()
@@ -260,7 +254,7 @@ class RevealCancel(Replacement):
         (rising,) = torch.autograd.grad([through_up, through_down], leaf, signals, retain_graph=True)
         (falling,) = torch.autograd.grad([through_down, through_up], leaf, signals)
         signal = torch.where(change > 0, rising, torch.where(change < 0, falling, (rising + falling) / 2))
-        return None, None, None, signal, None, None, None
+        return None, None, None, signal, None, None, None, None
 
 
 class MaxPool(Replacement):

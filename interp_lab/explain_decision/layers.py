@@ -299,30 +299,37 @@ def _plus(z: Tensor, bias: Tensor | None) -> Tensor:
     return z if bias is None else z + bias
 
 
-def _fold(layer: Layer, t: Tensor, scale: Tensor, shift: Tensor, changes: bool) -> Layer | None:
-    """The layer whose value is ``scale * t + shift``, where t holds the layer's values, moved only.
+def to_layer(layer: Layer, t: Tensor) -> tuple[Callable[[Tensor], Tensor] | None, Tensor] | None:
+    """What takes a signal at t to one at the layer's z (None for the identity), and the places of z that t holds.
 
-    None where t repeats the values or holds others.
+    None where t repeats values of the layer or holds others.
     """
     moved = getattr(t.grad_fn, "layer", None) is not layer
-    value, to_z, whole = None, None, torch.ones((), dtype=torch.bool, device=t.device)
-    if moved or layer.to_z is not None:
-        t = t.clone() if changes else t
-        edge = GradientEdge(moved_from(t, lambda node: getattr(node, "layer", None) is layer), 0)
+    if not moved and layer.to_z is None:
+        return None, torch.ones((), dtype=torch.bool, device=t.device)
+    edge = GradientEdge(moved_from(t, lambda node: getattr(node, "layer", None) is layer), 0)
 
-        def to_z(signal: Tensor) -> Tensor:
-            if moved:
-                (signal,) = torch.autograd.grad(t, edge, signal, retain_graph=True)
-            return signal if layer.to_z is None else layer.to_z(signal)
+    def to_z(signal: Tensor) -> Tensor:
+        if moved:
+            (signal,) = torch.autograd.grad(t, edge, signal, retain_graph=True)
+        return signal if layer.to_z is None else layer.to_z(signal)
 
+    # Every value of t is one of z's: then the transpose takes ones to ones and zeros, and squares to squares.
+    marks = torch.linspace(1, 2, t.numel(), dtype=t.dtype, device=t.device).view_as(t)
+    whole = to_z(torch.ones_like(t))
+    chosen = ((whole == 0) | (whole == 1)).all() and torch.count_nonzero(whole) == t.numel()
+    return (to_z, whole == 1) if chosen and torch.equal(to_z(marks**2), to_z(marks) ** 2) else None
+
+
+def _fold(layer: Layer, t: Tensor, scale: Tensor, shift: Tensor, changes: bool) -> Layer | None:
+    """The layer whose value is ``scale * t + shift``, where t holds the layer's values, moved only; else None."""
+    changes_moved = changes and (layer.to_z is not None or getattr(t.grad_fn, "layer", None) is not layer)
+    t = t.clone() if changes_moved else t
+    if (way := to_layer(layer, t)) is None:
+        return None
+    (to_z, whole), value = way, None
+    if to_z is not None:
         value = torch.addcmul(shift, t.detach(), scale)
-        # Every value of t is one of z's: then the transpose takes squares to squares.
-        marks = torch.linspace(1, 2, t.numel(), dtype=t.dtype, device=t.device).view_as(t)
-        whole = to_z(torch.ones_like(t))
-        values_only = torch.equal(to_z(marks**2), to_z(marks) ** 2) and ((whole == 0) | (whole == 1)).all()
-        if not values_only or whole.sum() != t.numel():
-            return None
-        whole = whole == 1
         scale, shift = (to_z(each.expand_as(t).contiguous()) for each in (scale, shift))
     units, offsets = _per_unit(layer, scale, whole, 1), _per_unit(layer, shift, whole, 0)
     same = partial(dataclasses.replace, layer, to_z=to_z)
