@@ -450,9 +450,12 @@ def _bounds(
         raise UnsupportedModelError("what the first layer reads does not lie between what it reads for low and high")
     if name in ("w_squared", "flat"):
         # Zeros that x is padded with get nothing, as those of a convolution's own padding.
-        padded = (read[0] == 0).any() and moved_from(first.read, lambda node: getattr(node, "variable", None) is leaf)
-        rest = first_layer(model, torch.zeros_like(x).requires_grad_()).read if padded else 1
-        if not ((read[0] == 1) | ((read[0] == 0) & (rest == 0))).all():
+        ones, x_alone = read[0], torch.ones((), dtype=torch.bool)
+        if ones.numel() != x.numel() or (ones == 0).any():
+            moved = moved_from(first.read, lambda node: getattr(node, "variable", None) is leaf)
+            zeros = first_layer(model, torch.zeros_like(x).requires_grad_()).read
+            x_alone = (zeros == 0) & ((ones == 1) | (moved is not None))
+        if not (x_alone & ((ones == 1) | (ones == 0))).all():
             raise UnsupportedModelError(f"rule {name!r} needs the first layer to read x itself, not a function of x")
     return leaves, read
 
@@ -701,8 +704,8 @@ def _run_custom(name: str, rule: CustomRule, func: Callable, args: tuple, kwargs
             Tensor, lambda t: t.detach().clone() if t.is_floating_point() else t, (args, kwargs)
         )
         out = func(*args, **kwargs)
-        if not inputs:
-            return out
-        if isinstance(out, Tensor):
-            return Custom.apply(rule, name, out, *inputs)
-        return type(out)((Custom.apply(rule, name, out[0], *inputs), *out[1:]))
+    if not inputs:
+        return out
+    if isinstance(out, Tensor):
+        return Custom.apply(rule, name, out, *inputs)
+    return (Custom.apply(rule, name, out[0], *inputs), *out[1:])
