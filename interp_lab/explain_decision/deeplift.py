@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .contract import Model, Target, UnsupportedModelError, explaining, logits_of, pick
+from .decompositions import MAXIMA, written_out
 from .gradient_based import check_baseline
 from .interception import Interception, Replacement, Rule, operations, origin
+from .layers import Layer, LinearLayer, layer_of, layer_table, to_layer
 from .modified_backprop import (
     BATCH_NORM,
     LAYERS,
@@ -31,7 +33,12 @@ ELEMENTWISE = operations(
     "relu", "relu6", "leaky_relu", "prelu", "rrelu", "threshold", "hardtanh", "hardsigmoid", "hardswish", "sigmoid", "tanh",
     "gelu", "silu", "mish", "elu", "selu", "celu", "softplus", "softsign", "logsigmoid", "tanhshrink", "hardshrink",
     "softshrink", "clamp", "clip", "clamp_min", "clamp_max", "abs", "exp", "log", "log1p", "expm1", "sqrt", "rsqrt", "square",
-    "reciprocal", "sin", "cos", "erf",
+    "reciprocal", "sin", "cos", "erf", "pow", "__pow__", "__rpow__",
+)  # fmt: skip
+# Of two values on one piece their difference is exact, so that the quotient is too.
+LINEAR_PIECES = operations(
+    "relu", "relu6", "leaky_relu", "prelu", "rrelu", "threshold", "hardtanh", "clamp", "clip", "clamp_min", "clamp_max",
+    "abs",
 )  # fmt: skip
 MAX_POOLS = {
     **dict.fromkeys(operations("max_pool1d"), F.max_pool1d),
@@ -56,9 +63,10 @@ def deeplift(
     .. math:: R_i = (x_i - x_{0,i})\, m_i, \qquad \sum_i R_i = f_c(x) - f_c(x_0),
 
     with the multipliers :math:`m` chained like derivatives. At a nonlinearity ``"rescale"`` takes
-    :math:`m = \Delta y / \Delta z` (the derivative where :math:`\Delta z` vanishes); ``"reveal_cancel"`` does so too, but
-    right after a dense layer it splits :math:`\Delta z` into its positive and negative contributions and averages
-    both orders of adding them. A max-pool sends the difference to the two places of the maximum; a product of two
+    :math:`m = \Delta y / \Delta z`, the mean derivative on the way from the baseline (and taken as that where the
+    quotient would lose digits); ``"reveal_cancel"`` does so too, but right after a dense layer (with what scales and
+    shifts its values by constants, as BatchNorm does) it splits :math:`\Delta z` into its positive and negative
+    contributions and averages both orders of adding them. A max-pool, or any maximum or minimum, sends the difference to the two places of the maximum; a product of two
     activations takes the mean of its two orders, :math:`\Delta(ab) = \bar b\,\Delta a + \bar a\,\Delta b`.
 
     Shrikumar, Greenside & Kundaje 2017, arXiv:1704.02685.
@@ -99,7 +107,7 @@ def _multiplier(model: Model, x: Tensor, target: Target, reference: Tensor, rule
     def record(func: Callable, *operands: Tensor) -> None:
         kept.append((func, [operand.detach().clone() for operand in operands]))
 
-    with Interception(_table([leaf], record, rule), [leaf]):
+    with Interception(_table(model, [leaf], record, rule), [leaf]):
         logits_of(model, leaf)
     calls = iter(kept)
 
@@ -113,7 +121,7 @@ def _multiplier(model: Model, x: Tensor, target: Target, reference: Tensor, rule
 
     choose = partial(pick, target=target)
     allowed = PASSED | BATCH_NORM | LAYERS | PRODUCTS
-    (multiplier,) = modified_gradient(model, x, choose, _table([x], recall, rule), allowed=allowed)
+    (multiplier,) = modified_gradient(model, x, choose, _table(model, [x], recall, rule), allowed=allowed)
     if next(calls, None) is not None:
         raise UnsupportedModelError(OTHER_WAY)
     return multiplier
@@ -127,21 +135,30 @@ def _rows(value: Tensor, batch: int) -> tuple[bool, ...]:
 OTHER_WAY = "the model calls other operations for the baseline than for x, so that their values cannot be paired"
 
 
-def _table(leaves: Sequence[Tensor], pair: Callable[..., list[Tensor] | None], rule: str) -> dict[Callable, Rule]:
+def _table(
+    model: Model, leaves: Sequence[Tensor], pair: Callable[..., list[Tensor] | None], rule: str
+) -> dict[Callable, Rule]:
     """The table of both passes: ``pair`` keeps a call's operands (baseline) or gives those kept (x)."""
 
     def nonlinearity(func, args, kwargs):
-        z, *rest = args
+        rest = args[1:]
         if any(origin(value, leaves) for value in (*rest, *kwargs.values())):
             return func(*args, **kwargs)  # of two activations: the graph search decides
-        version, *dense = getattr(z, "dense", (None, None, None))
-        cancel = rule == "reveal_cancel" and version == z._version
-        references = pair(func, z, *dense[:1]) if cancel else pair(func, z)
+        z, phi, inplace = elementwise(func, args, kwargs)
+        layer = layer_of(z) if rule == "reveal_cancel" else None
+        way = to_layer(layer, z) if layer and layer.kind == "dense" else None
+        if way and way[0] and any(isinstance(value, Tensor) and value.dim() for value in (*rest, *kwargs.values())):
+            raise UnsupportedModelError(
+                f"{func.__name__!r} has parameters, and a dense layer's values are moved before it"
+            )
+        references = pair(func, layer.z, layer.a) if way else pair(func, z)
         if references is None:
             return func(*args, **kwargs)
-
-        z, phi, inplace = elementwise(func, args, kwargs)
-        out = RevealCancel.apply(phi, z, *dense, *references) if cancel else Rescale.apply(phi, z, *references)
+        smooth = func not in LINEAR_PIECES
+        if way:
+            out = RevealCancel.apply(phi, smooth, z, layer.read, layer, way[0], *references)
+        else:
+            out = Rescale.apply(phi, smooth, z, *references)
         return in_place(args[0], out) if inplace else out
 
     def max_pool(func, args, kwargs):
@@ -155,44 +172,49 @@ def _table(leaves: Sequence[Tensor], pair: Callable[..., list[Tensor] | None], r
         references = pair(torch.mul, a, b)
         return a * b if references is None else MeanOrder.apply(a, b, *references)
 
-    def linear(func, args, kwargs):
-        out = func(*args, **kwargs)
-        weight = args[1] if len(args) > 1 else kwargs["weight"]
-        out.dense = (out._version, args[0], weight.detach())
-        return out
-
-    return {
+    table = {
         **dict.fromkeys(ELEMENTWISE, nonlinearity),
         **dict.fromkeys(MAX_POOLS, max_pool),
         **product_table(leaves, product),
-        **(dict.fromkeys(operations("linear"), linear) if rule == "reveal_cancel" else {}),
     }
+    if rule == "reveal_cancel":
+        table = layer_table(model, leaves, lambda layer: LinearLayer.apply(layer, _gradient, layer.read), table)
+    return written_out(table, leaves, MAXIMA)
+
+
+def _gradient(layer: Layer, g: Tensor) -> Sequence[Tensor]:
+    return torch.autograd.grad(layer.z, [layer.a], g, retain_graph=True)
 
 
 class Rescale(Replacement):
     """An elementwise nonlinearity whose multiplier is (phi(z) - phi(z0)) / (z - z0)."""
 
     @staticmethod
-    def forward(ctx, phi: Callable, z: Tensor, z0: Tensor) -> Tensor:
+    def forward(ctx, phi: Callable, smooth: bool, z: Tensor, z0: Tensor) -> Tensor:
         y = phi(z.detach())
-        ctx.save_for_backward(_slope(phi, z.detach(), z0, y, phi(z0)))
+        ctx.save_for_backward(_slope(phi, smooth, z.detach(), z0, z.detach() - z0, y, phi(z0)))
         return y
 
     @staticmethod
     def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
-        return None, g * ctx.saved_tensors[0], None
+        return None, None, g * ctx.saved_tensors[0], None
 
 
-def _slope(phi: Callable, z: Tensor, z0: Tensor, y: Tensor, y0: Tensor) -> Tensor:
-    """The difference quotient; the derivative where z and z0 agree up to rounding."""
-    difference = z - z0
-    same = difference.abs() <= 10 * torch.finfo(z.dtype).eps * z.abs()
+def _slope(phi: Callable, smooth: bool, z: Tensor, z0: Tensor, difference: Tensor, y: Tensor, y0: Tensor) -> Tensor:
+    """The difference quotient; where its rounding error covers the mean derivative between z0 and z, that one."""
+    eps = torch.finfo(z.dtype).eps
+    same = difference.abs() <= 10 * eps * z.abs()
     slope = (y - y0).div_(difference)
-    if not same.any():
+    if not (smooth or same.any()):
         return slope
+    nodes = (0.5 - 0.5 / 3**0.5, 0.5 + 0.5 / 3**0.5)  # Gauss-Legendre
+    places = [z0 + node * difference for node in nodes] if smooth else [z]
     with torch.enable_grad():
-        leaf = z.detach().requires_grad_()
-        (derivative,) = torch.autograd.grad(phi(leaf).sum(), leaf)
+        leaves = [place.detach().requires_grad_() for place in places]
+        derivative = sum(torch.autograd.grad(phi(leaf).sum(), leaf)[0] for leaf in leaves) / len(leaves)
+    if smooth:
+        rounding = 16 * eps * (y.abs() + y0.abs())
+        same = same | (((slope - derivative) * difference).abs() <= rounding)
     return torch.where(same, derivative, slope)
 
 
@@ -200,31 +222,39 @@ class RevealCancel(Replacement):
     """A nonlinearity after a dense layer: positive and negative contributions each have their multiplier."""
 
     @staticmethod
-    def forward(ctx, phi: Callable, z: Tensor, a: Tensor, weight: Tensor, z0: Tensor, a0: Tensor) -> Tensor:
-        y, y0 = phi(z.detach()), phi(z0)
-        difference = (a - a0).detach()
-        up, down = difference.clamp(min=0), difference.clamp(max=0)
-        w_up, w_down = weight.clamp(min=0), weight.clamp(max=0)
-        positive = F.linear(up, w_up) + F.linear(down, w_down)
-        negative = F.linear(up, w_down) + F.linear(down, w_up)
-        after_positive, after_negative = phi(z0 + positive), phi(z0 + negative)
-        m_positive = _quotient((after_positive - y0 + y - after_negative) / 2, positive)
-        m_negative = _quotient((after_negative - y0 + y - after_positive) / 2, negative)
-        ctx.save_for_backward(difference, w_up, w_down, m_positive, m_negative)
-        return y
+    def forward(
+        ctx, phi: Callable, smooth: bool, z: Tensor, read: Tensor, layer: Layer, to_z, z0: Tensor, a0: Tensor
+    ) -> Tensor:
+        ctx.layer, ctx.to_z, z_here, change = layer, to_z, layer.z.detach(), (layer.a - a0).detach()
+        up, down = change.clamp(min=0), change.clamp(max=0)
+        w_up, w_down = layer.weight.clamp(min=0), layer.weight.clamp(max=0)
+        positive = layer.apply(up, w_up, None) + layer.apply(down, w_down, None)
+        negative = layer.apply(up, w_down, None) + layer.apply(down, w_up, None)
+
+        def mean(first: Tensor, other: Tensor) -> Tensor:
+            """The mean slope of adding ``first`` before and after ``other``."""
+            before, after = (
+                _slope(phi, smooth, ends[1], ends[0], first, phi(ends[1]), phi(ends[0]))
+                for ends in ((z0, z0 + first), (z0 + other, z_here))
+            )
+            return (before + after) / 2
+
+        ctx.save_for_backward(change, w_up, w_down, mean(positive, negative), mean(negative, positive))
+        return phi(z.detach())
 
     @staticmethod
     def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
-        difference, w_up, w_down, m_positive, m_negative = ctx.saved_tensors
-        g_positive, g_negative = g * m_positive, g * m_negative
-        rising = g_positive @ w_up + g_negative @ w_down
-        falling = g_positive @ w_down + g_negative @ w_up
-        signal = torch.where(difference > 0, rising, torch.where(difference < 0, falling, (rising + falling) / 2))
-        return None, None, signal, None, None, None
-
-
-def _quotient(a: Tensor, b: Tensor) -> Tensor:
-    return torch.where(b == 0, 0, a / b)
+        change, w_up, w_down, m_positive, m_negative = ctx.saved_tensors
+        layer = ctx.layer
+        g = g if ctx.to_z is None else ctx.to_z(g)
+        signals = [g * m_positive, g * m_negative]
+        with torch.enable_grad():
+            leaf = change.detach().requires_grad_()
+            through_up, through_down = layer.apply(leaf, w_up, None), layer.apply(leaf, w_down, None)
+        (rising,) = torch.autograd.grad([through_up, through_down], leaf, signals, retain_graph=True)
+        (falling,) = torch.autograd.grad([through_down, through_up], leaf, signals)
+        signal = torch.where(change > 0, rising, torch.where(change < 0, falling, (rising + falling) / 2))
+        return None, None, None, signal, None, None, None, None
 
 
 class MaxPool(Replacement):

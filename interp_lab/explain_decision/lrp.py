@@ -7,34 +7,60 @@ at everything piecewise linear (ReLU, residual additions, pooling) it is the gra
 :math:`x \odot c`. A rule of two lines differs from another in its surrogate alone.
 """
 
-from collections.abc import Callable, Sequence
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
 
-from .contract import Model, Target, UnsupportedModelError, explaining, pick
-from .interception import Replacement, operations
-from .layers import Layer, LayerRule, LinearLayer, first_layer, layer_table
+from .contract import Model, Target, UnsupportedModelError, explaining, logits_of, pick, resolve
+from .decompositions import written_out
+from .interception import Replacement, Rule, operations, origin
+from .layers import AFFINE, Layer, LayerRule, LinearLayer, affine_parts, first_layer, layer_table, moved_from
 from .modified_backprop import (
     BATCH_NORM,
+    CHOICES,
     MAX_POOLS,
     PASSED,
     elementwise,
     in_place,
     modified_gradient,
     nodes,
+    operation_of,
     product_table,
+    works_in_place,
 )
 
 Predicate = Callable[[Layer], bool]
+CustomRule = Callable[..., Tensor | Sequence[Tensor]]  # (inputs ..., output, signal at it) -> signal at every input
 
-PIECEWISE_LINEAR = nodes(
-    "Relu", "LeakyRelu", "PreluKernel", "Hardtanh", "Hardsigmoid", "Threshold", "Clamp", "ClampMin", "ClampMax", "Abs"
-)  # fmt: skip
-SMOOTH = operations(
+
+class Balance(NamedTuple):
+    """Where the relevance of every row went, ``(N,)`` each; the last three sum to the first."""
+
+    score: Tensor
+    """The score that was shared out."""
+    inputs: Tensor
+    """The sum of the map."""
+    biases: Tensor
+    """What biases and other constants kept."""
+    lost: Tensor
+    """What epsilon took, and what no contribution could carry."""
+
+
+# Their gradient is y / z: what they pass on is what the rule for any other nonlinearity gives.
+PROPORTIONAL = nodes("Relu", "LeakyRelu", "PreluKernel", "Abs")
+NONLINEAR = operations(
     "sigmoid", "tanh", "gelu", "silu", "hardswish", "mish", "elu", "selu", "celu", "softplus", "softsign", "logsigmoid",
-    "tanhshrink",
+    "tanhshrink", "hardshrink", "softshrink", "relu6", "hardtanh", "hardsigmoid", "threshold", "rrelu", "clamp", "clip",
+    "clamp_min", "clamp_max", "pow", "__pow__", "square", "sqrt",
 )  # fmt: skip
 
 
@@ -48,7 +74,10 @@ def lrp(
     gamma: float = 0.25,
     low: float | Tensor | None = None,
     high: float | Tensor | None = None,
-) -> Tensor:
+    bias: str = "share",
+    custom: Mapping[str, CustomRule] | None = None,
+    balance: bool = False,
+) -> Tensor | tuple[Tensor, Balance]:
     r"""Layer-wise relevance propagation: the logit, shared out layer by layer.
 
     With the contributions :math:`z_{ij} = a_i w_{ij}` and :math:`z^\pm` their positive and negative parts:
@@ -64,13 +93,18 @@ def lrp(
     ``"composite"``      ``"epsilon"`` in dense layers, ``"z_plus"`` in convolutions; the default for images
     ==================== =====================================================================================
 
-    With ``low`` and ``high`` a named rule uses ``"z_b"`` in the input layer. BatchNorm is folded into the layer before
-    it; a bias takes its share of the relevance; a smooth nonlinearity passes its relevance unchanged; a product of
-    two activations gives each half. With epsilon -> 0 ``"epsilon"`` is gradient times input on a piecewise
-    linear network.
+    A unit that has no positive contribution hands on through its negative ones in ``"z_plus"``; in ``"alpha2_beta1"``
+    a unit whose contributions all have one sign gains or loses (see ``balance``). With ``low`` and ``high`` a named
+    rule uses ``"z_b"`` in the input layer. What scales and shifts a layer's values by constants, as BatchNorm does, is
+    part of the layer. A nonlinearity passes its relevance unchanged. Of a product of two activations the signal takes
+    all and the gate is its weight: a gate is what sigmoid or hardsigmoid gives (then ReLU6 or a clamp to
+    :math:`[\ge 0, h]`), scaled and moved at will, else the factor that is broadcast; where neither tells, each gets
+    half. Recurrent layers are written out. With epsilon -> 0 ``"epsilon"`` is gradient times input on a network of
+    ReLU, pooling and linear layers.
 
     Bach et al. 2015, doi:10.1371/journal.pone.0130140; gamma and composites: Montavon et al. 2019,
-    doi:10.1007/978-3-030-28954-6_10; halves: Achtibat et al. 2024, arXiv:2402.05602.
+    doi:10.1007/978-3-030-28954-6_10; gates: Arras et al. 2017, doi:10.18653/v1/W17-5221; halves: Achtibat et al. 2024,
+    arXiv:2402.05602.
 
     Args:
         model: a module or function from ``(N, ...)`` to logits ``(N, K)``.
@@ -81,16 +115,23 @@ def lrp(
         epsilon: stabiliser added to every denominator with its sign, at least 0.
         gamma: weight of the favoured contributions in ``"gamma"``, at least 0.
         low, high: bounds of x for ``"z_b"``, numbers or tensors that broadcast to x.
+        bias: ``"share"``: a bias keeps its share of the relevance. ``"inputs"``: it keeps nothing; its share goes to the
+            layer's inputs in proportion to their contributions (with trained biases most of the map may else be gone).
+        custom: a rule of your own for a module or a function of torch, by name. It is called as
+            ``rule(a, y, signal)`` with the input, the output and the signal at it (the relevance is ``y * signal``),
+            and gives the signal at the input, so that ``a * signal`` is its relevance; with several inputs, as
+            ``rule(a, b, ..., y, signal)``, a sequence. It must conserve: both sums agree to one part in a thousand.
+        balance: also return where the relevance of every row went; takes one pass for each row.
 
     Returns:
-        The relevance, of the shape, dtype and device of x.
+        The relevance, of the shape, dtype and device of x; with ``balance`` the pair of it and a :class:`Balance`.
 
     Raises:
-        ValueError: x, target, the logits or an option are not as above.
+        ValueError: x, target, the logits or an option are not as above, or a custom rule does not conserve.
         UnsupportedModelError: an operation without a rule (softmax, LayerNorm, attention, compiled code ...), by name.
     """
-    rules = _rules(rule, epsilon, gamma, bounded=low is not None or high is not None)
-    return _relevance(model, x, target, rules, low, high, torch.ones_like)
+    options = Options(epsilon, gamma, bias)
+    return _relevance(model, x, target, rule, options, low, high, custom=custom, balance=balance)
 
 
 def deep_taylor(
@@ -100,18 +141,23 @@ def deep_taylor(
     *,
     low: float | Tensor | None = None,
     high: float | Tensor | None = None,
-) -> Tensor:
+    bias: str = "share",
+    balance: bool = False,
+) -> Tensor | tuple[Tensor, Balance]:
     r"""Deep Taylor decomposition: each unit's relevance, expanded at a root point of the unit.
 
     The root points give ``"z_plus"`` in the hidden layers, and in the input layer ``"z_b"`` where x lies in a box
     :math:`[l, h]`, else ``"w_squared"`` (see :func:`lrp`). It starts at :math:`\max(f_c, 0)`: where the logit is not
-    positive, the map is zero. The relevance is non-negative and sums to :math:`\max(f_c, 0)` if no bias is positive.
+    positive, the map is zero. Sums, differences, averages and shifts outside the layers take ``"z_plus"`` too, so that
+    the relevance is non-negative; where an operation breaks that (bicubic upsampling), it is refused. It sums to
+    :math:`\max(f_c, 0)` if no bias is positive, or with ``bias="inputs"``.
 
     Montavon et al. 2017, doi:10.1016/j.patcog.2016.11.008.
 
     Args:
         model, x, target: as for :func:`lrp`.
         low, high: bounds of x, numbers or tensors that broadcast to x; both or neither.
+        bias, balance: as for :func:`lrp`.
 
     Raises:
         ValueError: also for one bound without the other.
@@ -119,8 +165,8 @@ def deep_taylor(
     if (low is None) != (high is None):
         raise ValueError("deep_taylor needs both low and high, or neither")
     first = "w_squared" if low is None else "z_b"
-    rules = _rules([(_is_input, first), (_always, "z_plus")], 1e-9, 0.0, bounded=False)
-    return _relevance(model, x, target, rules, low, high, lambda logit: (logit > 0).to(logit))
+    rules, options = [(_is_input, first), (_always, "z_plus")], Options(1e-9, 0.0, bias)
+    return _relevance(model, x, target, rules, options, low, high, positive=True, balance=balance)
 
 
 def _is_input(layer: Layer) -> bool:
@@ -135,62 +181,104 @@ def _is_dense(layer: Layer) -> bool:
     return layer.kind == "dense"
 
 
-# The rules: signal above -> signal below (and at the bounds). s is the surrogate that stands for z.
+@dataclass
+class Options:
+    """What the rules share; ``lost`` collects the relevance that a layer could hand to nothing."""
+
+    epsilon: float
+    gamma: float
+    bias: str
+    lost: list[Tensor] | None = None
 
 
-def _share(layer: Layer, g: Tensor, s: Tensor, inputs: Sequence[Tensor], epsilon: float) -> Sequence[Tensor]:
-    # The graph of z is kept: where a BatchNorm was folded in, the layer before it may share it.
-    return torch.autograd.grad(s, inputs, _ratio(layer.z, s, epsilon).mul_(g), retain_graph=True)
+# The rules: signal above -> signal below (and at the bounds). Surrogates stand for z, each with a signal of its own.
 
 
-def _epsilon(layer: Layer, g: Tensor, *, epsilon: float, gamma: float) -> Sequence[Tensor]:
-    size = layer.z.detach().abs()
-    return torch.autograd.grad(layer.z, [layer.a], g * size / (size + epsilon) if epsilon else g, retain_graph=True)
-
-
-def _gamma(layer: Layer, g: Tensor, *, epsilon: float, gamma: float) -> Sequence[Tensor]:
-    z, p = layer.z, _contributions(layer, positive=True)
-    n = z - p
-    above = (z > 0).to(z)
-    return _share(layer, g, z + gamma * (above * p + (1 - above) * n), [layer.a], epsilon)
-
-
-def _alpha_beta(
-    layer: Layer, g: Tensor, *, epsilon: float, gamma: float, alpha: float, beta: float
+def _send(
+    layer: Layer,
+    g: Tensor,
+    surrogates: Sequence[Tensor],
+    signals: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    o: Options,
 ) -> Sequence[Tensor]:
-    p = _contributions(layer, positive=True)
-    if not beta:
-        return _share(layer, alpha * g, p, [layer.a], epsilon)
-    n = _contributions(layer, positive=False)
-    signals = [_ratio(alpha * layer.z, p, epsilon).mul_(g), _ratio(-beta * layer.z, n, epsilon).mul_(g)]
-    return torch.autograd.grad([p, n], [layer.a], signals)
+    if o.lost is not None:
+        handed_on = sum((s.detach() * signal).sum() for s, signal in zip(surrogates, signals, strict=True))
+        o.lost.append((layer.z.detach() * g).sum() - handed_on)
+    # The graph of z is kept: where a BatchNorm was folded in, the layer before it may share it.
+    return torch.autograd.grad(surrogates, inputs, signals, retain_graph=True)
 
 
-def _z_b(layer: Layer, g: Tensor, *, epsilon: float, gamma: float) -> Sequence[Tensor]:
+def _share(layer: Layer, g: Tensor, s: Tensor, inputs: Sequence[Tensor], o: Options) -> Sequence[Tensor]:
+    return _send(layer, g, [s], [_ratio(layer.z, s, o.epsilon).mul_(g)], inputs, o)
+
+
+def _without_bias(layer: Layer, o: Options) -> Tensor:
+    """z, or the sum of its contributions alone where the bias shall keep nothing."""
+    if layer.bias is None or o.bias == "share":
+        return layer.z
+    return layer.z - layer.at_z(layer.bias)
+
+
+def _epsilon(layer: Layer, g: Tensor, o: Options) -> Sequence[Tensor]:
+    s = _without_bias(layer, o)
+    if s is not layer.z:
+        return _share(layer, g, s, [layer.a], o)
+    size = layer.z.detach().abs()
+    return _send(layer, g, [layer.z], [g * size / (size + o.epsilon) if o.epsilon else g], [layer.a], o)
+
+
+def _gamma(layer: Layer, g: Tensor, o: Options) -> Sequence[Tensor]:
+    z, p = _without_bias(layer, o), _contributions(layer, o, positive=True)
+    n = z - p
+    above = (layer.z > 0).to(z)
+    return _share(layer, g, z + o.gamma * (above * p + (1 - above) * n), [layer.a], o)
+
+
+def _z_plus(layer: Layer, g: Tensor, o: Options) -> Sequence[Tensor]:
+    p = _contributions(layer, o, positive=True)
+    relevance = layer.z.detach() * g
+    shared = relevance * p.detach().sign()
+    # A unit with no positive contribution hands on through its negative ones, which are then all of z.
+    left = relevance.sub_(shared)
+    signal = shared.div_(p.detach() + max(o.epsilon, torch.finfo(p.dtype).tiny))
+    if left.numel() == 0 or left.min() == left.max() == 0:
+        return _send(layer, g, [p], [signal], [layer.a], o)
+    s = _without_bias(layer, o)
+    return _send(layer, g, [p, s], [signal, _ratio(left, s, o.epsilon)], [layer.a], o)
+
+
+def _alpha2_beta1(layer: Layer, g: Tensor, o: Options) -> Sequence[Tensor]:
+    p, n = (_contributions(layer, o, positive) for positive in (True, False))
+    signals = [_ratio(2 * layer.z, p, o.epsilon).mul_(g), _ratio(-layer.z, n, o.epsilon).mul_(g)]
+    return _send(layer, g, [p, n], signals, [layer.a], o)
+
+
+def _z_b(layer: Layer, g: Tensor, o: Options) -> Sequence[Tensor]:
     low, high = (bound.detach().requires_grad_() for bound in layer.bounds)
     w = layer.weight
     s = layer.apply(layer.a, w, None) - layer.apply(low, w.clamp(min=0), None) - layer.apply(high, w.clamp(max=0), None)
-    return _share(layer, g, s, [layer.a, low, high], epsilon)
+    return _share(layer, g, s, [layer.a, low, high], o)
 
 
-def _w_squared(layer: Layer, g: Tensor, *, epsilon: float, gamma: float) -> Sequence[Tensor]:
-    return _constant_share(layer, g, layer.weight**2, epsilon)
+def _w_squared(layer: Layer, g: Tensor, o: Options) -> Sequence[Tensor]:
+    return _constant_share(layer, g, layer.weight**2, o)
 
 
-def _flat(layer: Layer, g: Tensor, *, epsilon: float, gamma: float) -> Sequence[Tensor]:
-    return _constant_share(layer, g, torch.ones_like(layer.weight), epsilon)
+def _flat(layer: Layer, g: Tensor, o: Options) -> Sequence[Tensor]:
+    return _constant_share(layer, g, torch.ones_like(layer.weight), o)
 
 
-def _constant_share(layer: Layer, g: Tensor, weight: Tensor, epsilon: float) -> Sequence[Tensor]:
+def _constant_share(layer: Layer, g: Tensor, weight: Tensor, o: Options) -> Sequence[Tensor]:
     ones = layer.bounds[0].detach().requires_grad_()
-    return torch.zeros_like(layer.a), *_share(layer, g, layer.apply(ones, weight, None), [ones], epsilon)
+    return torch.zeros_like(layer.a), *_share(layer, g, layer.apply(ones, weight, None), [ones], o)
 
 
 RULES: dict[str, Callable[..., Sequence[Tensor]]] = {
     "epsilon": _epsilon,
     "gamma": _gamma,
-    "z_plus": partial(_alpha_beta, alpha=1.0, beta=0.0),
-    "alpha2_beta1": partial(_alpha_beta, alpha=2.0, beta=1.0),
+    "z_plus": _z_plus,
+    "alpha2_beta1": _alpha2_beta1,
     "z_b": _z_b,
     "w_squared": _w_squared,
     "flat": _flat,
@@ -198,11 +286,11 @@ RULES: dict[str, Callable[..., Sequence[Tensor]]] = {
 INPUT_RULES = {"z_b", "w_squared", "flat"}
 
 
-def _contributions(layer: Layer, positive: bool) -> Tensor:
+def _contributions(layer: Layer, o: Options, positive: bool) -> Tensor:
     """The sum of the positive (negative) contributions to z, differentiable to ``layer.a``."""
     a, w, b = layer.a, layer.weight, layer.bias
     same, other = (w.clamp(min=0), w.clamp(max=0)) if positive else (w.clamp(max=0), w.clamp(min=0))
-    bias = None if b is None else (b.clamp(min=0) if positive else b.clamp(max=0))
+    bias = None if b is None or o.bias == "inputs" else (b.clamp(min=0) if positive else b.clamp(max=0))
     if (a >= 0).all():  # after a ReLU: no second pass for negative inputs
         return layer.apply(a, same, bias)
     return layer.apply(a.clamp(min=0), same, bias) + layer.apply(a.clamp(max=0), other, None)
@@ -216,11 +304,13 @@ def _ratio(z: Tensor, s: Tensor, epsilon: float) -> Tensor:
 
 
 def _rules(
-    rule: str | Sequence[tuple[Predicate, str | LayerRule]], epsilon: float, gamma: float, bounded: bool
+    rule: str | Sequence[tuple[Predicate, str | LayerRule]], o: Options, bounded: bool
 ) -> list[tuple[Predicate, str, LayerRule]]:
     """The composite as (predicate, name of the rule, rule); the name of a user's own rule is ""."""
-    if not (epsilon >= 0 and gamma >= 0):
-        raise ValueError(f"epsilon and gamma must be at least 0, got {epsilon} and {gamma}")
+    if not (o.epsilon >= 0 and o.gamma >= 0):
+        raise ValueError(f"epsilon and gamma must be at least 0, got {o.epsilon} and {o.gamma}")
+    if o.bias not in ("share", "inputs"):
+        raise ValueError(f"bias must be 'share' or 'inputs', got {o.bias!r}")
     if rule == "composite":
         composite = [(_is_dense, "epsilon"), (_always, "z_plus")]
     elif isinstance(rule, str):
@@ -234,7 +324,7 @@ def _rules(
         if callable(entry):
             rules.append((predicate, "", entry))
         elif entry in RULES:
-            rules.append((predicate, entry, partial(RULES[entry], epsilon=epsilon, gamma=gamma)))
+            rules.append((predicate, entry, partial(RULES[entry], o=o)))
         else:
             raise ValueError(f"unknown rule {entry!r}; the rules are 'composite', {', '.join(map(repr, RULES))}")
     return rules
@@ -251,31 +341,88 @@ def _relevance(
     model: Model,
     x: Tensor,
     target: Target,
-    rules: list[tuple[Predicate, str, LayerRule]],
+    rule: str | Sequence[tuple[Predicate, str | LayerRule]],
+    o: Options,
     low: float | Tensor | None,
     high: float | Tensor | None,
-    start: Callable[[Tensor], Tensor],
-) -> Tensor:
+    *,
+    custom: Mapping[str, CustomRule] | None = None,
+    positive: bool = False,
+    balance: bool = False,
+) -> Tensor | tuple[Tensor, Balance]:
+    rules = _rules(rule, o, bounded=not positive and not (low is None and high is None))
+    if balance:
+        return _balanced(model, x, target, rule, o, low, high, custom=custom, positive=positive)
+    functions, modules = _split(model, custom or {})
+
+    def start(logit: Tensor) -> Tensor:
+        return (logit > 0).to(logit) if positive else torch.ones_like(logit)
+
     with explaining(model, x) as x:
         bounds, at_layer = _bounds(model, x, rules, low, high)
-        leaves = [x, *bounds]
+        leaves, bounded = [x, *bounds], not bounds
 
-        def replace(layer: Layer, read: Tensor) -> Tensor:
+        def replace(layer: Layer) -> Tensor:
+            nonlocal bounded
             name, rule = _choose(rules, layer)
             if name not in INPUT_RULES:
-                return LinearLayer.apply(layer, rule, read)
+                return LinearLayer.apply(layer, rule, layer.read)
             if not (layer.is_input and layer.index == 0):
                 raise UnsupportedModelError(f"rule {name!r} is for the one layer that reads x, not for {layer.name!r}")
-            layer.bounds = at_layer
-            return LinearLayer.apply(layer, rule, read, *at_layer)
+            layer.bounds, bounded = at_layer, True
+            return LinearLayer.apply(layer, rule, layer.read, *at_layer)
 
-        table = layer_table(model, leaves, replace)
-        table |= dict.fromkeys(SMOOTH, _proportional) | product_table(leaves, Halves.apply)
-        allowed = PASSED | BATCH_NORM | PIECEWISE_LINEAR | MAX_POOLS | nodes("Mul", "Div")
-        signals = modified_gradient(
-            model, x, partial(pick, target=target), table, allowed=allowed, leaves=bounds, start=start
-        )
-        return sum(leaf.detach() * signal for leaf, signal in zip(leaves, signals, strict=True))
+        others = dict.fromkeys(NONLINEAR, partial(_proportional, o=o, leaves=leaves))
+        others |= _sums(leaves, o, positive)
+        own = _custom_functions(functions, leaves)
+        allowed = PASSED | BATCH_NORM | PROPORTIONAL | MAX_POOLS | CHOICES | nodes("Mul", "Div")
+        with _custom_modules(modules, leaves):
+            signals = modified_gradient(
+                model,
+                x,
+                partial(pick, target=target),
+                written_out({**layer_table(model, leaves, replace, others), **own}, leaves),
+                allowed=allowed,
+                leaves=bounds,
+                start=start,
+            )
+        if not bounded:
+            raise UnsupportedModelError("the layer that reads x reads it through an operation with a rule of its own")
+        relevance = sum(leaf.detach() * signal for leaf, signal in zip(leaves, signals, strict=True))
+    if positive and len(relevance):
+        smallest, size = (-relevance).flatten(1).amax(1), relevance.flatten(1).abs().amax(1)
+        if (smallest > 1e-4 * size).any():
+            raise UnsupportedModelError(
+                "relevance would be negative: the model sums contributions of both signs in an operation for which "
+                "deep_taylor has no rule (bicubic upsampling, say); use lrp"
+            )
+    return relevance
+
+
+def _balanced(
+    model: Model, x: Tensor, target: Target, rule, o: Options, low, high, **options
+) -> tuple[Tensor, Balance]:
+    """Row by row: what a layer loses cannot be told apart by rows wherever the batch dimension is moved."""
+    with explaining(model, x) as checked:
+        target = resolve(model, checked, target)
+        with torch.no_grad():
+            score = pick(logits_of(model, checked), target)
+    score = score.clamp(min=0) if options["positive"] else score
+    maps, lost = [], []
+    for k in range(len(x)):
+        row = slice(k, k + 1)
+        ends = [
+            bound.expand_as(x)[row] if isinstance(bound, Tensor) and bound.dim() == x.dim() else bound
+            for bound in (low, high)
+        ]
+        here = dataclasses.replace(o, lost=[])
+        maps.append(_relevance(model, x[row], target[row], rule, here, *ends, **options))
+        lost.append(sum(here.lost, score.new_zeros(())))
+    if not maps:
+        return x.clone(), Balance(score, score, score, score)
+    relevance, lost = torch.cat(maps), torch.stack(lost)
+    inputs = relevance.flatten(1).sum(1)
+    return relevance, Balance(score, inputs, score - inputs - lost, lost)
 
 
 def _bounds(
@@ -284,8 +431,9 @@ def _bounds(
     """The leaves that the input layer's rule needs besides x, and what the input layer reads when it is given them."""
     if low is None and high is None and not any(name in INPUT_RULES for _, name, _ in rules):
         return [], []
-    first = first_layer(model, x.detach().requires_grad_())
-    name = _choose(rules, first[0])[0] if first and first[0].is_input else None
+    leaf = x.detach().requires_grad_()
+    first = first_layer(model, leaf)
+    name = _choose(rules, first)[0] if first and first.is_input else None
     if name != "z_b" and not (low is None and high is None):
         raise ValueError("low and high bound x for rule 'z_b', but no layer that reads x has that rule")
     if name == "z_b":
@@ -297,11 +445,18 @@ def _bounds(
     else:
         leaves = []
     leaves = [leaf.clone().requires_grad_() for leaf in leaves]
-    read = [first_layer(model, leaf)[1] for leaf in leaves]
-    if name == "z_b" and not ((read[0] <= first[1]) & (first[1] <= read[1])).all():
+    read = [first_layer(model, leaf).read for leaf in leaves]
+    if name == "z_b" and not ((read[0] <= first.read) & (first.read <= read[1])).all():
         raise UnsupportedModelError("what the first layer reads does not lie between what it reads for low and high")
-    if name in ("w_squared", "flat") and not (read[0] == 1).all():
-        raise UnsupportedModelError(f"rule {name!r} needs the first layer to read x itself, not a function of x")
+    if name in ("w_squared", "flat"):
+        # Zeros that x is padded with get nothing, as those of a convolution's own padding.
+        ones, x_alone = read[0], torch.ones((), dtype=torch.bool)
+        if ones.numel() != x.numel() or (ones == 0).any():
+            moved = moved_from(first.read, lambda node: getattr(node, "variable", None) is leaf)
+            zeros = first_layer(model, torch.zeros_like(x).requires_grad_()).read
+            x_alone = (zeros == 0) & ((ones == 1) | (moved is not None))
+        if not (x_alone & ((ones == 1) | (ones == 0))).all():
+            raise UnsupportedModelError(f"rule {name!r} needs the first layer to read x itself, not a function of x")
     return leaves, read
 
 
@@ -327,31 +482,230 @@ class Proportional(Replacement):
     """A nonlinearity y = phi(z) that hands its relevance down unchanged: z c_z = y c_y."""
 
     @staticmethod
-    def forward(ctx, z: Tensor, phi: Callable[[Tensor], Tensor]) -> Tensor:
+    def forward(ctx, z: Tensor, phi: Callable[[Tensor], Tensor], gate: int, lost: list[Tensor] | None) -> Tensor:
         y = phi(z)
         ctx.save_for_backward(_ratio(y, z, torch.finfo(z.dtype).tiny))
+        ctx.gate, ctx.lost, ctx.stuck = gate, lost, None if lost is None else torch.where(z == 0, y, 0)
         return y
 
     @staticmethod
-    def backward(ctx, g: Tensor) -> tuple[Tensor, None]:
-        return g * ctx.saved_tensors[0], None
+    def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.lost is not None:
+            ctx.lost.append((ctx.stuck * g).sum())  # z = 0 can hold no relevance
+        return g * ctx.saved_tensors[0], None, None, None
 
 
-def _proportional(func: Callable, args: tuple, kwargs: dict) -> Tensor:
+def _proportional(func: Callable, args: tuple, kwargs: dict, *, o: Options, leaves: Sequence[Tensor]) -> Tensor:
+    if any(origin(value, leaves) for value in (*args[1:], *kwargs.values())):
+        return func(*args, **kwargs)  # of two activations: the graph search decides
     z, phi, inplace = elementwise(func, args, kwargs)
-    out = Proportional.apply(z, phi)
+    out = Proportional.apply(z, phi, _gate(func.__name__.strip("_"), args, kwargs), o.lost)
     return in_place(args[0], out) if inplace else out
 
 
-class Halves(Replacement):
-    """A product of two activations, each of which gets half of its relevance."""
+def _gate(name: str, args: tuple, kwargs: dict) -> int:
+    """How much a nonlinearity is a gate's: 2 made for it, 1 bounded and not negative, 0 neither."""
+    if name in ("sigmoid", "hardsigmoid"):
+        return 2
+    if name == "hardtanh":
+        return int((args[1] if len(args) > 1 else kwargs.get("min_val", -1)) >= 0)
+    if name in ("clamp", "clip"):
+        low, high = (*args[1:], kwargs.get("min"), kwargs.get("max"), None)[:2] if len(args) < 3 else args[1:3]
+        return int(isinstance(low, (int, float)) and isinstance(high, (int, float)) and low >= 0)
+    return int(name == "relu6")
+
+
+def _gate_of(tensor: Tensor) -> int:
+    """The gate that the tensor's values come from by linear operations with constants; 0 for none."""
+    node = tensor.grad_fn
+    while node is not None and not isinstance(getattr(node, "gate", None), int):
+        linear = (
+            operation_of(node) in PASSED | nodes("Mul", "Div") or getattr(node, "_forward_cls", None) is PositiveSum
+        )
+        parents = [n for n, _ in node.next_functions if n is not None and operation_of(n) != "AccumulateGrad"]
+        node = parents[0] if linear and len(parents) == 1 else None
+    return 0 if node is None else node.gate
+
+
+class Product(Replacement):
+    """A product of two activations, of which the first gets this share of the relevance."""
+
+    @staticmethod
+    def forward(ctx, a: Tensor, b: Tensor, share: float) -> Tensor:
+        ctx.save_for_backward(a, b)
+        ctx.share = share
+        return a * b
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> tuple[Tensor, Tensor, None]:
+        a, b = ctx.saved_tensors
+        return (g * b * ctx.share).sum_to_size(a.shape), (g * a * (1 - ctx.share)).sum_to_size(b.shape), None
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """The signal takes all and the gate is its weight: what a gate's nonlinearity gives, else the broadcast factor."""
+    difference = _gate_of(a) - _gate_of(b) or b.numel() - a.numel()
+    return Product.apply(a, b, 0.5 if difference == 0 else float(difference < 0))
+
+
+class PositiveSum(Replacement):
+    """A sum of two terms under z+: the positive term takes all, each of them its share where both are."""
 
     @staticmethod
     def forward(ctx, a: Tensor, b: Tensor) -> Tensor:
         ctx.save_for_backward(a, b)
-        return a * b
+        return a + b
 
     @staticmethod
     def backward(ctx, g: Tensor) -> tuple[Tensor, Tensor]:
         a, b = ctx.saved_tensors
-        return (g * b / 2).sum_to_size(a.shape), (g * a / 2).sum_to_size(b.shape)
+        p = a.clamp(min=0) + b.clamp(min=0)
+        signal = g * torch.where(p == 0, 1, (a + b) / p)
+        signals = (torch.where((term > 0) | (p == 0), signal, 0).sum_to_size(term.shape) for term in (a, b))
+        return tuple(signals)
+
+
+def _sums(leaves: Sequence[Tensor], o: Options, positive: bool) -> dict[Callable, Rule]:
+    """The rules of products and sums that are no layer's: the gradient, or z+ where relevance must be positive."""
+    products = product_table(leaves, _product)
+
+    def rule(func, args, kwargs):
+        parts = affine_parts(func, args, kwargs, leaves)
+        if parts is None:
+            both = positive and func in SUMS and all(origin(arg, leaves) for arg in args[:2]) and "out" not in kwargs
+            return add(func, args, kwargs) if both else products.get(func, _plain)(func, args, kwargs)
+        t, scale, shift = parts
+        if origin(t, leaves) == "input" or not shift.any() or (o.bias == "share" and not positive):
+            return func(*args, **kwargs)
+        changes = works_in_place(func, args, kwargs)
+        t = t.clone() if changes else t
+        if o.bias == "share":
+            out = PositiveSum.apply(t * scale, shift)
+        else:
+            out = Proportional.apply(t, lambda t: t * scale + shift, 0, o.lost)
+        return in_place(args[0], out) if changes else out
+
+    def add(func, args, kwargs):
+        a, b, *_ = args
+        name, alpha = func.__name__.strip("_"), kwargs.get("alpha", 1)
+        changes = works_in_place(func, args, kwargs)
+        if name.endswith("add"):
+            terms = (a.clone() if changes else a), alpha * b
+        elif name == "rsub":
+            terms = b, -alpha * a
+        else:
+            terms = (a.clone() if changes else a), -alpha * b
+        out = PositiveSum.apply(*terms)
+        return in_place(a, out) if changes else out
+
+    def average(func, args, kwargs):
+        t, phi, _ = elementwise(func, args, kwargs)
+        if origin(t, leaves) == "input" or (t >= 0).all() or "bicubic" in (*args, *kwargs.values()):
+            return func(*args, **kwargs)
+        out = func(*args, **kwargs)
+        if out.numel() == t.numel() and torch.equal(out.flatten(), t.flatten()):
+            return out  # of one value each
+        a, one = t.detach().requires_grad_(), t.new_ones(())
+        layer = Layer("", "average", -1, False, lambda a, w, b: w * phi(a), t, a, one, None, phi(a), False, None, None)
+        return LinearLayer.apply(layer, partial(_z_plus, o=o), t)
+
+    return dict.fromkeys(AFFINE, rule) | (dict.fromkeys(AVERAGES, average) if positive else {})
+
+
+def _plain(func: Callable, args: tuple, kwargs: dict) -> Tensor:
+    return func(*args, **kwargs)
+
+
+SUMS = operations(
+    "add", "__add__", "__radd__", "__iadd__", "sub", "subtract", "rsub", "__sub__", "__rsub__", "__isub__"
+)
+AVERAGES = operations(
+    "mean", "sum", "cumsum", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d", "interpolate", "upsample", "grid_sample",
+)  # fmt: skip
+
+
+# A user's rules for modules and functions.
+
+
+class Custom(Replacement):
+    """A module or function whose backward pass is a user's rule, held to conserving the relevance."""
+
+    @staticmethod
+    def forward(ctx, rule: CustomRule, name: str, y: Tensor, *inputs: Tensor) -> Tensor:
+        ctx.rule, ctx.name = rule, name
+        ctx.save_for_backward(y, *inputs)
+        return y.clone()
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
+        y, *inputs = ctx.saved_tensors
+        with torch.enable_grad():
+            signals = ctx.rule(*(a.detach().requires_grad_() for a in inputs), y, g)
+        signals = [signals] if isinstance(signals, Tensor) else list(signals)
+        if [s.shape for s in signals] != [a.shape for a in inputs]:
+            raise ValueError(f"the rule for {ctx.name!r} must give a signal of each input's shape")
+        parts = [y * g, *(-a * s.detach() for a, s in zip(inputs, signals, strict=True))]
+        left, size = sum(part.sum() for part in parts), sum(part.abs().sum() for part in parts)
+        if left.abs() > 1e-3 * size:
+            came = parts[0].sum().item()
+            raise ValueError(
+                f"the rule for {ctx.name!r} does not conserve relevance: {came:.4g} comes in, "
+                f"{came - left.item():.4g} goes out"
+            )
+        return None, None, None, *(s.detach() for s in signals)
+
+
+def _split(
+    model: Model, custom: Mapping[str, CustomRule]
+) -> tuple[dict[str, CustomRule], dict[str, tuple[nn.Module, CustomRule]]]:
+    """The user's rules for functions of torch and those for modules of the model."""
+    modules = dict(model.named_modules()) if isinstance(model, nn.Module) else {}
+    for name in custom:
+        if name not in modules and not operations(name):
+            raise ValueError(f"custom has a rule for {name!r}, which is neither a module nor a function of torch")
+    functions = {name: rule for name, rule in custom.items() if name not in modules}
+    return functions, {name: (modules[name], rule) for name, rule in custom.items() if name in modules}
+
+
+def _custom_functions(custom: Mapping[str, CustomRule], leaves: Sequence[Tensor]) -> dict[Callable, Rule]:
+    def table(name: str, rule: CustomRule) -> dict[Callable, Rule]:
+        def call(func, args, kwargs):
+            return _run_custom(name, rule, func, args, kwargs, leaves)
+
+        return dict.fromkeys(operations(name), call)
+
+    return {func: call for name, rule in custom.items() for func, call in table(name, rule).items()}
+
+
+@contextmanager
+def _custom_modules(modules: Mapping[str, tuple[nn.Module, CustomRule]], leaves: Sequence[Tensor]) -> Iterator[None]:
+    """The modules run their own rule in this block."""
+
+    def wrapped(name: str, forward: Callable, rule: CustomRule) -> Callable:
+        return lambda *args, **kwargs: _run_custom(name, rule, forward, args, kwargs, leaves)
+
+    kept = {name: module.__dict__.get("forward") for name, (module, _) in modules.items()}
+    try:
+        for name, (module, rule) in modules.items():
+            module.forward = wrapped(name, module.forward, rule)
+        yield
+    finally:
+        for name, (module, _) in modules.items():
+            module.__dict__.pop("forward", None)
+            if kept[name] is not None:
+                module.forward = kept[name]
+
+
+def _run_custom(name: str, rule: CustomRule, func: Callable, args: tuple, kwargs: dict, leaves: Sequence[Tensor]):
+    inputs = [value for value in tree_leaves((args, kwargs)) if origin(value, leaves)]
+    with torch._C.DisableTorchFunction(), torch.no_grad():  # what happens inside is the rule's affair
+        args, kwargs = tree_map_only(
+            Tensor, lambda t: t.detach().clone() if t.is_floating_point() else t, (args, kwargs)
+        )
+        out = func(*args, **kwargs)
+    if not inputs:
+        return out
+    if isinstance(out, Tensor):
+        return Custom.apply(rule, name, out, *inputs)
+    return (Custom.apply(rule, name, out[0], *inputs), *out[1:])

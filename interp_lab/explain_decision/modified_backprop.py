@@ -12,10 +12,12 @@ an :class:`~interp_lab.UnsupportedModelError` with its name. Nothing is ever pas
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node, disable_saved_tensors_hooks
+from torch.utils._pytree import tree_leaves
 
 from .contract import Model, UnsupportedModelError, is_finite, logits_of
 from .interception import Interception, Rule, is_replacement, operations, origin
@@ -33,25 +35,38 @@ PASSED = nodes(
     "Flip", "Roll", "Movedim", "Unfold", "Im2Col", "Col2Im", "ConstantPadNd", "MaskedFill",
     "ReflectionPad1D", "ReflectionPad2D", "ReflectionPad3D", "ReplicationPad1D", "ReplicationPad2D", "ReplicationPad3D",
     "AvgPool1D", "AvgPool2D", "AvgPool3D", "AdaptiveAvgPool1D", "AdaptiveAvgPool2D", "AdaptiveAvgPool3D",
-    "UpsampleNearest1D", "UpsampleNearest2D", "UpsampleBilinear2D", "UpsampleBicubic2D", "PixelShuffle",
-    "PixelUnshuffle", "ChannelShuffle",
+    "UpsampleNearest1D", "UpsampleNearest2D", "UpsampleNearest3D", "UpsampleNearestExact1D", "UpsampleNearestExact2D",
+    "UpsampleNearestExact3D", "UpsampleLinear1D", "UpsampleBilinear2D", "UpsampleBilinear2DAa", "UpsampleBicubic2D",
+    "UpsampleBicubic2DAa", "UpsampleTrilinear3D", "GridSampler2D", "GridSampler3D", "PixelShuffle", "PixelUnshuffle",
+    "ChannelShuffle", "Cumsum", "Diagonal", "Tril", "Triu", "Rot90", "IndexAdd", "ScatterAdd",
 ) | {"CopyBackwards"}  # fmt: skip
 MAX_POOLS = nodes(
     "MaxPool1DWithIndices", "MaxPool2DWithIndices", "MaxPool3DWithIndices", "AdaptiveMaxPool1D", "AdaptiveMaxPool2D",
-    "AdaptiveMaxPool3D", "Max", "Amax",
+    "AdaptiveMaxPool3D",
 )  # fmt: skip
-# Linear in several tensors that lie on a path to x together; all others must have one such argument.
-SUMS = nodes("Add", "Sub", "Rsub", "Cat", "Stack", "MaskedFill") | {"CopyBackwards"}
+CHOICES = nodes("Max", "Min", "Amax", "Amin", "Maximum", "Minimum", "Fmax", "Fmin")
+# Linear in several tensors that lie on a path to x together, or a choice of one; others must have one such argument,
+# of which some are linear in the first alone.
+SEVERAL = nodes(
+    "Add", "Sub", "Rsub", "Cat", "Stack", "MaskedFill", "IndexAdd", "ScatterAdd", "Maximum", "Minimum", "Fmax", "Fmin"
+) | {"CopyBackwards"}
+FIRST = nodes("Div", "GridSampler2D", "GridSampler3D")
 PRODUCTS = nodes("Mul", "Div", "Mm", "Bmm", "Mv", "Dot", "Addmm", "Baddbmm", "Linear")
 BATCH_NORM = nodes("NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm")
 LAYERS = nodes("Convolution", "MkldnnConvolution", "CudnnConvolution")
+
+
+def operation_of(node: Node) -> str:
+    """The name of the node's class without the number of torch's variant: "AddBackward"."""
+    return type(node).__name__.rstrip("0123456789")
 
 
 def works_in_place(func: Callable, args: tuple, kwargs: dict) -> bool:
     """Whether this call changes its first argument: by its name, or by its argument ``inplace``."""
     names = func.__code__.co_varnames[: len(args)] if hasattr(func, "__code__") else ()
     inplace = args[names.index("inplace")] if "inplace" in names else kwargs.get("inplace", False)
-    return bool(inplace) or func.__name__.endswith("_")
+    name = func.__name__
+    return bool(inplace) or (name.startswith("__i") if name.endswith("__") else name.endswith("_"))
 
 
 def elementwise(func: Callable, args: tuple, kwargs: dict) -> tuple[Tensor, Callable[[Tensor], Tensor], bool]:
@@ -139,19 +154,52 @@ def check_graph(output: Tensor, leaves: Sequence[Tensor], allowed: frozenset[str
     if not on_path:
         raise UnsupportedModelError("the logits do not depend on x through differentiable operations")
     for node, inputs in on_path.items():
-        name = re.sub(r"\d+$", "", type(node).__name__)
+        name = operation_of(node)
         if is_replacement(node) or name == "AccumulateGrad":
             continue
+        where = partial(locate, model, leaves[0], name)
         if getattr(node, "_saved_training", False):
+            if normalises_alone(node):
+                raise UnsupportedModelError(f"this method has no rule for the operation 'instance_norm'{where()}")
             raise UnsupportedModelError("batch_norm uses the statistics of the batch, so images are not independent")
-        linear = name in SUMS or (len(inputs) == 1 and not (name == "DivBackward" and inputs != [0]))
+        if name in SOFTMAX and moved_to(output.grad_fn, node):
+            raise UnsupportedModelError(
+                f"the network ends in a {spelt(node)!r}{where()}: give the logits, that is the network without it"
+            )
+        linear = name in SEVERAL or (len(inputs) == 1 and (name not in FIRST or inputs == [0]))
         if name in allowed and linear:
             continue
-        operation = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.removesuffix("Backward")).lower()
-        where = locate(model, leaves[0], name)
         raise UnsupportedModelError(
-            f"this method has no rule for the operation {operation!r}{where} as it is called here"
+            f"this method has no rule for the operation {spelt(node)!r}{where()} as it is called here"
         )
+
+
+SOFTMAX = nodes("Softmax", "LogSoftmax", "SafeSoftmax")
+
+
+def moved_to(node: Node, end: Node) -> bool:
+    """Whether the values at ``node`` are those at ``end``, chosen and moved only."""
+    while node is not end and operation_of(node) in PASSED and len(node.next_functions) == 1:
+        node = node.next_functions[0][0]
+    return node is end
+
+
+def normalises_alone(node: Node) -> bool:
+    """Whether a normalisation takes the batch for channels, as instance_norm does: each image by itself."""
+    return (
+        node.next_functions[0][0] is not None
+        and len(node._saved_input) == 1
+        and bool(operation_of(node.next_functions[0][0]) in nodes("View", "ReshapeAlias", "UnsafeView", "Clone"))
+    )
+
+
+def spelt(node: Node) -> str:
+    """The operation of a node as torch spells its function; a user's function keeps its class's name."""
+    own = getattr(node, "_forward_cls", None)
+    if own is not None and not own.__module__.startswith("torch."):
+        return own.__name__
+    name = operation_of(node).removesuffix("Backward")
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z0-9])(?=[A-Z][a-z])", "_", name).lower()
 
 
 def paths(root: Node, leaves: Sequence[Tensor]) -> dict[Node, list[int]]:
@@ -173,13 +221,21 @@ def paths(root: Node, leaves: Sequence[Tensor]) -> dict[Node, list[int]]:
 
 
 def locate(model: Model, x: Tensor, node_name: str) -> str:
-    """ " (module 'name')" for the first module whose output comes right from such a node, else ""."""
+    """ " (module 'name')" for the innermost module in which such a node first arises, else ""."""
     found: list[str] = []
 
     def watch(name: str) -> Callable:
         def hook(module, args, output):
-            if isinstance(output, Tensor) and type(output.grad_fn).__name__.startswith(node_name):
-                found.append(name)
+            ends = {t.grad_fn for t in tree_leaves(args) if isinstance(t, Tensor)}
+            stack = [t.grad_fn for t in tree_leaves(output) if isinstance(t, Tensor)]
+            while stack and not found:  # inner modules end first
+                node = stack.pop()
+                if node is None or node in ends:
+                    continue
+                ends.add(node)
+                if operation_of(node) == node_name:
+                    found.append(name)
+                stack.extend(parent for parent, _ in node.next_functions)
 
         return hook
 

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from .contract import Target, UnsupportedModelError, explaining, logits_of, pick
+from .decompositions import written_out
 from .interception import Interception, operations
-from .layers import Layer, LinearLayer, layer_table
-from .modified_backprop import MAX_POOLS, PASSED, modified_gradient, nodes
+from .layers import Layer, LinearLayer, layer_of, layer_table
+from .modified_backprop import CHOICES, MAX_POOLS, PASSED, modified_gradient, nodes
 
 
 def fit_patterns(
@@ -57,7 +58,7 @@ def fit_patterns(
                 sums.setdefault(layer.name, _Sums(layer)).add(layer, rectified)
     if not sums:
         raise ValueError("fit_patterns needs at least one batch and a model with a linear layer")
-    return {name: each.pattern(centred) for name, each in sums.items()}
+    return {name: sums.pop(name).pattern(centred) for name in tuple(sums)}
 
 
 def pattern_net(model: nn.Module, x: Tensor, target: Target = None, *, patterns: Mapping[str, Tensor]) -> Tensor:
@@ -109,8 +110,8 @@ def _backward(
         return torch.autograd.grad(layer.apply(layer.a, through, None), [layer.a], g)
 
     with explaining(model, x) as x:
-        table = layer_table(model, [x], lambda layer, read: LinearLayer.apply(layer, rule, read))
-        allowed = PASSED | MAX_POOLS | nodes("Relu")
+        table = layer_table(model, [x], lambda layer: LinearLayer.apply(layer, rule, layer.read))
+        allowed = PASSED | MAX_POOLS | CHOICES | nodes("Relu")
         (signal,) = modified_gradient(
             model, x, partial(pick, target=target), table, allowed=allowed, start=lambda logit: logit
         )
@@ -122,17 +123,17 @@ def _layers(model: nn.Module, x: Tensor) -> list[tuple[Layer, bool]]:
     met: dict[int, Layer] = {}
     rectified: set[int] = set()
 
-    def replace(layer: Layer, read: Tensor) -> Tensor:
+    def replace(layer: Layer) -> Tensor:
         met[layer.index] = layer  # with BatchNorm folded it comes again
-        return LinearLayer.apply(layer, None, read)
+        return LinearLayer.apply(layer, None, layer.read)
 
     def relu(func, args, kwargs):
-        version, layer, _ = getattr(args[0], "made_by", (None, None, None))
-        if version == args[0]._version:
+        if layer := layer_of(args[0]):
             rectified.add(layer.index)
         return func(*args, **kwargs)
 
-    with Interception(layer_table(model, [x], replace) | dict.fromkeys(operations("relu"), relu), [x]):
+    table = layer_table(model, [x], replace) | dict.fromkeys(operations("relu"), relu)
+    with Interception(written_out(table, [x]), [x]):
         logits_of(model, x)
     return [(layer, index in rectified) for index, layer in met.items()]
 
@@ -141,19 +142,20 @@ class _Sums:
     """Running sums of one layer in float64, each of the shape of its weight or of its units."""
 
     def __init__(self, layer: Layer) -> None:
-        self.dtype, self.weight = layer.weight.dtype, layer.weight.double()
-        units = self.weight.shape[0]
-        self.xy, self.x = torch.zeros_like(self.weight), torch.zeros_like(self.weight)
-        self.count, self.y, self.all_count, self.all_y = (self.weight.new_zeros(units) for _ in range(4))
+        self.weight = layer.weight
+        self.xy = self.x = 0
+        self.count, self.y, self.all_count, self.all_y = torch.zeros(
+            4, len(self.weight), dtype=torch.float64, device=self.weight.device
+        )
 
     def add(self, layer: Layer, rectified: bool) -> None:
         z = layer.z.detach()
         taken = (z > 0).to(z) if rectified else torch.ones_like(z)
-        leaf = layer.weight.clone().requires_grad_()
+        leaf = layer.weight.detach().requires_grad_()
         read = layer.apply(layer.a.detach(), leaf, None)
         weight_gradient = partial(torch.autograd.grad, read, leaf, retain_graph=True)
-        self.xy += weight_gradient(taken * z)[0]
-        self.x += weight_gradient(taken)[0]
+        self.xy = weight_gradient(taken * z)[0].double().add_(self.xy)
+        self.x = weight_gradient(taken)[0].double().add_(self.x)
         units = z.movedim(1 if layer.kind == "convolution" else -1, 0).flatten(1).double()
         kept = taken.movedim(1 if layer.kind == "convolution" else -1, 0).flatten(1).double()
         self.count += kept.sum(1)
@@ -162,13 +164,15 @@ class _Sums:
         self.all_y += units.sum(1)
 
     def pattern(self, centred: bool) -> Tensor:
-        def per_unit(values: Tensor) -> Tensor:
-            return values.view(-1, *[1] * (self.weight.dim() - 1))
-
-        count = per_unit(self.count.clamp(min=1))
-        mean_y = per_unit(self.y) / count if centred else per_unit(self.all_y / self.all_count)
-        covariance = self.xy / count - self.x / count * mean_y
-        read = per_unit((self.weight * covariance).flatten(1).sum(1))
-        # What float32 sums leave of a unit that never varies is no pattern.
-        scale = per_unit((self.weight * self.xy / count).flatten(1).abs().sum(1))
-        return torch.where(read.abs() > 1e-6 * scale, covariance / read, 0).to(self.dtype)
+        count = self.count.clamp(min=1)
+        mean_y = self.y / count if centred else self.all_y / self.all_count
+        result = torch.empty_like(self.weight)
+        rows = max(1, 2**18 * len(result) // max(1, result.numel()))  # so many units at a time stay in the cache
+        sums = (self.weight, self.xy, self.x, count[:, None], mean_y[:, None], result)
+        for weight, xy, x, count, mean_y, out in zip(*(each.flatten(1).split(rows) for each in sums), strict=True):
+            weight, covariance = weight.double(), (xy - x * mean_y) / count
+            read = (weight * covariance).sum(1, keepdim=True)
+            # What float32 sums leave of a unit that never varies is no pattern.
+            scale = (weight * xy / count).abs().sum(1, keepdim=True)
+            out.copy_(torch.where(read.abs() > 1e-6 * scale, covariance / read, 0))
+        return result

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from .contract import Model, Target, UnsupportedModelError, explaining, pick
+from .decompositions import written_out
 from .interception import Replacement, operations
 from .modified_backprop import (
     BATCH_NORM,
+    CHOICES,
     LAYERS,
     MAX_POOLS,
     PASSED,
@@ -22,7 +24,7 @@ from .modified_backprop import (
     works_in_place,
 )
 
-ALLOWED = PASSED | BATCH_NORM | LAYERS | PRODUCTS | MAX_POOLS
+ALLOWED = PASSED | BATCH_NORM | LAYERS | PRODUCTS | MAX_POOLS | CHOICES
 ReluRule = Callable[[Tensor, Tensor], Tensor]  # (output a, signal g) -> signal below
 
 
@@ -113,7 +115,8 @@ def relu_table(rule: ReluRule, seen: list) -> dict[Callable, Callable]:
 def _relu_gradient(model: Model, x: Tensor, target: Target, rule: ReluRule) -> Tensor:
     seen: list = []
     with explaining(model, x) as x:
-        (grad,) = modified_gradient(model, x, partial(pick, target=target), relu_table(rule, seen), allowed=ALLOWED)
+        table = written_out(relu_table(rule, seen), [x])
+        (grad,) = modified_gradient(model, x, partial(pick, target=target), table, allowed=ALLOWED)
     if not seen:
         raise UnsupportedModelError("the model has no ReLU, so that this method would be the plain gradient")
     return grad

@@ -329,15 +329,209 @@ def test_a_convolution_read_both_with_and_without_its_batch_norm():
     assert_same_map(lrp(model, X, rule="epsilon", epsilon=1e-15), gradient_x_input(model, X))
 
 
-def test_smooth_nonlinearities_pass_their_relevance_and_products_halve_it():
-    first, gate, head = nn.Linear(4, 6, bias=False), nn.Linear(4, 6, bias=False), nn.Linear(6, 3, bias=False)
+def linear(weight, bias=None) -> nn.Linear:
+    weight = torch.tensor(weight)
+    layer = nn.Linear(weight.shape[1], len(weight), bias=bias is not None)
+    layer.weight.data = weight
+    if bias is not None:
+        layer.bias.data = torch.tensor(bias)
+    return layer
+
+
+NONLINEAR = {
+    **{f.__name__: f for f in (F.silu, F.gelu, F.hardswish, torch.tanh, F.mish, F.elu, torch.sigmoid)},
+    **{f.__name__: f for f in (F.relu6, F.hardtanh, F.hardsigmoid, F.softshrink, F.hardshrink, torch.square)},
+    "clamp": lambda z: z.clamp(-0.3, 0.4),
+    "clamp with tensors": lambda z: z.clamp(torch.tensor(-0.3), torch.tensor(0.4)),
+    "clip in place": lambda z: z.clip_(-0.3, 0.4),
+    "threshold": lambda z: F.threshold(z, 0.2, 0.2),
+    "power": lambda z: z**3,
+    "hardsigmoid by hand": lambda z: F.relu6(z + 3) / 6,
+}
+
+
+@pytest.mark.parametrize("nonlinear", NONLINEAR.values(), ids=NONLINEAR.keys())
+def test_every_nonlinearity_hands_its_relevance_on_in_proportion(nonlinear):
+    torch.manual_seed(0)
+    first, head = nn.Linear(4, 6, bias=False), nn.Linear(6, 3, bias=False)
     x = torch.randn(2, 4)
-    for smooth in (F.silu, F.gelu, F.hardswish, torch.tanh, F.mish, F.elu):
-        model = nn.Sequential(first, Apply(smooth), head)
-        logit = model(x)[:, 1].detach()
-        assert_close(lrp(model, x, 1, rule="epsilon", epsilon=0).sum(1), logit)
-    relevance = lrp(lambda x: head(first(x) * torch.sigmoid(gate(x))), x, 1, rule="epsilon", epsilon=0)
-    assert_close(relevance.sum(1), head(first(x) * torch.sigmoid(gate(x)))[:, 1].detach())
+    with torch.no_grad():
+        z = first(x)
+        r = head.weight[1] * nonlinear(z.clone())
+        if nonlinear is NONLINEAR["hardsigmoid by hand"]:
+            r = r * z / (z + 3)  # the constant takes its share
+    expected = torch.einsum("nj,nji->ni", r / z, first.weight.detach() * x[:, None])
+    assert_close(lrp(nn.Sequential(first, Apply(nonlinear), head), x, 1, rule="epsilon", epsilon=0), expected)
+
+
+def test_a_saturated_gate_loses_nothing():
+    x = torch.full((1, 2), 2.1)
+    network = nn.Sequential(linear([[2.0, 1.0]]), nn.ReLU6(), linear([[1.0]]))
+    assert_close(lrp(network, x, 0, rule="epsilon", epsilon=0), torch.tensor([[4.0, 2.0]]))
+
+
+# (signal, gate) -> product; the signal takes all.
+GATED = {
+    "sigmoid": lambda s, g: s * torch.sigmoid(g),
+    "gate first": lambda s, g: torch.sigmoid(g) * s,
+    "in place": lambda s, g: s.clone().mul_(torch.sigmoid(g)),
+    "hardsigmoid": lambda s, g: s * F.hardsigmoid(g),
+    "hardsigmoid by hand": lambda s, g: s * (F.relu6(g + 3) / 6),
+    "hardtanh to [0, 1]": lambda s, g: s * F.hardtanh(g, 0.0, 1.0),
+    "clamp to [0, 1]": lambda s, g: s * g.clamp(0, 1),
+    "complement": lambda s, g: s * (1 - torch.sigmoid(g)),
+    "moved and scaled": lambda s, g: s * (2 * torch.sigmoid(g.flip(1)))[:, :, None].squeeze(2),
+    "of a clipped signal": lambda s, g: F.relu6(s) * torch.sigmoid(g),
+    "of a bounded signal": lambda s, g: torch.tanh(s) * torch.sigmoid(g),
+    "broadcast sigmoid": lambda s, g: s * torch.sigmoid(g[:, :1]),
+    "broadcast": lambda s, g: s * g[:, :1].tanh(),
+    "sigmoid of a broadcast signal": lambda s, g: s[:, :1] * torch.sigmoid(g),
+    "glu": lambda s, g: F.glu(torch.cat([s, g], 1), 1),
+}
+
+
+@pytest.mark.parametrize("product", GATED.values(), ids=GATED.keys())
+def test_the_signal_takes_all_of_a_gated_product(product):
+    torch.manual_seed(0)
+    signal, gate, head = (nn.Linear(4, 6, bias=False), nn.Linear(4, 6, bias=False), nn.Linear(6, 3, bias=False))
+    x = torch.randn(2, 4)
+    fixed = gate(x).detach()  # as if the gate were a constant
+    ours = lrp(lambda x: head(product(signal(x), gate(x))), x, 1, rule="epsilon", epsilon=0)
+    expected = lrp(lambda x: head(product(signal(x), fixed)), x, 1, rule="epsilon", epsilon=0)
+    assert_close(ours, expected)
+    assert_close(ours.sum(1), head(product(signal(x), fixed))[:, 1].detach())
+
+
+@pytest.mark.parametrize("activation", [lambda z: z, torch.sigmoid, F.silu], ids=["none", "sigmoid", "silu"])
+def test_a_product_without_a_gate_gives_each_half(activation):
+    torch.manual_seed(0)
+    first, second, head = (nn.Linear(4, 6, bias=False), nn.Linear(4, 6, bias=False), nn.Linear(6, 3, bias=False))
+    x = torch.randn(2, 4)
+    a, b = activation(first(x)).detach(), activation(second(x)).detach()
+
+    def product(f, g):
+        return lambda x: head(f(x) * g(x))
+
+    ours = lrp(
+        product(lambda x: activation(first(x)), lambda x: activation(second(x))), x, 1, rule="epsilon", epsilon=0
+    )
+    left = lrp(product(lambda x: activation(first(x)), lambda x: b), x, 1, rule="epsilon", epsilon=0)
+    right = lrp(product(lambda x: a, lambda x: activation(second(x))), x, 1, rule="epsilon", epsilon=0)
+    assert_close(ours, (left + right) / 2)
+
+
+def test_a_unit_without_a_positive_contribution_hands_on_through_its_negative_ones():
+    model = nn.Sequential(linear([[-1.0, -3.0], [1.0, -1.0]]), linear([[-1.0, 2.0]]))
+    x = torch.tensor([[2.0, 1.0]])  # z = (-5, 1): the contributions of the first are -2 and -3
+    expected = torch.tensor([[5 * 2 / 5 + 2.0, 5 * 3 / 5]])
+    rules = [(is_input, "z_plus"), (always, "epsilon")]
+    assert_close(lrp(model, x, 0, rule=rules, epsilon=0), expected)
+
+
+def test_bias_to_the_inputs_leaves_it_out_of_the_denominator():
+    model = nn.Sequential(linear([[2.0, -1.0]], [3.0]), nn.ReLU(), linear([[1.0]], [1.0]))
+    x = torch.tensor([[2.0, 1.0]])  # contributions 4 and -1, z = 6, f = 7
+    assert_close(lrp(model, x, 0, rule="epsilon", epsilon=0, bias="inputs"), torch.tensor([[7 * 4 / 3, -7 / 3]]))
+    assert_close(lrp(model, x, 0, rule="z_plus", epsilon=0, bias="inputs"), torch.tensor([[7.0, 0.0]]))
+    assert_close(lrp(model, x, 0, rule="z_plus", epsilon=0), torch.tensor([[6 * 4 / 7, 0.0]]))
+
+
+@pytest.mark.parametrize("rule", ["z_plus", "composite", "gamma"])
+def test_with_bias_to_the_inputs_the_map_sums_to_the_logit(rule):
+    model = cnn()
+    relevance, balance = lrp(model, X, 1, rule=rule, epsilon=1e-15, bias="inputs", balance=True)
+    assert_close(relevance.sum((1, 2, 3)) + balance.lost, model(X)[:, 1].detach(), rtol=1e-6, atol=1e-9)
+    assert (balance.biases.abs() < 1e-6 * balance.score.abs()).all()
+
+
+@pytest.mark.parametrize("rule", HIDDEN)
+def test_equal_to_zennit_without_the_bias(rule):
+    model = plain_cnn()
+    rules = {
+        "epsilon": zennit.rules.Epsilon(E, zero_params="bias"),
+        "gamma": zennit.rules.Gamma(0.25, **S, zero_params="bias"),
+        "z_plus": zennit.rules.ZPlus(**S, zero_params="bias"),
+        "alpha2_beta1": zennit.rules.AlphaBeta(2, 1, **S, zero_params="bias"),
+    }
+    canonizers = [zennit.canonizers.SequentialMergeBatchNorm()]
+    theirs = zennit_lrp(model, X, 1, first_and_rest(rules[rule], rules[rule], canonizers))
+    assert_same_map(lrp(model, X, 1, rule=rule, epsilon=E, bias="inputs"), theirs)
+
+
+def test_the_balance_tells_where_the_relevance_went():
+    model = nn.Sequential(linear([[2.0, -1.0]], [3.0]), nn.ReLU(), linear([[1.0]], [1.0]))
+    x = torch.tensor([[2.0, 1.0]])  # f = 7: 1 stays at the upper bias, 6 * 3 / 7 at the lower one
+    relevance, balance = lrp(model, x, 0, rule="z_plus", epsilon=0, balance=True)
+    assert_close(balance.score, torch.tensor([7.0]))
+    assert_close(balance.inputs, relevance.sum(1))
+    assert_close(balance.biases, torch.tensor([1 + 6 * 3 / 7]))
+    assert_close(balance.lost, torch.tensor([0.0]))
+    _, balance = lrp(nn.Sequential(linear([[2.0, 2.0]])), torch.ones(1, 2), 0, rule="epsilon", epsilon=1, balance=True)
+    assert_close(balance.lost, torch.tensor([4 / 5]))  # 4 in, 4 * 4 / 5 out
+
+
+def test_the_balance_of_a_batch_is_that_of_its_rows():
+    model = cnn()
+    relevance, balance = lrp(model, X, balance=True)
+    assert_close(relevance, lrp(model, X))
+    for k in range(len(X)):
+        _, row = lrp(model, X[k : k + 1], balance=True)
+        assert_close([each[k : k + 1] for each in balance], list(row))
+    assert_close(balance.inputs + balance.biases + balance.lost, balance.score)
+
+
+def test_a_custom_rule_for_a_module_or_a_function():
+    torch.manual_seed(0)
+    x = torch.randn(2, 4)
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.odd, self.head = nn.Linear(4, 6, bias=False), Apply(torch.erf), nn.Linear(6, 3, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.odd(self.first(x)))
+
+    model = Network()
+    before = dict(vars(model.odd))
+    with pytest.raises(UnsupportedModelError, match=r"'erf' \(module 'odd'\)"):
+        lrp(model, x, 1)
+
+    def pass_on(z, y, signal):
+        return signal * y / z
+
+    def twice(z, y, signal):
+        return 2 * signal * y / z
+
+    for name in ("odd", "erf"):
+        relevance = lrp(model, x, 1, rule="epsilon", epsilon=0, custom={name: pass_on})
+        assert_close(relevance.sum(1), model(x)[:, 1].detach())
+        with pytest.raises(
+            ValueError, match=f"the rule for '{name}' does not conserve relevance: .* comes in, .* goes out"
+        ):
+            lrp(model, x, 1, custom={name: twice})
+    assert vars(model.odd) == before
+    with pytest.raises(ValueError, match="custom has a rule for 'nothing', which is neither a module nor a function"):
+        lrp(model, x, 1, custom={"nothing": pass_on})
+
+
+def test_a_custom_rule_of_two_inputs():
+    torch.manual_seed(0)
+    a, b, head, x = (
+        nn.Linear(4, 6, bias=False),
+        nn.Linear(4, 6, bias=False),
+        nn.Linear(6, 3, bias=False),
+        torch.randn(2, 4),
+    )
+
+    def model(x: Tensor) -> Tensor:
+        return head(torch.hypot(a(x), b(x)))
+
+    def halves(a, b, y, signal):
+        return signal * y / a / 2, signal * y / b / 2
+
+    relevance = lrp(model, x, 1, rule="epsilon", epsilon=0, custom={"hypot": halves})
+    assert_close(relevance.sum(1), model(x)[:, 1].detach())
 
 
 class Apply(nn.Module):
@@ -370,6 +564,84 @@ def test_deep_taylor_is_z_plus_above_the_input_rule_and_starts_at_the_rectified_
         options = {"epsilon": 1e-9, "start": lambda logit: logit.clamp(min=0), **box}
         theirs = torch.cat([naive.lrp(model, row[None], target, rules, **options)[0] for row in X])
         assert_close(deep_taylor(model, X, target, **box), theirs, rtol=1e-9, atol=1e-12)
+
+
+def signed_branches(x: Tensor, m: nn.ModuleList, add) -> Tensor:
+    return m[2](add(m[0](x), m[1](x)).relu())
+
+
+ADDITIONS = {
+    "sum": lambda a, b: a + b,
+    "difference": lambda a, b: a - b,
+    "sub": lambda a, b: torch.sub(a, b, alpha=0.5),
+    "rsub": lambda a, b: torch.rsub(a, b),
+    "in place": lambda a, b: a.clone().add_(b, alpha=2),
+    "with a constant": lambda a, b: (a + b) - 0.3,
+    "scaled": lambda a, b: -0.5 * a + b / -3,
+    "mean": lambda a, b: torch.stack([a, b], 2).mean(2),
+    "BatchNorm of its own": lambda a, b: F.batch_norm(
+        torch.cat([a, b], 1).view(-1, 2, 6).transpose(1, 2), torch.full((6,), 0.3), torch.ones(6), -torch.ones(6), torch.ones(6)
+    ).amax(2),
+    "average pooling": lambda a, b: F.avg_pool1d(torch.cat([a, b], 1)[:, None], 2)[:, 0],
+    "a saturated sigmoid gate": lambda a, b: a * torch.sigmoid(5 * b) + torch.tanh(b),
+}  # fmt: skip
+
+
+@BOXES
+@pytest.mark.parametrize("add", ADDITIONS.values(), ids=ADDITIONS.keys())
+def test_deep_taylor_is_not_negative_where_signed_branches_meet(add, box):
+    torch.manual_seed(0)
+    stem = nn.Sequential(nn.Linear(7, 8), nn.ReLU())
+    parts, x = nn.ModuleList([nn.Linear(8, 6), nn.Linear(8, 6), nn.Linear(6, 3)]), torch.randn(30, 7).clamp(-4, 4)
+    naive.without_bias(nn.Sequential(stem, parts))
+
+    def model(x: Tensor) -> Tensor:
+        return signed_branches(stem(x), parts, add)
+
+    relevance = deep_taylor(model, x, 2, bias="inputs", **box)
+    assert (relevance >= 0).all()
+    shared = deep_taylor(model, x, 2, **box)
+    assert (shared >= 0).all()
+    if add not in (ADDITIONS["with a constant"], ADDITIONS["BatchNorm of its own"]):
+        assert_close(shared.sum(1), model(x)[:, 2].detach().clamp(min=0), rtol=1e-5, atol=1e-9)
+
+
+def test_deep_taylor_shares_a_sum_among_its_positive_terms():
+    first = linear([[2.0, 0.0], [0.0, -1.0], [1.0, 1.0]])
+
+    def model(x: Tensor) -> Tensor:
+        a, b, c = first(x).unbind(1)
+        return (a + b + c)[:, None]
+
+    # Terms 2, -1, 2: of the sum 3, 2 go to the third and 1 to the sum of the first two, where the first takes it.
+    relevance = deep_taylor(model, torch.ones(1, 2), 0, low=0.0, high=2.0)
+    assert_close(relevance, torch.tensor([[1.0 + 1.0, 1.0]]))
+
+
+def test_deep_taylor_refuses_what_would_make_it_negative():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), Apply(lambda z: F.interpolate(z, size=9, mode="bicubic")), nn.Flatten())
+    with pytest.raises(UnsupportedModelError, match="relevance would be negative"):
+        deep_taylor(model, X, model(X).argmax(1))
+
+
+@pytest.mark.parametrize("pad", [nn.ZeroPad2d((0, 1, 0, 1)), Apply(lambda x: F.pad(x.flip(3), (1, 1)))])
+def test_a_stem_that_pads_with_zeros_reads_x_itself(pad):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, 4, 3, stride=2)
+    model = nn.Sequential(pad, conv, nn.ReLU(), nn.Flatten(), nn.LazyLinear(3))
+    target = model(X).argmax(1)
+    relevance = deep_taylor(model, X, target, bias="inputs")
+    assert_close(
+        relevance.sum((1, 2, 3)), model(X).gather(1, target[:, None])[:, 0].detach().clamp(min=0), rtol=1e-5, atol=0
+    )
+    pixels = torch.ones(1, 3, 8, 8).requires_grad_()
+    read = F.conv2d(pad(pixels), conv.weight.detach() ** 2, stride=2)
+    assert torch.autograd.grad(read.sum(), pixels)[0].shape == relevance[:1].shape
+
+
+def test_a_padding_with_another_value_is_refused():
+    with pytest.raises(UnsupportedModelError, match="to read x itself"):
+        deep_taylor(nn.Sequential(nn.ConstantPad2d(1, 1.0), nn.Conv2d(3, 4, 3), nn.Flatten()), X)
 
 
 @BOXES

@@ -215,15 +215,13 @@ REFUSED = {
     "attention": (after_relu(on_sequence(ATTENTION)), "mm'"),
     "fused attention": (after_relu(lambda z: F.scaled_dot_product_attention(z, z, z)), "bmm|scaled_dot_product"),
     "transformer layer": (after_relu(on_sequence(ENCODER)), "mm|scaled_dot_product|layer_norm"),
-    "LSTM": (after_relu(on_sequence(LSTM)), "mm|tanh|sigmoid"),
     "layer norm": (after_relu(lambda z: F.layer_norm(z, z.shape[1:])), "native_layer_norm"),
     "group norm": (after_relu(lambda z: F.group_norm(z, 2)), "native_group_norm"),
-    "instance norm": (after_relu(lambda z: F.instance_norm(z)), "batch_norm uses the statistics of the batch"),
+    "instance norm": (after_relu(lambda z: F.instance_norm(z)), "'instance_norm'"),
     "batch norm": (after_relu(lambda z: F.batch_norm(z, None, None, training=True)), "statistics of the batch"),
     "local response norm": (after_relu(lambda z: F.local_response_norm(z, 2)), "'mul'|'div'|'pow'"),
     "lp pooling": (after_relu(lambda z: F.lp_pool2d(z, 2, 1)), "'pow'"),
-    "user's function": (after_relu(UserReLU.apply), "user_re_lu"),
-    "power": (after_relu(lambda z: z**2), "'pow'"),
+    "user's function": (after_relu(UserReLU.apply), "'UserReLU'"),
     "division": (after_relu(lambda z: z / (1 + z.sum(1, keepdim=True))), "'div'"),
     "where": (after_relu(lambda z: torch.where(z > 0.5, z, 0)), "where"),
     "mask": (after_relu(lambda z: z * (z > 0.5)), "'mul' uses a value that 'gt' computes from x without a gradient"),
@@ -247,6 +245,19 @@ def test_what_has_no_rule_is_refused_by_name(method, body, message):
     with pytest.raises(UnsupportedModelError, match=message):
         method(model, X, 1)
     assert not any(module._forward_hooks for module in model.modules())
+
+
+REFUSED_BY_RELU_RULES = {
+    "LSTM": (after_relu(on_sequence(LSTM)), "'tanh'|'sigmoid'"),
+    "power": (after_relu(lambda z: z**2), "'pow'"),
+}
+
+
+@pytest.mark.parametrize("method", [METHODS[name] for name in ("deconvnet", "guided_backprop", "rectgrad")])
+@pytest.mark.parametrize(("body", "message"), REFUSED_BY_RELU_RULES.values(), ids=REFUSED_BY_RELU_RULES.keys())
+def test_relu_rules_refuse_other_nonlinearities_by_name(method, body, message):
+    with pytest.raises(UnsupportedModelError, match=message):
+        method(Layers(body), X)
 
 
 @every_method
