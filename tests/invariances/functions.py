@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import networkx as nx
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,6 +31,8 @@ class Function:
         parameters: whether the answer is about the parameters as they are stored, not about the weights in use.
         differentiates: "x", "maps" (from the logits to the last maps), "below" (from there to x), "parameters" or "".
         batch_size: whether it has this option.
+        tolerance: the least one that a change may ask for; ranks jump where values are nearly equal.
+        networks: the networks that it is tried on, where all would take too long; not in the fast tests then.
     """
 
     call: Callable[[Case], Any]
@@ -38,6 +41,8 @@ class Function:
     parameters: bool = False
     differentiates: str = "x"
     batch_size: bool = False
+    tolerance: float = 0.0
+    networks: tuple[str, ...] = ()
 
     def __call__(self, case: Case) -> Answer:
         with warnings.catch_warnings():
@@ -65,13 +70,13 @@ def attribution(method: Callable, **options: Any) -> Callable[[Case], Any]:
 
 
 def per_row_baseline(c: Case) -> Tensor:
-    return il.deeplift(c.model, c.x, c.target, baseline=c.train[: len(c.x)] / 2)
+    return il.deeplift(c.model, c.x, c.target, baseline=c.beside / 2)
 
 
 def near_its_baseline(c: Case) -> Tensor:
     """In units of the difference, which float32 still resolves."""
-    reference = c.x.float().to(c.x) + 2.0**-14 * c.train[: len(c.x)].sign()
-    return il.deeplift(c.model, c.x, c.target, baseline=reference) * 2.0**14
+    reference = c.x.float().to(c.x) + 2.0**-12 * c.beside.sign()
+    return il.deeplift(c.model, c.x, c.target, baseline=reference) * 2.0**12
 
 
 def patterned(method: Callable) -> Callable[[Case], Any]:
@@ -85,7 +90,7 @@ def influence(c: Case, **options: Any) -> Tensor:
     if c.batches > 1:
         train = [(rows, labels[i * len(rows) :][: len(rows)]) for i, rows in enumerate(batches(c))]
     options = {"damping": 2.0, **c.options, **options}
-    return il.influence(c.model, train, (c.x, labels[: len(c.x)]), **options)
+    return il.influence(c.model, train, (c.x, c.labels), **options)
 
 
 def weighted_sum(x: Tensor) -> Tensor:
@@ -96,7 +101,7 @@ def weighted_sum(x: Tensor) -> Tensor:
 
 def linear(c: Case) -> Answer:
     found = il.surrogate_linear(c.model, c.train, queries=24, ridge=0.1)
-    return [found(c.x), found.weight, found.bias]
+    return [found(c.x.detach()), found.weight, found.bias]
 
 
 def tree(c: Case) -> Answer:
@@ -112,7 +117,9 @@ def graph(c: Case, layers: Sequence[str] | None) -> Answer:
 
 
 def local(c: Case) -> Answer:
-    target = c.target[0] if isinstance(c.target, Tensor | list) and len(c.target) else c.target
+    target = c.target
+    if isinstance(target, list | np.ndarray) or (isinstance(target, Tensor) and target.dim()):
+        target = target[:1]
     segments = (torch.arange(c.x[0, 0].numel()) % 4).view(c.x.shape[2:])
     found = il.surrogate_local(c.model, c.x[:1], target, segments=segments, n=20)
     return [found.effects, torch.tensor(found.bias), torch.tensor(found.r2)]
@@ -188,10 +195,10 @@ FUNCTIONS: dict[str, Function] = {
     "pattern_attribution": Function(patterned(il.pattern_attribution), layers=True),
     "influence exact": Function(influence, layers=True, parameters=True, differentiates="parameters", batch_size=True),
     "influence cg": Function(partial(influence, solver="cg"), layers=True, parameters=True, differentiates="parameters", batch_size=True),
-    "influence lissa": Function(partial(influence, solver="lissa", damping=50.0, scale=60.0, depth=12), layers=True, parameters=True, differentiates="parameters"),
+    "influence lissa": Function(partial(influence, solver="lissa", damping=50.0, scale=60.0, depth=12), layers=True, parameters=True, differentiates="parameters", networks=("smooth",)),
     "influence kfac": Function(partial(influence, solver="kfac"), layers=True, parameters=True, differentiates="parameters", batch_size=True),
-    "class_sensitivity": Function(class_sensitivity),
-    "model_randomisation": Function(randomisation, layers=True, parameters=True),
+    "class_sensitivity": Function(class_sensitivity, tolerance=1e-3),
+    "model_randomisation": Function(randomisation, layers=True, parameters=True, tolerance=1e-3),
     "model_randomisation moves": Function(randomised, rows=False, layers=True),
     "attack_attribution": Function(lambda c: il.attack_attribution(c.model, c.x, c.target, k=3, radius=0.1, steps=2, bounds=(-2, 2))),
     "selectivity": Function(partial(selectivity, score="logit"), differentiates="", batch_size=True),

@@ -24,12 +24,18 @@ class Case:
     x: Tensor
     target: Any
     layer: Any  # the feature maps, as a name or a module; the networks' own is "maps"
+    beside: Tensor  # another input for every row of x
+    labels: Tensor  # a class for every row of x
     train: Tensor  # more inputs, for what is fitted to several
     options: dict[str, Any] = field(default_factory=dict)  # of the functions that have them
     batches: int = 1  # in which ``train`` is given
 
     def to(self, dtype: torch.dtype) -> Case:
-        return replace(self, model=self.model.to(dtype), x=self.x.to(dtype), train=self.train.to(dtype))
+        inputs = {name: getattr(self, name).to(dtype) for name in ("x", "beside", "train")}
+        return replace(self, model=self.model.to(dtype), **inputs)
+
+    def rows(self, index: Any) -> Case:
+        return replace(self, x=self.x[index], beside=self.beside[index], labels=self.labels[index])
 
 
 @dataclass(frozen=True)
@@ -49,8 +55,8 @@ class Network:
                     "weight": (0.5, 2.0), "bias": (-0.5, 0.5), "running_mean": (-0.5, 0.5), "running_var": (0.5, 2.0)
                 }.items():  # fmt: skip
                     getattr(module, name).data.uniform_(low, high)
-        inputs = 2 * torch.rand(9, *self.shape, dtype=torch.float64) - 1
-        return Case(model.eval(), inputs[:3], 1, "maps", inputs[3:])
+        inputs = 2 * torch.rand(12, *self.shape, dtype=torch.float64) - 1
+        return Case(model.eval(), inputs[:3], 1, "maps", inputs[3:6], torch.arange(3), inputs[6:])
 
 
 class Apply(nn.Module):
