@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
 import torch
 
 from .changes import CHANGES, Change, pair
-from .functions import FUNCTIONS, Answer
+from .functions import FUNCTIONS, Answer, Function
 from .networks import NETWORKS, Case
 
 EQUAL, REFUSED, CHANGED_REFUSED, FAILED = "equal", "refused", "refused where it may be", "failed"
 
-MAY_BE_REFUSED = {"'copy_slices'": "a ReLU that works in place on a view"}
+Run = Callable[[Function, Case], Answer]
+MAY_BE_REFUSED = {
+    "'copy_slices'": "a ReLU that works in place on a view",
+    "torch.func refuses": "influence needs the derivatives of each row alone",
+}
 """Words of a refusal that is right in the changed form alone, whatever the change, and why."""
 
 
@@ -31,9 +37,11 @@ class Outcome:
         return f"{self.change} | {self.function} | {self.network}: {self.message}"
 
 
-def attempt(run, name: str, case: Case) -> Answer | str | Exception:
+def attempt(run: Run, name: str, case: Case, seed: int = 1) -> Answer | str | Exception:
     """The answer, the words of a refusal, or what else was raised."""
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  the global one, which a model may use
+    random.seed(seed)
     try:
         return run(FUNCTIONS[name], case)
     except ValueError as refusal:  # UnsupportedModelError is one

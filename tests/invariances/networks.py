@@ -50,7 +50,7 @@ class Network:
         torch.manual_seed(0)
         model = self.build().double()
         for module in model.modules():
-            if isinstance(module, (*NORMS, FrozenBatchNorm2d)):
+            if isinstance(module, (*NORMS, FrozenBatchNorm2d)) and module.running_mean is not None:
                 for name, (low, high) in {
                     "weight": (0.5, 2.0), "bias": (-0.5, 0.5), "running_mean": (-0.5, 0.5), "running_var": (0.5, 2.0)
                 }.items():  # fmt: skip
