@@ -59,7 +59,11 @@ def state(model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Any]:
         found[f"class of {name!r}"] = type(module)
         found[f"attributes of {name!r}"] = sorted(vars(module))
         found[f"hooks of {name!r}"] = [list(vars(module)[hooks].items()) for hooks in HOOKS if vars(module)[hooks]]
-    for kind, tensors in (("parameter", model.named_parameters()), ("buffer", model.named_buffers()), ("input", inputs.items())):
+    for kind, tensors in (
+        ("parameter", model.named_parameters()),
+        ("buffer", model.named_buffers()),
+        ("input", inputs.items()),
+    ):
         for name, tensor in tensors:
             found[f"{kind} {name!r}"] = tensor.detach().clone()
             found[f"which {kind} {name!r}"] = id(tensor)
@@ -97,7 +101,9 @@ def lived_in(case: Case) -> Case:
 
 def behind(module: nn.Module) -> Callable[[Case], Case]:
     def edit(case: Case) -> Case:
-        case.model.head = stack(inner=case.model.head, behind=module) if hasattr(case.model, "head") else case.model.head
+        case.model.head = (
+            stack(inner=case.model.head, behind=module) if hasattr(case.model, "head") else case.model.head
+        )
         return case
 
     return edit
@@ -141,7 +147,7 @@ def outcome(scenario: str, function: str, network: str | None = None) -> Outcome
             call(FUNCTIONS[function], edited)
         except ValueError:
             came = "refused"
-        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001
+        except (Exception, KeyboardInterrupt) as error:
             came = f"raised {type(error).__name__}"
     after = state(model, inputs)
     changed = [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)]

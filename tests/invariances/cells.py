@@ -46,7 +46,7 @@ def attempt(run: Run, name: str, case: Case, seed: int = 1) -> Answer | str | Ex
         return run(FUNCTIONS[name], case)
     except ValueError as refusal:  # UnsupportedModelError is one
         return str(refusal) or type(refusal).__name__
-    except Exception as crash:  # noqa: BLE001
+    except Exception as crash:
         return crash
 
 
@@ -80,7 +80,9 @@ def reference(change: str, function: str, network: str) -> Answer | str | Except
 def canonical(change: str) -> str:
     """The first change with the same reference form, so that one is computed once."""
     each = CHANGES[change]
-    return next(name for name, c in CHANGES.items() if (c.reference, c.run_reference) == (each.reference, each.run_reference))
+    return next(
+        name for name, c in CHANGES.items() if (c.reference, c.run_reference) == (each.reference, each.run_reference)
+    )
 
 
 def outcome(change: str, function: str, network: str) -> Outcome:
@@ -95,7 +97,9 @@ def outcome(change: str, function: str, network: str) -> Outcome:
         return Outcome(*cell, REFUSED, ours)
     if isinstance(ours, str):
         allowed = each.may_refuse(function, FUNCTIONS[function]) or any(word in ours for word in MAY_BE_REFUSED)
-        return Outcome(*cell, CHANGED_REFUSED if allowed else FAILED, f"refused in the changed form alone: {ours[:150]}")
+        return Outcome(
+            *cell, CHANGED_REFUSED if allowed else FAILED, f"refused in the changed form alone: {ours[:150]}"
+        )
     if isinstance(theirs, str):
         return Outcome(*cell, FAILED, f"refused in the reference form alone: {theirs[:150]}")
     off = difference(ours, theirs, each.tolerance and max(each.tolerance, FUNCTIONS[function].tolerance))

@@ -95,8 +95,16 @@ def of_maps(name: str, function: Function) -> bool:
     return function.differentiates == "maps"
 
 
-FILTERS, PATTERNS, INFLUENCE = named("filters"), named("fit_patterns", "pattern_net", "pattern_attribution"), named("influence")
-COMPOSITE = named("lrp composite") if "lrp composite" in FUNCTIONS else (lambda name, _: name in ("lrp", "lrp composite, bounds"))
+FILTERS, PATTERNS, INFLUENCE = (
+    named("filters"),
+    named("fit_patterns", "pattern_net", "pattern_attribution"),
+    named("influence"),
+)
+COMPOSITE = (
+    named("lrp composite")
+    if "lrp composite" in FUNCTIONS
+    else (lambda name, _: name in ("lrp", "lrp composite, bounds"))
+)
 GRAPHS = named("surrogate_graph")
 RELEVANCE = named("lrp", "deep_taylor")
 
@@ -420,7 +428,9 @@ def grid(case: Case, move: Callable[[Tensor], Tensor] | None = None) -> Case:
     torch.manual_seed(1)
     channels = case.x.shape[1]
     stem, first, second = nn.Conv2d(channels, 4, 2, stride=2), nn.Conv2d(4, 5, 1), nn.Conv2d(5, 4, 1)
-    model = stack(stem=stem, act=nn.ReLU(), first=first, out=nn.ReLU(), maps=stack(second=second, act=nn.ReLU()), head=head(4)).double()
+    model = stack(
+        stem=stem, act=nn.ReLU(), first=first, out=nn.ReLU(), maps=stack(second=second, act=nn.ReLU()), head=head(4)
+    ).double()
     if move is not None:
         model.act = stack(act=model.act, move=Apply(move))
         model.first, model.maps.second = Dense(model.first), Dense(model.maps.second)
@@ -578,7 +588,9 @@ def gradient(model: nn.Module, x: Tensor, chosen: int) -> Tensor:
 
 def cam(case: Case) -> Tensor:
     kept: list[Tensor] = []
-    handle = case.model.get_submodule(case.layer).register_forward_hook(lambda m, a, out: kept.append(out) or out.clone())
+    handle = case.model.get_submodule(case.layer).register_forward_hook(
+        lambda m, a, out: kept.append(out) or out.clone()
+    )
     score = case.model(case.x.clone().requires_grad_())[:, case.target].sum()
     handle.remove()
     if kept[0].dim() != case.x.dim() or case.x.dim() < 3:
@@ -592,7 +604,9 @@ def cam(case: Case) -> Tensor:
 
 def along_the_line(case: Case) -> Tensor:
     points, weights = np.polynomial.legendre.leggauss(4)
-    return case.x * sum(w / 2 * gradient(case.model, (1 + p) / 2 * case.x, case.target) for p, w in zip(points, weights, strict=True))
+    return case.x * sum(
+        w / 2 * gradient(case.model, (1 + p) / 2 * case.x, case.target) for p, w in zip(points, weights, strict=True)
+    )
 
 
 DEFINITIONS: dict[str, Callable[[Case], Any]] = {
@@ -612,13 +626,16 @@ def by_definition(function: Function, case: Case) -> Answer:
 # The table.
 
 
-
 def channels_last(h: Tensor) -> Tensor:
     return h.contiguous(memory_format=torch.channels_last) if h.dim() == 4 else h
 
 
-ONE_LOGIT = either(named("class_sensitivity"), INFLUENCE, named("maximize_activation, log_prob", "am_density", "am_code"))
-NO_HEAD = named("maximize_activation, generator", "maximize_activation, density", "surrogate_linear")  # columns, no classes
+ONE_LOGIT = either(
+    named("class_sensitivity"), INFLUENCE, named("maximize_activation, log_prob", "am_density", "am_code")
+)
+NO_HEAD = named(
+    "maximize_activation, generator", "maximize_activation, density", "surrogate_linear"
+)  # columns, no classes
 MORE_ROWS = either(of_layers, named("smoothgrad", "integrated_gradients", "selectivity", "maximize_activation"))
 HAS_WEIGHTS = excluding(of_parameters, FILTERS)
 NOT_INFLUENCE = excluding(INFLUENCE)

@@ -194,5 +194,8 @@ def no_logits(name: str, function: str) -> Outcome:
 
 
 def no_logits_cells(name: str) -> Iterator[tuple[str, str]]:
-    taken = ("maximize_activation, generator", "maximize_activation, density")  # are given what the model gives, as it is
+    taken = (
+        "maximize_activation, generator",
+        "maximize_activation, density",
+    )  # are given what the model gives, as it is
     yield from ((name, function) for name, function in cells(name) if function not in taken)
