@@ -19,7 +19,7 @@ def main() -> None:
         outcomes += mine
         for each in mine:
             if each.kind == FAILED:
-                print(each)
+                print(each, flush=True)
     print(f"{tally(outcomes)}; {time.perf_counter() - start:.0f} s")
 
 
