@@ -1,0 +1,111 @@
+"""Changes that must not change an answer: each cell is equal to tolerance, or refused in both forms."""
+
+import inspect
+
+import pytest
+import torch
+
+import interp_lab as il
+
+from . import afterwards, negative
+from .cells import EQUAL, FAILED, Outcome, canonical, difference, outcome, reference, some, whole
+from .changes import CHANGES, DEFINITIONS, Hidden, pair
+from .functions import FUNCTIONS, WITHOUT, Function
+from .networks import NETWORKS
+
+
+def check(outcomes: list[Outcome]) -> None:
+    failed = [str(each) for each in outcomes if each.kind == FAILED]
+    assert not failed, f"{len(failed)} of {len(outcomes)} cells:\n" + "\n".join(failed)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_answer_stays(change):
+    check([outcome(*cell) for cell in some(change)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_answer_stays_on_every_network(change):
+    check([outcome(*cell) for cell in whole(change)])
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_function_takes_every_network_or_refuses_it(network):
+    came = {
+        name: reference(canonical("twice in a row"), name, network)
+        for name in FUNCTIONS
+        if not FUNCTIONS[name].networks
+    }
+    raised = {name: answer for name, answer in came.items() if isinstance(answer, Exception)}
+    assert not raised, f"{network}: {raised}"
+
+
+@pytest.mark.parametrize("name", negative.NEGATIVE)
+def test_a_network_that_breaks_the_premises_is_refused_or_answered_row_by_row(name):
+    check([negative.outcome(*cell) for cell in negative.cells(name)])
+
+
+@pytest.mark.parametrize("name", negative.NO_LOGITS)
+def test_a_model_without_logits_is_refused(name):
+    check([negative.no_logits(*cell) for cell in negative.no_logits_cells(name)])
+
+
+@pytest.mark.parametrize("scenario", afterwards.SCENARIOS)
+def test_everything_is_afterwards_as_it_was(scenario):
+    check([afterwards.outcome(*cell) for cell in afterwards.cells(scenario)])
+
+
+# The harness itself.
+
+
+def test_every_public_function_of_a_model_has_a_row():
+    public = {name: getattr(il, name) for name in il.__all__ if inspect.isfunction(getattr(il, name))}
+    takes = {name for name, function in public.items() if "model" in inspect.signature(function).parameters}
+    rows = inspect.getsource(inspect.getmodule(Function))
+    missing = [name for name in takes if f"il.{name}" not in rows and name not in il.METHODS and name not in WITHOUT]
+    assert not missing
+
+
+def is_open(model) -> bool:
+    return isinstance(model, torch.nn.Module) and not isinstance(model, Hidden)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_both_forms_are_one_function(change):
+    each, applied = CHANGES[change], 0
+    if each.run_reference.__name__ == "second_input_by_rows":
+        return  # the forms take another input each
+    for network in each.networks or NETWORKS:
+        forms = pair(each, NETWORKS[network])
+        if forms is None:
+            continue
+        applied += 1
+        with torch.no_grad():
+            theirs, ours = (form.model.eval()(form.x) if is_open(form.model) else None for form in forms)
+        if ours is not None and ours.shape == theirs.shape and not change.startswith("float32"):
+            assert not difference([ours], [theirs], 1e-9 if ours.dtype == torch.float64 else 1e-4), network
+    assert applied
+
+
+def test_no_row_is_empty():
+    """Every change leaves an answer of some function to compare, and so does every function."""
+    answered = set()
+    for change in CHANGES:
+        cells = list(some(change))
+        came = [cell for cell in cells if isinstance(reference(canonical(change), *cell[1:]), list)]
+        assert came, change
+        answered |= {function for _, function, _ in came}
+    assert answered == {name for name, known in FUNCTIONS.items() if not known.networks}
+
+
+def test_a_failing_cell_is_seen_and_named():
+    network = NETWORKS["dense"].case()
+    right = FUNCTIONS["saliency"](network)
+    assert difference(right, right, 0.0) == ""
+    assert "off by" in difference([right[0] * (1 + 1e-6)], right, 1e-8)
+    assert "not" in difference([right[0].float()], right, 1e-8)
+    assert "finite" in difference([right[0] * torch.nan], right, 1e-8)
+    assert str(Outcome("change", "function", "network", FAILED, "why")) == "change | function | network: why"
+    assert set(DEFINITIONS) <= set(FUNCTIONS)
+    assert EQUAL != FAILED
