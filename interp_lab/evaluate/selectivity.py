@@ -28,6 +28,7 @@ from ..explain_decision.contract import (
     pick,
     probabilities,
     rows_per_pass,
+    with_rows_that_fit,
 )
 from ..explain_decision.gradient_based import check_baseline
 from .relevance import relevance_map
@@ -135,22 +136,21 @@ def selectivity(
 
         def scores(gone: Callable[[slice, Tensor], Tensor], ks: range) -> Tensor:
             """``(N, len(ks))``, with the pixels where ``gone(images, k)`` is 1, not 0, replaced; several k in a pass."""
-            result = []
-            for first in range(0, len(x), rows):
-                part = slice(first, min(first + rows, len(x)))
-                size, values = part.stop - first, []
-                for k in (
-                    torch.tensor(ks, dtype=torch.float32, device=x.device)
-                    .view(-1, 1, 1, 1, 1)
-                    .split(max(1, rows // size))
-                ):
-                    batch = torch.lerp(pictures[part], fill[part], gone(part, k))  # exact at 0 and 1; where is slower
-                    logits = output_of(
-                        model, batch.view(-1, *x.shape[1:])
-                    )  # bare: the pass over x has checked the shape
-                    values.append(read(logits, target[part].expand(len(k), size).flatten()).view(len(k), size))
-                result.append(torch.cat(values).T)
-            result = torch.cat(result)
+            steps = torch.tensor(ks, dtype=torch.float32, device=x.device).view(-1, 1, 1, 1, 1)
+
+            def in_passes(rows: int) -> Tensor:
+                result = []
+                for first in range(0, len(x), rows):
+                    part = slice(first, min(first + rows, len(x)))
+                    size, values = part.stop - first, []
+                    for k in steps.split(max(1, rows // size)):
+                        batch = torch.lerp(pictures[part], fill[part], gone(part, k))  # exact at 0, 1; where is slower
+                        logits = output_of(model, batch.view(-1, *x.shape[1:]))  # the pass over x has checked the shape
+                        values.append(read(logits, target[part].expand(len(k), size).flatten()).view(len(k), size))
+                    result.append(torch.cat(values).T)
+                return torch.cat(result)
+
+            result = with_rows_that_fit(in_passes, rows)
             if not is_finite(result):
                 raise ValueError(
                     "the model gives NaN or infinite logits for some x with removed pixels; try another fill"

@@ -148,6 +148,17 @@ def rows_per_pass(x: Tensor) -> int:
     return max(1, min(elements // max(1, x[:1].numel()), most))
 
 
+def with_rows_that_fit(call: Callable[[int], Tensor], rows: int) -> Tensor:
+    """``call(rows)``, tried again with half the rows a pass as long as the memory is too small for so many."""
+    while True:
+        try:
+            return call(rows)
+        except torch.OutOfMemoryError:
+            if rows == 1:
+                raise
+        rows //= 2  # behind the handler, so that what the failed pass held is free
+
+
 def output_of(model: Model, x: Tensor) -> Tensor:
     """``model(x)``, which is the same whenever it is computed.
 

@@ -12,7 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .contract import Model, Target, check_target, explaining, gradient, logits_of, pick, resolve, rows_per_pass
+from .contract import (
+    Model,
+    Target,
+    check_target,
+    explaining,
+    gradient,
+    logits_of,
+    pick,
+    resolve,
+    rows_per_pass,
+    with_rows_that_fit,
+)
 
 
 def saliency(model: Model, x: Tensor, target: Target = None) -> Tensor:
@@ -216,15 +227,14 @@ def _sum_of_gradients(
     """``sum_k weights[k] * gradient(point_k)`` per row, with about ``batch_size`` rows in each pass.
 
     ``points(rows)`` gives a function from k to the k-th point of those rows; it is called with k = 0, 1, 2, ...
-    A pass for which the memory is too small is tried again with half its rows.
     """
-    batch_size = batch_size or max(1, len(x), rows_per_pass(x))
-    try:
+
+    def summed(most: int) -> Tensor:
         total = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
-        for start in range(0, len(x), batch_size):
-            rows = slice(start, min(start + batch_size, len(x)))
+        for start in range(0, len(x), most):
+            rows = slice(start, min(start + most, len(x)))
             point, count = points(rows), rows.stop - rows.start
-            together = max(1, batch_size // count)
+            together = max(1, most // count)
             for first in range(0, len(weights), together):
                 ks = range(first, min(first + together, len(weights)))
                 batch = torch.cat([point(k) for k in ks])
@@ -232,7 +242,5 @@ def _sum_of_gradients(
                 weight = torch.as_tensor(weights[ks.start : ks.stop], dtype=total.dtype, device=x.device)
                 total[rows] += torch.einsum("k,k...->...", weight, grad.view(len(ks), count, *x.shape[1:]))
         return total.to(x)
-    except torch.OutOfMemoryError:
-        if batch_size == 1:
-            raise
-    return _sum_of_gradients(model, x, target, points, weights, batch_size // 2)
+
+    return with_rows_that_fit(summed, batch_size or max(1, len(x), rows_per_pass(x)))
