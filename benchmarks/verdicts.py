@@ -21,7 +21,7 @@ from pathlib import Path
 
 KERNELS = {
     "native": {},
-    "avx2": {"ATEN_CPU_CAPABILITY": "avx2"},
+    "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "DNNL_MAX_CPU_ISA": "AVX2"},
     "default": {"ATEN_CPU_CAPABILITY": "default", "DNNL_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"},
 }
 

@@ -278,9 +278,8 @@ def test_a_network_that_sees_the_rest_stays_at_chance(options, seed, verdict):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{}, {"evidence": "dot"}])
-def test_the_same_network_sees_the_object(options, seed, verdict):
-    verdict("accuracy", network_accuracy(drawn(seed, **options), seed), above=0.4)
+def test_the_same_network_sees_the_object(seed, verdict):
+    verdict("accuracy", network_accuracy(drawn(seed), seed), above=0.5)
 
 
 @pytest.mark.slow
