@@ -33,8 +33,10 @@ def written_out(
     return whole
 
 
-def _lstm(x: Tensor, state: Sequence[Tensor], w_ih, w_hh, b_ih=None, b_hh=None, w_hr=None) -> tuple[Tensor, Tensor]:
+def _lstm(x: Tensor, state: Sequence[Tensor], w_ih, w_hh, *more: Tensor) -> tuple[Tensor, Tensor]:
     h, c = state
+    b_ih, b_hh = more[:2] if len(more) > 1 else (None, None)
+    w_hr = more[-1] if len(more) % 2 else None  # the projection
     i, f, g, o = (F.linear(x, w_ih, b_ih) + F.linear(h, w_hh, b_hh)).chunk(4, -1)
     c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
     h = torch.sigmoid(o) * torch.tanh(c)
@@ -56,8 +58,8 @@ def _elman(nonlinearity: Callable) -> Callable:
 
 
 def _recurrent(cell: Callable) -> Callable:
-    def run(func, x, state, weights, has_biases, layers, dropout, train, bidirectional, batch_first=None) -> tuple:
-        if batch_first is None or isinstance(weights, Tensor):
+    def run(func, x, state, weights, has_biases, layers, dropout, train, bidirectional, batch_first) -> tuple:
+        if not isinstance(has_biases, bool):  # the sizes of a packed batch come second
             raise UnsupportedModelError(f"no rule for {func.__name__!r} on packed sequences: give a padded batch")
         if dropout and train:
             raise UnsupportedModelError(f"{func.__name__!r} drops out in eval mode, so that the model is random")
@@ -123,7 +125,8 @@ def _largest(func, z, *args, other=None, dim=None, keepdim=False):
     elif args:
         dim, keepdim = (*args, keepdim)[:2]
     if other is not None:
-        z, dim = torch.stack(torch.broadcast_tensors(z, other), -1), -1
+        shape, dim = torch.broadcast_shapes(z.shape, other.shape), -1
+        z = torch.stack([z.expand(shape), other.expand(shape)], -1)
     dims = sorted({d % z.dim() for d in ([dim] if isinstance(dim, int) else dim or ())})
     if not dims or 0 in dims:
         return NotImplemented

@@ -261,3 +261,54 @@ class BatchLast(nn.Module):
 def test_a_model_that_moves_the_batch_dimension_gets_all_rows_of_the_baseline(fixed):
     model, x = BatchLast(fixed), torch.randn(5, 6)
     assert_sums_to_the_difference(model, x, baseline=0.2)
+
+
+def dense(weight, bias) -> nn.Linear:
+    layer = nn.Linear(len(weight[0]), len(weight))
+    layer.weight.data, layer.bias.data = torch.tensor(weight), torch.tensor(bias)
+    return layer
+
+
+@pytest.mark.parametrize("second", [1.0, 1 - 1e-9])
+def test_reveal_cancel_takes_the_limit_where_a_unit_has_contributions_of_one_sign(second):
+    # h1 = relu(10 + x1 - x2), h2 = relu(10 + x3), y = relu(10 + h1 + h2): all active, so y = 30 + x1 - x2 + x3.
+    model = nn.Sequential(
+        dense([[1.0, -1.0, 0.0], [0.0, 0.0, 1.0]], [10.0, 10.0]), nn.ReLU(),
+        dense([[1.0, 1.0]], [10.0]), nn.ReLU(), dense([[1.0]], [0.0]),
+    )  # fmt: skip
+    x = torch.tensor([[1.0, second, 1.0]])
+    assert_close(deeplift(model, x, 0, rule="reveal_cancel"), torch.tensor([[1.0, -second, 1.0]]))
+
+
+SMOOTH = [torch.tanh, torch.sigmoid, F.gelu, F.silu, F.softplus, F.mish, torch.sin, F.hardswish, F.elu]
+
+
+@pytest.mark.parametrize("distance", [1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6])
+@pytest.mark.parametrize("activation", SMOOTH)
+def test_float32_is_as_good_as_float64_at_any_distance_from_the_baseline(activation, distance):
+    torch.manual_seed(0)
+    first, second, head = nn.Linear(30, 40), nn.Linear(40, 40), nn.Linear(40, 1)
+    modules = nn.ModuleList([first, second, head]).float()
+    x = torch.randn(50, 30).float()
+    x0 = x + distance * torch.randn(50, 30).float()
+
+    def model(x):
+        return head(activation(second(activation(first(x)))))
+
+    ours = deeplift(model, x, 0, baseline=x0).double()
+    modules.double()
+    exact = deeplift(model, x.double(), 0, baseline=x0.double())
+    assert (ours - exact).norm() <= 1e-5 * exact.norm()
+
+
+def test_near_the_baseline_the_multiplier_is_the_mean_derivative():
+    x, x0 = torch.tensor([[0.7]]), torch.tensor([[0.7 + 3e-7]])
+    ours = deeplift(lambda x: torch.sigmoid(x), x, 0, baseline=x0) / (x - x0)
+    y = torch.sigmoid((x + x0) / 2)
+    assert_close(ours, y * (1 - y), rtol=1e-13, atol=0)
+
+
+def test_a_kink_between_x_and_its_baseline_is_met_by_the_quotient():
+    x, x0 = torch.tensor([[3 + 1e-6]]), torch.tensor([[3 - 3e-6]])
+    ours = deeplift(F.hardsigmoid, x, 0, baseline=x0)
+    assert_close(ours, torch.tensor([[0.5e-6]]), rtol=1e-8, atol=0)

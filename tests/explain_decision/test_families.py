@@ -85,7 +85,7 @@ def relative(ours: Tensor, theirs: Tensor) -> float:
     return ((ours - theirs).norm() / theirs.norm()).item()
 
 
-@families(*RELU, "mobilenet_v2")  # ReLU6 is piecewise linear
+@families(*RELU)
 def test_lrp_epsilon_to_zero_is_gradient_times_input(family):
     x = family.images[:1]
     ours = lrp(family.model, x, rule="epsilon", epsilon=1e-15)
@@ -115,31 +115,37 @@ def test_deeplift_sums_to_the_difference(family):
     assert_close(relevance.sum((1, 2, 3)), difference, rtol=1e-9, atol=0)
 
 
-# A unit without one positive contribution shares nothing by z_plus, one without a negative one keeps beta of its
-# relevance by alpha-beta: rare where many inputs meet, not rare where a depthwise convolution has a linear output.
+# A unit without a negative contribution keeps beta of its relevance by alpha-beta: rare where many inputs meet, not rare
+# where a depthwise convolution has a linear output.
 WIDE = [name for name in RELU if name not in ("shufflenet_v2", "mnasnet", "regnet_x")]
 
 
-@families(*RELU)
+@families(*RELU, *OTHERS)
 @pytest.mark.parametrize("rule", ["epsilon", "gamma", "z_plus", "composite", "alpha2_beta1"])
 def test_relevance_is_conserved_without_biases(family, rule):
-    if rule not in ("epsilon", "gamma") and family.name not in WIDE:
+    if rule == "alpha2_beta1" and (family.name not in WIDE or family.name == "squeezenet1_1"):
         pytest.skip("units without a contribution of the sign that this rule shares by")
-    if rule == "alpha2_beta1" and family.name == "squeezenet1_1":
-        pytest.skip("units without a negative contribution")
     x = family.images[:1]
     logit, target = family.bias_free(x).max(1)
     assert (logit > 0).all()
-    relevance = lrp(family.bias_free, x, target, rule=rule, epsilon=1e-15)
+    relevance = lrp(family.bias_free, x, target, rule=rule, epsilon=0)
     assert_close(relevance.sum((1, 2, 3)), logit.detach(), rtol=1e-9, atol=0)
 
 
-@families("efficientnet_b0")
-def test_sigmoid_gates_conserve_relevance_without_biases(family):
+@families("regnet_y", "efficientnet_b0")
+def test_the_map_of_a_gated_network_is_of_the_size_of_its_logit(family):
     x = family.images[:1]
-    logit, target = family.bias_free(x).max(1)
-    relevance = lrp(family.bias_free, x, target, rule="epsilon", epsilon=1e-15)
-    assert_close(relevance.sum((1, 2, 3)), logit.detach(), rtol=1e-4, atol=0)
+    logit = family.model(x).max(1).values.abs()
+    assert lrp(family.model, x, rule="epsilon").abs().sum() < 1000 * logit
+
+
+@families("mobilenet_v2", "mobilenet_v3", "regnet_y", "shufflenet_v2", "mnasnet", "regnet_x")
+def test_deep_taylor_is_not_negative_and_conserves_without_biases(family):
+    x = family.images[:1]
+    relevance = deep_taylor(family.bias_free, x)
+    assert (relevance >= 0).all()
+    assert_close(relevance.sum(), family.bias_free(x).max().detach(), rtol=1e-5, atol=0)
+    assert (deep_taylor(family.model, x) >= 0).all()
 
 
 @families("squeezenet1_1", "vgg11", "resnet18", "densenet121")

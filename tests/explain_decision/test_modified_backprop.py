@@ -394,3 +394,42 @@ def test_constants_shaped_like_x_and_selections_by_constants_are_no_obstacle(met
         return plain(m, x * scale)[:, torch.arange(8) >= 0].masked_fill(torch.zeros(8, 8, dtype=torch.bool), 1.0)
 
     assert_close(method(Layers(body), X, 1), method(Layers(plain), X, 1), rtol=1e-9, atol=1e-14)
+
+
+@every_method
+@pytest.mark.parametrize("end", [nn.Softmax(1), nn.LogSoftmax(1)])
+def test_a_final_softmax_is_refused_with_the_remedy(method, end):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(X[0].numel(), 6), nn.ReLU(), nn.Linear(6, 4), end)
+    with pytest.raises(UnsupportedModelError, match=r"ends in a '.*softmax' \(module '4'\): give the logits"):
+        method(model, X)
+
+
+class OwnReLU(nn.Module):
+    def forward(self, z: Tensor) -> Tensor:
+        return UserReLU.apply(z)
+
+
+INNER = {
+    "group norm": (nn.GroupNorm(2, 8), "native_group_norm"),
+    "instance norm": (nn.InstanceNorm2d(8), "instance_norm"),
+    "user's function": (OwnReLU(), "UserReLU"),
+}
+
+
+@every_method
+@pytest.mark.parametrize(("module", "name"), INNER.values(), ids=INNER.keys())
+def test_the_message_names_the_innermost_module(method, module, name):
+    inner = nn.Sequential(nn.Identity(), module.double(), nn.Dropout())
+    model = nn.Sequential(nn.Conv2d(X.shape[1], 8, 3), nn.ReLU(), inner, nn.Flatten(), nn.LazyLinear(3))
+    model(X)
+    with pytest.raises(UnsupportedModelError, match=rf"'{name}' \(module '2.1'\)"):
+        method(model, X)
+
+
+def test_attention_is_refused_by_the_name_of_its_module():
+    model = nn.Sequential(
+        nn.Flatten(2), nn.TransformerEncoderLayer(64, 2, 8, batch_first=True), nn.Flatten(), nn.LazyLinear(3)
+    )
+    model(X)
+    with pytest.raises(UnsupportedModelError, match=r"module '1.self_attn'"):
+        lrp(model, X)
