@@ -139,9 +139,9 @@ class _LastMaps(Axes):
 
     def met(self, func: Callable, operands: list[Tensor], known: dict[int, Labels], result: Tensor) -> None:
         name = func.__name__
-        inputs = [known[id(a)] for a in operands if id(a) in known and not _pooled(a.shape, known[id(a)])]
-        if not inputs or not result.requires_grad or result.dim() < 2:
+        if not result.requires_grad or result.dim() < 2:
             return
+        inputs = [known[id(a)] for a in operands if id(a) in known]
         if name in CONVOLUTIONS and result.dim() > 2 and channel_axis(inputs[0]) in (None, 1):
             if result.shape[2:].numel() > 1:
                 self.maps, self.convolution, self.tokens = [result], operands, None
@@ -159,12 +159,6 @@ class _LastMaps(Axes):
         labels = self.labels(maps)
         channel = channel_axis(labels)
         return None if channel is None or not are_places(without(labels, channel)[1:]) else without(maps.shape, channel)
-
-
-def _pooled(shape: Sequence[int], labels: Labels) -> bool:
-    """Whether this is one vector for each input, of which no place is left."""
-    channel = channel_axis(labels)
-    return channel is not None and all(size == 1 for size in without(shape, channel)[1:])
 
 
 def _sums_over_places(first: Labels, second: Labels) -> bool:
