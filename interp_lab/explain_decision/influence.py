@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import torch
@@ -25,6 +26,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from .contract import UnsupportedModelError, check_input, explaining
+from .decompositions import DECOMPOSED
 
 Pair = tuple[Tensor, Tensor]
 Solve = Callable[[Tensor], Tensor]
@@ -402,7 +404,14 @@ def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     return v * (g / torch.norm_except_dim(v, 2, dim))
 
 
-WRITTEN_OUT: dict[Callable, Callable] = {torch._weight_norm: _weight_norm}
+RECURRENT = (
+    *(torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu),
+    *(torch.lstm_cell, torch.gru_cell, torch.rnn_tanh_cell, torch.rnn_relu_cell),
+)
+WRITTEN_OUT: dict[Callable, Callable] = {
+    torch._weight_norm: _weight_norm,
+    **{func: partial(DECOMPOSED[func], func) for func in RECURRENT},
+}
 
 
 @contextmanager

@@ -609,6 +609,50 @@ def test_attention_is_differentiated_twice(solver):
     assert_close(influence(model, (x, y), (x[:2], y[:2]), damping=5.0, solver=solver), expected)
 
 
+class Recurrent(nn.Module):
+    def __init__(self, kind, **options):
+        super().__init__()
+        self.body, self.one_step = getattr(nn, kind)(4, 3, **options), kind.endswith("Cell")
+        self.head = nn.LazyLinear(3)
+
+    def forward(self, x):  # (N, steps, 4)
+        if not self.one_step:
+            return self.head(self.body(x)[0][:, -1])
+        state = None
+        for step in x.unbind(1):
+            state = self.body(step, state)
+        return self.head(state[0] if isinstance(state, tuple) else state)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"])
+def test_recurrent_layers_are_written_out(kind):
+    torch.manual_seed(0)
+    whole = {} if kind.endswith("Cell") else {"batch_first": True}
+    both = (
+        {**whole, "bidirectional": True, "num_layers": 2}
+        if whole
+        else {"nonlinearity": "relu"}
+        if "R" == kind[0]
+        else {}
+    )
+    x, y = cloud(6, shape=(3, 4))
+    for options in (whole, both):
+        model = Recurrent(kind, **options).double()
+        model(x)
+        expected = influence_by_hand(model, (x, y), (x[:2], y[:2]), 5.0)
+        for solver in ("exact", "cg"):
+            assert_close(influence(model, (x, y), (x[:2], y[:2]), damping=5.0, solver=solver), expected)
+
+
+def test_the_head_of_a_recurrent_network_is_the_tail_on_its_features():
+    torch.manual_seed(0)
+    model, (x, y) = Recurrent("LSTM", batch_first=True).double(), cloud(6, shape=(3, 4))
+    model(x)
+    features = model.body(x)[0][:, -1].detach()
+    expected = influence(model.head, (features, y), (features, y), damping=1.0)
+    assert_close(influence(model, (x, y), (x, y), damping=1.0, parameters="head"), expected)
+
+
 @pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
 @pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm])
 def test_weight_norm_against_its_formula_whose_second_derivative_torch_has_wrong(norm):
