@@ -73,8 +73,7 @@ def difference(ours: Answer, theirs: Answer, tolerance: float) -> str:
 @cache
 def reference(change: str, function: str, network: str) -> Answer | str | Exception:
     each = CHANGES[change]
-    case = pair(each, NETWORKS[network])[0]
-    return attempt(each.run_reference, function, case)
+    return attempt(each.run_reference, function, each.reference(NETWORKS[network].case()))
 
 
 def canonical(change: str) -> str:
@@ -88,7 +87,7 @@ def canonical(change: str) -> str:
 def outcome(change: str, function: str, network: str) -> Outcome:
     each = CHANGES[change]
     theirs = reference(canonical(change), function, network)
-    ours = attempt(each.run, function, pair(each, NETWORKS[network])[1])
+    ours = attempt(each.run, function, each.change(NETWORKS[network].case()))
     cell = change, function, network
     for form, answer in (("reference", theirs), ("changed", ours)):
         if isinstance(answer, Exception):

@@ -21,7 +21,7 @@ from torchvision.ops import FrozenBatchNorm2d
 import interp_lab as il
 
 from .functions import FUNCTIONS, Answer, Function, tensors
-from .networks import CLASSES, NORMS, Apply, Case, Cell, Concatenated, Fused, Network, head, stack
+from .networks import NORMS, Apply, Case, Cell, Concatenated, Gated, Network, head, stack
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 Edit = Callable[[Case], Case | None]
@@ -381,6 +381,37 @@ def pooled(pool: Callable[[Tensor], Tensor]) -> Edit:
     return change
 
 
+class Factor(nn.Module):
+    """A product with constants: what an activation does to these very inputs."""
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("value", value)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h * self.value
+
+
+def as_factors(case: Case) -> Case | None:
+    """Smooth and clipped activations, and the gates of a product, as constants: relevance passes both unchanged."""
+    ratios: dict[nn.Module, Tensor] = {}
+    kinds = (Gated, nn.Hardtanh, nn.Hardswish, nn.SiLU, nn.Tanh, nn.Sigmoid)
+    found = [module for module in case.model.modules() if isinstance(module, kinds)]
+    handles = [
+        module.register_forward_hook(lambda module, args, out: ratios.update({module: out / args[0]}))
+        for module in found
+    ]
+    with torch.no_grad():
+        case.model(case.x)
+    for handle in handles:
+        handle.remove()
+    for parent in list(case.model.modules()):
+        for name, child in parent._modules.items():
+            if child in ratios:
+                parent._modules[name] = Factor(ratios[child])
+    return case if found else None
+
+
 class Product(nn.Linear):
     """A dense layer, written as a product with its matrix."""
 
@@ -687,6 +718,13 @@ CHANGES: dict[str, Change] = {
     },
     "dense layer as a product": Change(partial(dense, bias=True, kind=Product), functions=excluding(RELEVANCE), may_refuse=either(PATTERNS, named("influence kfac"))),
     "dense layer as a product, no bias": Change(partial(dense, bias=False, kind=Product), partial(dense, bias=False), may_refuse=either(PATTERNS, named("influence kfac"))),
+    "activations and gates, not constants": Change(
+        unchanged,
+        as_factors,
+        functions=lambda name, _: name.startswith("lrp"),
+        networks=("hard gates", "squeeze-excitation", "smooth"),
+        tolerance=1e-6,
+    ),
     "nn.LSTM": Change(unchanged, written_out, functions=excluding(of_parameters, PATTERNS), networks=("LSTM",)),
     "channels last inside": Change(partial(grid, move=lambda h: h.permute(0, 2, 3, 1)), grid, functions=excluding(COMPOSITE, of_parameters, PATTERNS, named("deeplift reveal_cancel")), may_refuse=either(of_maps, of_layers, named("guided_grad_cam")), networks=("functional ReLU", "in-place ReLU")),
     "tokens inside": Change(partial(grid, move=lambda h: h.flatten(2).transpose(1, 2)), grid, functions=excluding(COMPOSITE, of_parameters, PATTERNS, named("deeplift reveal_cancel")), may_refuse=either(of_maps, of_layers, named("guided_grad_cam")), networks=("functional ReLU", "in-place ReLU")),
@@ -734,7 +772,3 @@ def pair(change: Change, network: Network) -> tuple[Case, Case] | None:
     """The case in its reference form and in its changed form, of networks of their own; None where it does not apply."""
     changed, reference = change.change(network.case()), change.reference(network.case())
     return None if changed is None or reference is None else (reference, changed)
-
-
-assert CLASSES == 3
-assert Fused

@@ -194,7 +194,7 @@ FUNCTIONS: dict[str, Function] = {
     "pattern_net": Function(patterned(il.pattern_net), layers=True),
     "pattern_attribution": Function(patterned(il.pattern_attribution), layers=True),
     "influence exact": Function(influence, layers=True, parameters=True, differentiates="parameters", batch_size=True),
-    "influence cg": Function(partial(influence, solver="cg"), layers=True, parameters=True, differentiates="parameters", batch_size=True),
+    "influence cg": Function(partial(influence, solver="cg"), layers=True, parameters=True, differentiates="parameters", batch_size=True, networks=("smooth", "squeeze-excitation")),
     "influence lissa": Function(partial(influence, solver="lissa", damping=50.0, scale=60.0, depth=12), layers=True, parameters=True, differentiates="parameters", networks=("smooth",)),
     "influence kfac": Function(partial(influence, solver="kfac"), layers=True, parameters=True, differentiates="parameters", batch_size=True),
     "class_sensitivity": Function(class_sensitivity, tolerance=1e-3),

@@ -198,7 +198,7 @@ NETWORKS: dict[str, Network] = {
     "convolution and attention": Network(lambda: stack(maps=stack(conv=nn.Conv1d(2, 6, 3, padding=1), act=nn.ReLU()), tokens=Apply(tokens), mix=Attention(6), head=head(6, last)), (2, 6)),
     "normed tokens": Network(lambda: stack(maps=normed(nn.Linear(4, 6), nn.BatchNorm1d(6), Apply(lambda h: h.transpose(1, 2))), head=head(6)), (5, 4)),
     "squeeze-excitation": Network(lambda: stack(stem=conv(3, 4), act=nn.SiLU(), maps=Gated(4, torch.sigmoid), out=conv(4, 4), head=head(4)), (3, 8, 8)),
-    "hard gates": Network(lambda: stack(stem=conv(3, 4), act=nn.ReLU6(), gate=Gated(4, F.hardsigmoid), maps=conv(4, 4), out=nn.Hardswish(), head=head(4)), (3, 8, 8)),
+    "hard gates": Network(lambda: stack(stem=conv(3, 4), act=nn.Hardtanh(0.0, 0.3), gate=Gated(4, F.hardsigmoid), maps=conv(4, 4), out=nn.Hardswish(), head=head(4)), (3, 8, 8)),
     "frozen BatchNorm": Network(lambda: stack(maps=normed(conv(3, 4), FrozenBatchNorm2d(4)), out=conv(4, 4), head=head(4)), (3, 8, 8)),
     "siamese": Network(siamese, (4, 8, 8)),
     "upsampled": Network(lambda: stack(stem=conv(3, 4), act=nn.ReLU(), up=nn.Upsample(scale_factor=2, mode="bilinear"), maps=conv(4, 4), out=nn.ReLU(), head=head(4)), (3, 4, 4)),

@@ -1,17 +1,20 @@
 """Changes that must not change an answer: each cell is equal to tolerance, or refused in both forms."""
 
 import inspect
+import warnings
 
+import numpy as np
 import pytest
 import torch
 
 import interp_lab as il
+from interp_lab import plot
 
 from . import afterwards, negative
 from .cells import EQUAL, FAILED, Outcome, canonical, difference, outcome, reference, some, whole
 from .changes import CHANGES, DEFINITIONS, Hidden, pair
 from .functions import FUNCTIONS, WITHOUT, Function
-from .networks import NETWORKS
+from .networks import NETWORKS, Case
 
 
 def check(outcomes: list[Outcome]) -> None:
@@ -54,6 +57,58 @@ def test_a_model_without_logits_is_refused(name):
 @pytest.mark.parametrize("scenario", afterwards.SCENARIOS)
 def test_everything_is_afterwards_as_it_was(scenario):
     check([afterwards.outcome(*cell) for cell in afterwards.cells(scenario)])
+
+
+# What has no other form to compare with: sums, signs, and functions that take no model.
+
+WITHOUT_BIAS = ("functional ReLU", "in-place ReLU", "reused", "residual", "grouped", "hard gates", "upsampled")
+
+
+def without_biases(network: str) -> Case:
+    case = NETWORKS[network].case()
+    for module in case.model.modules():
+        for name in ("bias", "running_mean"):
+            if isinstance(getattr(module, name, None), torch.Tensor):
+                getattr(module, name).data.zero_()
+    return case
+
+
+@pytest.mark.parametrize("rule", ["epsilon", "z_plus", "composite"])
+@pytest.mark.parametrize("network", WITHOUT_BIAS)
+def test_relevance_sums_to_the_logit_or_a_warning_tells(network, rule):
+    case = without_biases(network)
+    logit = case.model(case.x)[:, case.target].detach()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        relevance = il.lrp(case.model, case.x, case.target, rule=rule, epsilon=1e-13)
+    assert told or difference([relevance.flatten(1).sum(1)], [logit], 1e-6) == ""
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_deep_taylor_is_not_negative_where_it_answers(network):
+    relevance = reference(canonical("twice in a row"), "deep_taylor", network)
+    if isinstance(relevance, list):
+        assert relevance[0].min() >= -1e-9 * relevance[0].abs().max()
+
+
+@pytest.mark.parametrize(
+    "change", [lambda x: x + 1e4, lambda x: (x + 1e4).double(), lambda x: x.double(), lambda x: x.T.contiguous().T]
+)
+def test_prototypes_do_not_depend_on_the_origin_or_the_dtype(change):
+    x = torch.randint(-64, 64, (60, 5), generator=torch.Generator().manual_seed(0)) / 64.0  # exact after the shift
+    right, came = il.mmd_critic(x, 6, 3), il.mmd_critic(change(x), 6, 3)
+    assert torch.equal(came.prototypes, right.prototypes)
+    assert torch.equal(came.criticisms, right.criticisms)
+    assert difference([came.witness.double()], [right.witness.double()], 1e-4) == ""
+
+
+@pytest.mark.parametrize("change", [lambda x: 255 * x, lambda x: (255 * x).to(torch.uint8), lambda x: 4 * x - 2])
+def test_a_picture_of_another_range_is_not_clipped(change):
+    x = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        drawn = np.asarray(plot.images(change(x)).axes[0].images[0].get_array())
+    assert ((drawn <= 0) | (drawn >= 1)).mean() < 0.05
 
 
 # The harness itself.
