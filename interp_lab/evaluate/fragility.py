@@ -7,8 +7,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..explain_decision.contract import Model, Target, decisions, explaining, gradient, logits_of, pick, resolve
-from ..explain_decision.interception import CHOICES, Interception, UnsupportedModelError, operations
+from ..explain_decision.contract import (
+    Model,
+    Target,
+    decisions,
+    differentiated,
+    explaining,
+    gradient,
+    logits_of,
+    pick,
+    resolve,
+)
+from ..explain_decision.interception import CHOICES, Interception, operations
 from ..explain_decision.modified_backprop import works_in_place
 
 
@@ -86,12 +96,7 @@ def attack_attribution(
             map_ = _magnitude(_smooth_gradient(model, moved, target, beta))
             objective = (map_ * inside).sum(1) / map_.sum(1).clamp(min=torch.finfo(x.dtype).tiny)
             # The second term lets a constant map, that of a linear model, have its gradient of zero.
-            try:
-                (uphill,) = torch.autograd.grad(objective.sum() + 0 * moved.sum(), moved)
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError as error:
-                raise UnsupportedModelError(f"the attack needs second derivatives: {error}") from error
+            (uphill,) = differentiated(objective.sum() + 0 * moved.sum(), [moved])
             moved = moved.detach() - 2.5 * radius / steps * uphill.sign()
             moved = moved.clamp(x - radius, x + radius).clamp(*bounds)
             overlap = top_k_overlap(original, gradient(model, moved, target), k)
@@ -114,8 +119,7 @@ def _smooth_gradient(model: Model, x: Tensor, target: Tensor, beta: float) -> Te
 
     with Interception(dict.fromkeys(operations("relu"), softplus), [x], CHOICES):
         chosen = pick(logits_of(model, x), target).sum()
-    (grad,) = torch.autograd.grad(chosen, x, create_graph=True, materialize_grads=True)
-    return grad
+    return differentiated(chosen, [x], create_graph=True)[0]
 
 
 def _magnitude(map_: Tensor) -> Tensor:

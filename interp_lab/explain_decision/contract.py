@@ -181,7 +181,7 @@ def output_of(model: Model, x: Tensor) -> Tensor:
         raise UnsupportedModelError("the model draws random numbers in eval mode, so that its output is random")
     suspected = _suspected.get()
     if guard.mixes and suspected == [] and isinstance(output, Tensor) and output.shape[:1] == x.shape[:1] > (1,):
-        suspected.append((model, x.detach(), output.detach()))
+        suspected.append((model, x.detach().clone(), output.detach()))  # x may be changed in place later
     return output
 
 
@@ -320,13 +320,24 @@ def gradient(model: Model, x: Tensor, target: Target) -> Tensor:
     x = x.detach().requires_grad_()
     chosen = chosen_logit(model, x, target).sum()
     _check_gradients(chosen)
+    return differentiated(chosen, [x])[0]
+
+
+def differentiated(
+    output: Tensor, inputs: Sequence[Tensor], signal: Tensor | None = None, **options: bool
+) -> tuple[Tensor, ...]:
+    """``torch.autograd.grad``, by default zero for an input that the output does not depend on.
+
+    Raises:
+        UnsupportedModelError: torch cannot run the graph; in its own words, such as on a tensor that is changed in place
+            after it was used, or an operation without a second derivative.
+    """
     try:
-        (grad,) = torch.autograd.grad(chosen, x, materialize_grads=True)
+        return torch.autograd.grad(output, inputs, signal, allow_unused=True, **{"materialize_grads": True, **options})
     except torch.OutOfMemoryError:
         raise
-    except RuntimeError as error:  # torch's own word on a tensor that is changed in place after it was used
+    except RuntimeError as error:
         raise UnsupportedModelError(f"the model cannot be differentiated: {error}") from error
-    return grad
 
 
 def _check_gradients(output: Tensor) -> None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from .contract import Model, Target, UnsupportedModelError, chosen_logit, explaining
+from .contract import Model, Target, UnsupportedModelError, chosen_logit, differentiated, explaining
 from .feature_maps import (
     CONVOLUTIONS,
     MATRIX_PRODUCTS,
@@ -90,7 +90,7 @@ def grad_cam(
                 chosen = chosen_logit(model, x, target)
             maps, channel = kept[layer], 1
             places = axes.places(axes.labels(maps), 1)
-        (gradient,) = torch.autograd.grad(chosen.sum(), maps, allow_unused=True)
+        (gradient,) = differentiated(chosen.sum(), [maps], materialize_grads=False)
         if gradient is None:
             raise UnsupportedModelError("the feature maps do not act on the logit")
         if reshape is not None and not gradient.any():

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node, disable_saved_tensors_hooks
 from torch.utils._pytree import tree_leaves
 
-from .contract import Model, UnsupportedModelError, is_finite, logits_of
+from .contract import Model, UnsupportedModelError, differentiated, is_finite, logits_of
 from .interception import Interception, Rule, is_replacement, operations, origin
 
 
@@ -133,12 +133,7 @@ def modified_gradient(
         output = run(model, x)
     chosen = choose(output)
     check_graph(chosen, leaves, frozenset(allowed), model)
-    try:
-        grads = torch.autograd.grad(chosen, leaves, start(chosen.detach()), allow_unused=True, materialize_grads=True)
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:  # torch's own word on a tensor that is changed in place after it was used
-        raise UnsupportedModelError(f"the model cannot be differentiated: {error}") from error
+    grads = differentiated(chosen, leaves, start(chosen.detach()))
     if not all(is_finite(value) for value in (chosen, *grads)):
         raise UnsupportedModelError(f"the logit or the backward signal overflows {x.dtype}; use a wider dtype")
     return list(grads)

@@ -11,8 +11,9 @@ the variable is a code :math:`z`, the picture is :math:`x = g(z)` and the penalt
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from ..explain_decision.contract import (
     Model,
     Target,
     UnsupportedModelError,
+    differentiated,
     explaining,
     is_finite,
     logits_of,
@@ -28,6 +30,7 @@ from ..explain_decision.contract import (
     pick,
 )
 from ..explain_decision.feature_maps import Axes, captured
+from ..explain_decision.interception import CHOICES, ORDINARY_GRADIENT, Interception
 
 Score = Callable[[Tensor], Tensor]
 Bounds = tuple[float | Tensor, float | Tensor]
@@ -108,7 +111,8 @@ def maximize_activation(
     Raises:
         ValueError: x0 is not a finite float batch within the bounds; a target, layer, unit or position that is not
             there; a term of the objective that is not ``(N,)`` or not finite, by name; options that exclude each other.
-        UnsupportedModelError: the objective does not depend on x through differentiable operations.
+        UnsupportedModelError: the objective does not depend on x through differentiable operations, or a part of it is
+            random or does so without a gradient.
 
     Sources: Simonyan, Vedaldi and Zisserman 2013, arXiv:1312.6034; Nguyen et al. 2016, arXiv:1605.09304 (code space);
     Montavon, Samek and Müller 2018, arXiv:1706.07979 (densities); Kingma and Ba 2014, arXiv:1412.6980 (Adam).
@@ -130,7 +134,7 @@ def maximize_activation(
             start, to_picture = fourier_parametrisation(x0, bounds)
             low, high = x0.new_tensor(-math.inf), x0.new_tensor(math.inf)  # the sigmoid keeps the bounds
         else:
-            start, to_picture = x0.clone(), decode or (lambda x: x)
+            start, to_picture = x0.clone(), partial(output_of, decode) if decode else (lambda x: x)
 
         def terms(variable: Tensor, shift: tuple[int, int]) -> list[tuple[str, Tensor]]:
             x = to_picture(variable)
@@ -140,7 +144,7 @@ def maximize_activation(
             if l2:
                 values.append(("l2", -l2 * (variable if generator is not None else x).flatten(1).square().sum(1)))
             if log_p is not None:
-                values.append(("density", log_p(x)))
+                values.append(("density", output_of(log_p, x)))
             return values + [(f"regulariser {_name(r)}", -r(x)) for r in regularisers]
 
         variable = start.requires_grad_()
@@ -152,10 +156,13 @@ def maximize_activation(
         trace, trajectory = [], []
         for step in range(steps + 1):
             shift = torch.randint(-jitter, jitter + 1, (2,), generator=random).tolist() if step < steps else (0, 0)
-            values = _checked(terms(variable, tuple(shift)), len(x0), step, lr)
+            # What the objective cannot see of the variable does not change from step to step.
+            with Interception(ORDINARY_GRADIENT, [variable], CHOICES) if step == 0 else nullcontext():
+                parts = terms(variable, tuple(shift))
+            values = _checked(parts, len(x0), step, lr)
             if step == 0 and not values.requires_grad:
                 raise UnsupportedModelError("the objective does not depend on x through differentiable operations")
-            (gradient,) = torch.autograd.grad(values.sum(), variable, materialize_grads=True)
+            (gradient,) = differentiated(values.sum(), [variable])
             if not is_finite(gradient):
                 raise ValueError(f"the gradient of the objective is not finite at step {step}; lower lr (now {lr})")
             trace.append(values.detach())

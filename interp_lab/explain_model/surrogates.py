@@ -22,6 +22,7 @@ from ..explain_decision.contract import (
     UnsupportedModelError,
     chosen_logit,
     decisions,
+    differentiated,
     explaining,
     logits_of,
     pick,
@@ -301,11 +302,9 @@ def _maps(model: nn.Module, x: Tensor, labels: Tensor, layers: Sequence[str]) ->
 
 def _gradients(maps: Sequence[Tensor], chosen: Tensor, layers: Sequence[str]) -> list[Tensor]:
     """The gradient of the logits to each layer's maps, all of which must flow through the next layer."""
-    gradients = torch.autograd.grad(chosen.sum(), maps, retain_graph=True, materialize_grads=True)
+    gradients = differentiated(chosen.sum(), maps, retain_graph=True)
     for k in range(len(maps) - 1):
-        (through,) = torch.autograd.grad(
-            maps[k + 1], maps[k], gradients[k + 1], retain_graph=True, materialize_grads=True
-        )
+        (through,) = differentiated(maps[k + 1], [maps[k]], gradients[k + 1], retain_graph=True)
         if (through - gradients[k]).abs().max() > 1e-3 * gradients[k].abs().max():
             raise UnsupportedModelError(
                 f"relevance flows from {layers[k]!r} to the logits past {layers[k + 1]!r}: pass layers=[...] that follow "
@@ -361,7 +360,7 @@ def _flow(
                 for channel in channels[layers[k + 1]]:
                     start = torch.zeros_like(maps[k + 1])
                     start[:, channel] = gradients[k + 1][:, channel]
-                    (back,) = torch.autograd.grad(maps[k + 1], maps[k], start, retain_graph=True)
+                    (back,) = differentiated(maps[k + 1], [maps[k]], start, retain_graph=True)
                     add(layers[k], (layers[k + 1], channel), (maps[k] * back).detach().flatten(2).sum((0, 2)))
     return graph
 
