@@ -90,14 +90,22 @@ class LinearLayer(Replacement):
 
 
 def moved_from(tensor: Tensor, found: Callable[[Node], bool]) -> Node | None:
-    """The first node below the tensor for which ``found`` holds, if only linear operations on it lie between."""
-    node = tensor.grad_fn
-    while node is not None and not found(node):
-        parents = [parent for parent, _ in node.next_functions if parent is not None]
-        if operation_of(node) not in PASSED or not (len(parents) == 1 or operation_of(node) == "CopyBackwards"):
+    """The one node below the tensor for which ``found`` holds, if only linear operations on it lie between."""
+    ends: set[Node] = set()
+    seen: set[Node] = set()
+    stack = [tensor.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or (not found(node) and operation_of(node) not in PASSED):
             return None
-        node = parents[-1]  # of a copy, the source is the last
-    return node
+        if found(node):
+            ends.add(node)
+        elif node not in seen:
+            seen.add(node)
+            parents = [parent for parent, _ in node.next_functions if parent is not None]
+            # Of a copy, the source is the last.
+            stack.extend(parents[-1:] if operation_of(node) == "CopyBackwards" else parents)
+    return ends.pop() if len(ends) == 1 else None
 
 
 def layer_of(tensor: Tensor) -> Layer | None:
@@ -115,7 +123,8 @@ def layer_table(
     """The table that hands every linear layer to ``replace``; ``others`` takes what is part of no layer."""
     others = others or {}
     parameters = model.named_parameters() if isinstance(model, nn.Module) else ()
-    names = {id(p): name.rpartition(".")[0] for name, p in parameters}
+    # A module with several weights, as nn.LSTM has, names each of them.
+    names = {id(p): "" if name == "weight" else name.removesuffix(".weight") for name, p in parameters}
     count = 0
 
     def build(

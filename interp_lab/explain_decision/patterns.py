@@ -111,7 +111,7 @@ def _backward(
 
     with explaining(model, x) as x:
         table = layer_table(model, [x], lambda layer: LinearLayer.apply(layer, rule, layer.read))
-        allowed = PASSED | MAX_POOLS | CHOICES | nodes("Relu")
+        allowed = PASSED | MAX_POOLS | CHOICES | nodes("Relu", "Mul", "Div")
         (signal,) = modified_gradient(
             model, x, partial(pick, target=target), table, allowed=allowed, start=lambda logit: logit
         )

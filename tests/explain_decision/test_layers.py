@@ -69,6 +69,7 @@ BETWEEN = {
     "there and back": lambda m, z: m.norm(z / 2 * 2),
     "zero padding": lambda m, z: m.norm(F.pad(z, (0, 0, 0, 0))),
     "dropout in eval": lambda m, z: m.norm(F.dropout(z, 0.5, training=False)),
+    "split and joined": lambda m, z: m.norm(torch.cat(z.split(1, 1), 1)),
     "stack of one": lambda m, z: m.norm(torch.stack([z], 1)[:, 0]),
     "pooling of one": lambda m, z: m.norm(F.avg_pool2d(z, 1)),
     "index": lambda m, z: m.norm(z[:, torch.arange(4)]),
