@@ -185,8 +185,9 @@ def test_the_default_maps_are_the_last_through_which_the_logit_flows(follow, wid
     places = (1, 2) if follow is places_linear else (2, 3)
     expected = by_hook(network, x, 1, network.last, places)
     assert expected.abs().max() > 1e-6
-    assert_close(grad_cam(network, x, 1, relu=False, upsample=False), expected)
-    assert_close(grad_cam(network, x, 1, layer="last", relu=False, upsample=False), expected)
+    for layer in (None, "last"):
+        result = grad_cam(network, x, 1, layer=layer, relu=False, upsample=False)
+        assert_close(result, expected, rtol=1e-9, atol=1e-12)
 
 
 def mixer(m, x, y):
@@ -428,9 +429,12 @@ def test_one_dimensional_signals_have_maps_too():
 
 
 def test_guided_grad_cam_is_the_product(cam_network, x):
-    assert_close(guided_grad_cam(cam_network, x, 1), guided_backprop(cam_network, x, 1) * grad_cam(cam_network, x, 1))
-    early = guided_grad_cam(cam_network, x, 1, layer="1", reshape=lambda maps: maps)
-    assert_close(early, guided_backprop(cam_network, x, 1) * grad_cam(cam_network, x, 1, layer="1"))
+    product = guided_backprop(cam_network, x, 2) * grad_cam(cam_network, x, 2)
+    early = guided_backprop(cam_network, x, 2) * grad_cam(cam_network, x, 2, layer="1")
+    exactly = {"rtol": 1e-9, "atol": 0}  # the products are small
+    assert not torch.allclose(product, early, **exactly)
+    assert_close(guided_grad_cam(cam_network, x, 2), product, **exactly)
+    assert_close(guided_grad_cam(cam_network, x, 2, layer="1", reshape=lambda maps: maps), early, **exactly)
 
 
 @pytest.mark.parametrize(
