@@ -220,24 +220,26 @@ def _random_states(device: torch.device) -> tuple:
 
 
 def _check_rows(model: Model, x: Tensor, output: Tensor) -> None:
-    """Refuse a model whose output for the first row changes when the other rows are taken away, or replaced by it.
+    """Refuse a model whose output for the first or last row changes when the others are taken away, or replaced by it.
 
     Raises:
         UnsupportedModelError: they do, by more than the rounding of another order of the sums.
     """
-    with torch.no_grad():
-        try:
-            alone = model(x[:1].clone())
-        except Exception:  # a function that holds a second input of as many rows as x
-            alone = None
-        if not isinstance(alone, Tensor) or len(alone) != 1:
-            alone = model(x[:1].repeat(len(x), *[1] * (x.dim() - 1)))
-    change, size = (alone[0] - output[0]).abs().max(), output[0].abs().max()
-    if not change <= torch.finfo(x.dtype).eps ** 0.5 * (1 + size):
-        raise UnsupportedModelError(
-            f"the output for a row depends on the other rows of its batch (by {change:.2g} in row 0), so rows cannot be "
-            "explained by themselves: look for a mean, a softmax or a norm over axis 0, or attention over it"
-        )
+    for row in (0, len(x) - 1):  # a sum that runs over the batch leaves the one as it is
+        one = x[row : row + 1]
+        with torch.no_grad():
+            try:
+                alone = model(one.clone())
+            except Exception:  # a function that holds a second input of as many rows as x
+                alone = None
+            if not isinstance(alone, Tensor) or len(alone) != 1:
+                alone = model(one.repeat(len(x), *[1] * (x.dim() - 1)))[row : row + 1]
+        change, size = (alone[0] - output[row]).abs().max(), output[row].abs().max()
+        if not change <= torch.finfo(x.dtype).eps ** 0.5 * (1 + size):
+            raise UnsupportedModelError(
+                f"the output for a row depends on the other rows of its batch (by {change:.2g} in row {row}), so rows "
+                "cannot be explained by themselves: look for a mean, a softmax or a norm over axis 0, or attention over it"
+            )
 
 
 def decisions(logits: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ CUT: dict[str, Callable[[Tensor], Tensor]] = {
     "item": lambda h: torch.stack([row * row.sum().item() for row in h]),
     "tolist": lambda h: h + torch.tensor((h**2).tolist(), dtype=h.dtype),
     "through numpy": lambda h: h + torch.from_numpy(np.tanh(h.detach().numpy())),
-    "copied by torch.tensor": lambda h: h * torch.sigmoid(h).clone().detach_(),
+    "detach_ in place": lambda h: h * torch.sigmoid(h).clone().detach_(),
 }
 
 
@@ -110,6 +110,7 @@ NEGATIVE: dict[str, Negative] = {
     "cut: a category": Negative(Network(Table, (4,)), ("x",)),
 }
 STILL = ("filters",)  # runs no model
+OTHER_PARTS = ("maximize_activation, generator", "maximize_activation, density")  # where the network is not the model
 
 
 def outcome(name: str, function: str) -> Outcome:
@@ -137,7 +138,9 @@ def outcome(name: str, function: str) -> Outcome:
 
 
 def cells(name: str) -> Iterator[tuple[str, str]]:
-    yield from ((name, function) for function, known in FUNCTIONS.items() if not known.networks)
+    yield from (
+        (name, function) for function, known in FUNCTIONS.items() if not known.networks and function not in OTHER_PARTS
+    )
 
 
 # Models that no function may take for logits, nor crash on.

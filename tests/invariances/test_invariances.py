@@ -51,7 +51,7 @@ def test_a_network_that_breaks_the_premises_is_refused_or_answered_row_by_row(na
 
 @pytest.mark.parametrize("name", negative.NO_LOGITS)
 def test_a_model_without_logits_is_refused(name):
-    check([negative.no_logits(*cell) for cell in negative.no_logits_cells(name)])
+    check([negative.no_logits(*cell) for cell in negative.cells(name)])
 
 
 @pytest.mark.parametrize("scenario", afterwards.SCENARIOS)
