@@ -137,7 +137,8 @@ class Interception(TorchFunctionMode):
         self, table: Mapping[Callable, Rule], leaves: Sequence[Tensor], choices: Collection[Callable] = frozenset()
     ) -> None:
         super().__init__()
-        self.table, self.leaves, self.choices = {**table, **dict.fromkeys(DROPOUTS, _dropout)}, leaves, choices
+        self.table = {**table, **dict.fromkeys(DROPOUTS, _dropout), **dict.fromkeys(CUTS_IN_PLACE, _cut_in_place)}
+        self.leaves, self.choices = leaves, choices
         self.known: dict[Node, str | None] = {}
         self.cut: dict[int, tuple[Tensor, str]] = {}
 
@@ -186,6 +187,15 @@ class Interception(TorchFunctionMode):
                 )
             if not result.requires_grad and (source or any(self.origin(a) for a in operands)):
                 self.cut[id(result)] = (result, source or name)  # the tensor is kept, so that its id stays its own
+
+
+CUTS_IN_PLACE = (Tensor.detach_, torch.detach_)  # afterwards nothing tells that the value came from x
+
+
+def _cut_in_place(func: Callable, args: tuple, kwargs: dict) -> None:
+    raise UnsupportedModelError(
+        f"{name_of(func)!r} cuts a value that depends on x off from its gradient, so that what x does there cannot be seen"
+    )
 
 
 def _dropout(func: Callable, args: tuple, kwargs: dict) -> Tensor:

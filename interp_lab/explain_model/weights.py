@@ -26,8 +26,10 @@ def filters(model: nn.Module, layer: Layer | None = None) -> Tensor:
         Pictures in [0, 1], ``(K, 1 or 3, h, w)``.
 
     Raises:
-        ValueError: there is no such convolution, or its input has no colours (see :func:`top_activations` then).
+        ValueError: the model is no module, there is no such convolution, or its input has no colours (see :func:`top_activations` then).
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"only a torch.nn.Module has filters, got {type(model).__name__}")
     modules = dict(model.named_modules())
     if layer is None:
         layer = next((m for m in modules.values() if isinstance(m, nn.Conv2d)), None)

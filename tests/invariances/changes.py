@@ -737,7 +737,7 @@ CHANGES: dict[str, Change] = {
     ),
     "nn.LSTM": Change(unchanged, written_out, functions=excluding(of_parameters, PATTERNS), networks=("LSTM",)),
     "channels last inside": Change(partial(grid, move=lambda h: h.permute(0, 2, 3, 1)), grid, functions=excluding(COMPOSITE, of_parameters, PATTERNS, named("deeplift reveal_cancel")), may_refuse=either(of_maps, of_layers, named("guided_grad_cam")), networks=("functional ReLU", "in-place ReLU")),
-    "tokens inside": Change(partial(grid, move=lambda h: h.flatten(2).transpose(1, 2)), grid, functions=excluding(COMPOSITE, of_parameters, PATTERNS, named("deeplift reveal_cancel")), may_refuse=either(of_maps, of_layers, named("guided_grad_cam")), networks=("functional ReLU", "in-place ReLU")),
+    "tokens inside": Change(partial(grid, move=lambda h: h.flatten(2).transpose(1, 2)), grid, functions=excluding(COMPOSITE, of_parameters, PATTERNS, named("deeplift reveal_cancel", "surrogate_graph, every ReLU")), may_refuse=either(of_maps, of_layers, named("guided_grad_cam")), networks=("functional ReLU", "in-place ReLU")),
     "one logit": Change(logits(1, 0), logits(2, 1), functions=excluding(NO_HEAD, GRAPHS), may_refuse=ONE_LOGIT),
     "one logit, no target": Change(logits(1, None), logits(2, 1), functions=excluding(NO_HEAD, GRAPHS), may_refuse=either(ONE_LOGIT, named("maximize_activation"))),
     "row by row": Change(unchanged, run=row_by_row, functions=by_rows),
