@@ -42,7 +42,7 @@ def explaining(model: Model, x: Tensor) -> Iterator[Tensor]:
         torch.inference_mode(False),
         torch.enable_grad(),
         torch.random.fork_rng(cuda),
-        _full_precision(x.device.type),
+        full_precision(x.device.type),
         _in_eval_mode(model),
     ):
         suspected: list[tuple[Model, Tensor, Tensor]] = []
@@ -97,7 +97,7 @@ def owners(model: Model) -> list[nn.Module]:
 
 
 @contextmanager
-def _full_precision(device: str) -> Iterator[None]:
+def full_precision(device: str) -> Iterator[None]:
     """Neither autocast nor TF32, which change maps by percents; what was set comes back."""
     precision = torch.get_float32_matmul_precision()
     convolutions = torch.backends.cudnn.allow_tf32

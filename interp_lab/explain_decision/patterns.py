@@ -19,6 +19,7 @@ from .layers import Layer, LinearLayer, layer_of, layer_table
 from .modified_backprop import CHOICES, MAX_POOLS, PASSED, modified_gradient, nodes
 
 
+@torch.inference_mode(False)  # patterns take part in graphs, wherever they were fitted
 def fit_patterns(
     model: nn.Module, batches: Iterable[Tensor | tuple[Tensor, ...]], *, centred: bool = True
 ) -> dict[str, Tensor]:
@@ -166,7 +167,7 @@ class _Sums:
     def pattern(self, centred: bool) -> Tensor:
         count = self.count.clamp(min=1)
         mean_y = self.y / count if centred else self.all_y / self.all_count
-        result = torch.empty_like(self.weight)
+        result = torch.empty_like(self.weight, memory_format=torch.contiguous_format)  # its rows are written as views
         rows = max(1, 2**18 * len(result) // max(1, result.numel()))  # so many units at a time stay in the cache
         sums = (self.weight, self.xy, self.x, count[:, None], mean_y[:, None], result)
         for weight, xy, x, count, mean_y, out in zip(*(each.flatten(1).split(rows) for each in sums), strict=True):

@@ -20,10 +20,12 @@ from ..explain_decision.contract import (
     Model,
     Target,
     UnsupportedModelError,
+    check_target,
     chosen_logit,
     decisions,
     differentiated,
     explaining,
+    full_precision,
     logits_of,
     pick,
 )
@@ -92,16 +94,17 @@ def surrogate_linear(
     """
     if not ridge >= 0:
         raise ValueError(f"ridge must be at least 0, got {ridge}")
-    reader = read_features(x, features, names)
-    x = _with_queries(x, queries, noise, seed)
-    logits = _logits(model, x).double()
-    z, mean, scale = standardised(reader(x))
-    bias = logits.mean(0)
-    u, s, vh = torch.linalg.svd(z, full_matrices=False)
-    gain = s / (s.square() + ridge * len(x))
-    gain = gain.where(s > s[0] * max(z.shape) * torch.finfo(x.dtype).eps, 0)  # directions without variance
-    weight = (vh.T * gain) @ (u.T @ (logits - bias))
-    return replace(linear_in_units(reader, weight.T, bias, mean, scale, x), queried=frozenset(_fingerprints(x)))
+    with full_precision(x.device.type):
+        reader = read_features(x, features, names)
+        x = _with_queries(x, queries, noise, seed)
+        logits = _logits(model, x).double()
+        z, mean, scale = standardised(reader(x))
+        bias = logits.mean(0)
+        u, s, vh = torch.linalg.svd(z, full_matrices=False)
+        gain = s / (s.square() + ridge * len(x))
+        gain = gain.where(s > s[0] * max(z.shape) * torch.finfo(x.dtype).eps, 0)  # directions without variance
+        weight = (vh.T * gain) @ (u.T @ (logits - bias))
+        return replace(linear_in_units(reader, weight.T, bias, mean, scale, x), queried=frozenset(_fingerprints(x)))
 
 
 def surrogate_tree(
@@ -265,7 +268,7 @@ def _relu_layers(model: nn.Module, x: Tensor) -> list[str]:
     with ExitStack() as hooks, explaining(model, x) as x, torch.no_grad():
         for name, module in model.named_modules():
             if isinstance(module, nn.ReLU):
-                note = lambda _, args, out, name=name: found.append(name) if out.dim() == 4 else None  # noqa: E731
+                note = lambda _, args, out, name=name: found.append(name) if out.dim() > 2 else None  # noqa: E731
                 hooks.callback(module.register_forward_hook(note).remove)
         model(x.clone())
     if not found:
@@ -442,7 +445,7 @@ def surrogate_local(
             raise ValueError(f"n must exceed the number of segments, {count}, got {n}")
         hidden = _mean_colours(x, segments) if fill is None else torch.as_tensor(fill).to(x).expand_as(x)
         logits = logits_of(model, x)
-        chosen = int(logits.argmax()) if target is None else int(target)
+        chosen = int(logits.argmax() if target is None else check_target(target, 1))
         pick(logits, chosen)  # refuses a class that there is not
         z = torch.rand(n + n // 2, count, generator=torch.Generator().manual_seed(seed)) < 0.5
         z[0] = True  # the image itself

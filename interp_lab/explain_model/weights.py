@@ -258,6 +258,7 @@ def project_activation(
         return projection
 
 
+@torch.inference_mode(False)
 def project_top(
     model: nn.Module, images: Tensor, layer: Layer, top: TopActivations, *, reshape: Reshape | None = None
 ) -> Tensor:
