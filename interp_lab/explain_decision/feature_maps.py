@@ -6,9 +6,8 @@ entry by entry leaves them where they are. Where that does not settle it the lay
 ``reshape`` how the maps lie in the layer's output.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import chain
 from math import isqrt, prod
 from weakref import ref
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .contract import Model, UnsupportedModelError, owners
+from .interception import tensors_in
 
 Layer = str | nn.Module
 Reshape = Callable[[Tensor], Tensor]
@@ -91,11 +91,11 @@ class Axes(TorchFunctionMode):
         kwargs = kwargs or {}
         if func.__name__ == "__get__" and func not in TRANSPOSED:  # shape, dtype and the like
             return func(*args, **kwargs)
-        operands = _tensors(args, kwargs.values())
+        operands = tensors_in(args, kwargs.values())
         known = {id(a): labels for a in operands if (labels := self.labels(a)) is not None}
         shape = operands[0].shape if known else None  # before the call, which may change it
         out = func(*args, **kwargs)
-        for result in _tensors([out]) if known else ():
+        for result in tensors_in([out]) if known else ():
             self.known[id(result)] = ref(result), self.label(func, args, kwargs, shape, known, result)
             self.met(func, operands, known, result)
         return out
@@ -142,17 +142,6 @@ class Axes(TorchFunctionMode):
         return tuple(axis for axis in range(1, len(self.shape)) if axis != (self.channel or 1))
 
 
-def _tensors(*groups: Iterable) -> list[Tensor]:
-    """The tensors in these arguments and in lists of them; much faster than torch's own search of any structure."""
-    found: list[Tensor] = []
-    for value in chain(*groups):
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, list | tuple):
-            found += _tensors(value)
-    return found
-
-
 def without(shape: Sequence, axis: int | None) -> tuple | None:
     """A shape, or labels, without one axis; None without None."""
     return None if axis is None else (*shape[:axis], *shape[axis + 1 :])
@@ -186,7 +175,7 @@ def _moved(func: Callable, args, kwargs, shape: Sequence[int], labels: Labels, r
                 strides[axis], step = step, step * shape[axis]
         probe = torch.empty_strided(shape, strides, device="meta")
         try:
-            moved = _tensors([func(probe, *args[1:], **kwargs)])[0]
+            moved = tensors_in([func(probe, *args[1:], **kwargs)])[0]
         except RuntimeError:  # of `view`, which never copies
             continue
         if moved is probe or moved._is_view():
