@@ -174,13 +174,19 @@ def output_of(model: Model, x: Tensor) -> Tensor:
         raise
     except (RuntimeError, IndexError, TypeError) as error:
         raise ValueError(
-            f"the model could not be run on x of shape {tuple(x.shape)}: {error}. (A function that holds a second input "
+            f"the model could not be run on x of shape {tuple(x.shape)}, {x.dtype}: {error}. (A function that holds a second input "
             "takes the rows of that input and no others: pass batch_size=N, or explain its rows one by one.)"
         ) from error
     if _random_states(x.device) != before:
         raise UnsupportedModelError("the model draws random numbers in eval mode, so that its output is random")
     suspected = _suspected.get()
-    if guard.mixes and suspected == [] and isinstance(output, Tensor) and output.shape[:1] == x.shape[:1] > (1,):
+    if (
+        guard.mixes
+        and suspected == []
+        and isinstance(output, Tensor)
+        and output.is_floating_point()
+        and output.shape[:1] == x.shape[:1] > (1,)
+    ):
         suspected.append((model, x.detach().clone(), output.detach()))  # x may be changed in place later
     return output
 
@@ -235,7 +241,7 @@ def _check_rows(model: Model, x: Tensor, output: Tensor) -> None:
             if not isinstance(alone, Tensor) or len(alone) != 1:
                 alone = model(one.repeat(len(x), *[1] * (x.dim() - 1)))[row : row + 1]
         change, size = (alone[0] - output[row]).abs().max(), output[row].abs().max()
-        if not change <= torch.finfo(x.dtype).eps ** 0.5 * (1 + size):
+        if not change <= torch.finfo(output.dtype).eps ** 0.5 * (1 + size):
             raise UnsupportedModelError(
                 f"the output for a row depends on the other rows of its batch (by {change:.2g} in row {row}), so rows "
                 "cannot be explained by themselves: look for a mean, a softmax or a norm over axis 0, or attention over it"

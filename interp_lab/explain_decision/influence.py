@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from .contract import UnsupportedModelError, check_input, explaining
+from .contract import UnsupportedModelError, check_input, explaining, output_of
 from .decompositions import DECOMPOSED
 
 Pair = tuple[Tensor, Tensor]
@@ -162,7 +162,7 @@ def influence(
     _check_x(model, x)
     # The block looks at what it explains, which ids cannot be. Fused attention has no second derivative.
     stand_in = x if x.is_floating_point() else next(model.parameters()).new_zeros(1, 1)
-    with explaining(model, stand_in), sdpa_kernel(SDPBackend.MATH), _WrittenOut(), _same_attributes(model):
+    with _same_attributes(model), explaining(model, stand_in), sdpa_kernel(SDPBackend.MATH), _WrittenOut():
         x = x.detach().clone()
         problem = _Problem(model, train, (x, y), parameters, loss, weight_decay, damping, batch_size)
         problem.survey()
@@ -221,7 +221,7 @@ class _Problem:
         self.weight_decay, self.ridge = weight_decay, weight_decay + damping
         self.marks: list[tuple[int, float]] | None = None  # size and content of every batch of the first pass
         x, y = test[0], test[1].to(test[0].device)
-        self.shape = _outputs(model, x[:1]).shape[1:]
+        self.shape = _outputs(model, x[:2]).shape[1:]  # two: whether rows depend on each other shows
         self._check_labels(y)
         kept = len(self.theta) + self._kept(x, y)
         budget, most = _budget(self.theta)
@@ -436,12 +436,7 @@ def _check_x(model: nn.Module, x: Tensor) -> None:
 
 
 def _outputs(model: nn.Module, x: Tensor) -> Tensor:
-    try:
-        out = model(x.clone())  # a model that works in place shall not change the caller's x
-    except torch.OutOfMemoryError:
-        raise
-    except (RuntimeError, IndexError) as error:
-        raise ValueError(f"the model could not be run on x {x.dtype} {tuple(x.shape)}: {error}") from error
+    out = output_of(model, x.clone())  # a model that works in place shall not change the caller's x
     if not isinstance(out, Tensor) or out.dim() == 0 or len(out) != len(x):
         got = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
         raise ValueError(

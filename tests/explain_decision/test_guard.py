@@ -30,6 +30,7 @@ FUNCTIONS = {
     "fidelity": lambda model, x: torch.tensor(il.fidelity(lambda z: z.flatten(1)[:, :3], model, x)),
     "maximize_activation": lambda model, x: il.maximize_activation(model, 0, x, steps=2).trace,
 }
+LABELS = torch.tensor([0, 1, 2, 0])
 every_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS.keys())
 
 
@@ -152,6 +153,12 @@ def test_a_model_that_is_random_in_eval_mode_is_refused(function, draw):
         function(Random(draw), X)
 
 
+@pytest.mark.parametrize("draw", RANDOM.values(), ids=RANDOM.keys())
+def test_influence_refuses_a_random_model(draw):
+    with pytest.raises(il.UnsupportedModelError, match="random"):
+        il.influence(Random(draw), (X, LABELS), (X, LABELS), damping=5.0)
+
+
 MIXING = {
     "batch norm": nn.BatchNorm1d(16, track_running_stats=False),
     "functional batch norm": lambda x: F.batch_norm(x, torch.zeros(16), torch.ones(16), training=True),
@@ -170,7 +177,9 @@ def test_rows_that_depend_on_their_batch_are_refused(function, mix):
     head = nn.Linear(16, 3)
 
     # Methods that need a ReLU, a convolution or a rule may refuse for that reason.
-    reasons = "other rows|statistics of the batch|no rule|no ReLU|no convolution|to read x|reads x|overflow|uses a value|NaN"
+    reasons = (
+        "other rows|statistics of the batch|no rule|no ReLU|no convolution|to read x|reads x|overflow|uses a value|NaN"
+    )
     with pytest.raises(ValueError, match=reasons):
         function(lambda x: head(mix(x.flatten(1))), X)
 
