@@ -1,1 +1,1 @@
-from interp_lab import torchvision  # noqa: F401  before others import it: it may need mending
+import interp_lab  # noqa: F401  # before others import torchvision, which it may have to mend

@@ -2,6 +2,7 @@
 
 import torch
 
+from . import _torchvision
 from .antehoc import BagOfLocalFeatures, additive_model, decision_tree, prototype_network, sparse_softmax
 from .evaluate import (
     attack_attribution,
@@ -118,7 +119,7 @@ __all__ = [
 # next pass fetch it again page by page, at up to twice the time.
 torch.empty(2**25 - 2**16, dtype=torch.uint8)
 
-del torch
+del _torchvision, torch
 
 
 def __getattr__(name: str):
@@ -126,8 +127,4 @@ def __getattr__(name: str):
         from .explain_model import priors
 
         return priors
-    if name == "torchvision":  # on demand, and also beside a torch that it was not built for
-        from ._torchvision import torchvision
-
-        return torchvision
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -241,7 +241,7 @@ def imagenet(name: str, download: bool = False) -> tuple[nn.Module, Callable]:
         ValueError: torchvision has no such classifier, or it has no such weights.
         FileNotFoundError: the weights are not on this machine and ``download`` is False.
     """
-    from ._torchvision import torchvision
+    import torchvision
 
     models = torchvision.models
     if name not in models.list_models(module=models):

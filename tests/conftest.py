@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from interp_lab import torchvision  # noqa: F401  # before tests, or Zennit, import it: it may need mending
+import interp_lab  # noqa: F401  # before tests, or Zennit, import torchvision, which it may have to mend
 
 
 @pytest.fixture(scope="session")

@@ -70,7 +70,7 @@ def third(labels: Tensor, test: bool) -> Tensor:
 
 
 def _torchvision_digits(split: str, source: str, root: str | os.PathLike | None, download: bool) -> Dataset:
-    from .._torchvision import torchvision
+    import torchvision
 
     datasets = torchvision.datasets
     loader = {"mnist": datasets.MNIST, "fashion": datasets.FashionMNIST}[source]

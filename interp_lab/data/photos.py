@@ -79,7 +79,7 @@ def photos(folder: str | os.PathLike | None = None, *, size: int = 224, normaliz
 
 
 def _dataset(rows: list[dict], open_photo, size: int, normalize: bool) -> Dataset:
-    from .._torchvision import torchvision
+    import torchvision
 
     TF = torchvision.transforms.functional
     indices, classes = _classes(rows)
@@ -115,7 +115,7 @@ def _classes(rows: list[dict]) -> tuple[list[int], tuple[str, ...]]:
     if "class_index" not in rows[0]:
         names = sorted({row["label"] for row in rows})
         return [names.index(row["label"]) for row in rows], tuple(names)
-    from .._torchvision import torchvision
+    import torchvision
 
     names = list(torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1.meta["categories"])
     others = sorted({row["label"] for row in rows if row["class_index"] == "-1"})

@@ -224,7 +224,7 @@ def _filled(x: Tensor, fill: str | float | Tensor, generator: torch.Generator) -
         draw = torch.rand(channels.shape[1:], generator=generator, dtype=torch.float32).to(x)
         return (low + (high - low) * draw).view(x.shape)
     if fill == "blur" and x.dim() == 4 and min(x.shape[2:]) >= 4:
-        from .._torchvision import torchvision
+        import torchvision
 
         sigma = min(x.shape[2:]) / 20
         return torchvision.transforms.functional.gaussian_blur(x, 2 * math.ceil(3 * sigma) + 1, sigma)

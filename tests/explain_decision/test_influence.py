@@ -435,7 +435,10 @@ LABELS = torch.arange(12) % 3
             "two classes or more, and is 0 for one",
         ),
         (lambda: influence(nn.Linear(8, 3).half(), *[(TRAIN[0].half(), TRAIN[1])] * 2), "in 'weight'; use model.float"),
-        (lambda: influence(MODEL, (IDS, LABELS), (IDS, LABELS)), r"could not be run on x of shape \(2, 5\), torch\.int64"),
+        (
+            lambda: influence(MODEL, (IDS, LABELS), (IDS, LABELS)),
+            r"could not be run on x of shape \(2, 5\), torch\.int64",
+        ),
         (lambda: influence(nn.LSTM(8, 3).double(), TRAIN, TEST), r"got tuple; wrap it in .* as model\(x\)\.logits"),
         (lambda: influence(MODEL, TRAIN, TEST, damping=1, batch_size=0), "batch_size must be at least 1, got 0"),
         (lambda: influence(MODEL, TRAIN, TEST[0]), r"test must be a pair \(x, y\) of tensors"),

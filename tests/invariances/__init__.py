@@ -4,4 +4,4 @@ A new network is a line in ``networks``, a new function a line in ``functions``,
 ``python -m tests.invariances`` runs the whole tables and counts what came.
 """
 
-import interp_lab._torchvision  # noqa: F401  # before torchvision, also one built for another torch
+import interp_lab  # noqa: F401  # before torchvision, which it may have to mend
