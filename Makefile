@@ -30,7 +30,7 @@ test: .venv/.installed
 	@echo "== lint and spelling"
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && $(BIN)/codespell
 	@echo "== tests"
-	@$(BIN)/python -m pytest -m "not browser" -n auto
+	@$(BIN)/python -m pytest -m "not browser and not exhaustive" -n auto
 	@echo "== tests that train or grade, with the kernels of an old processor"
 	@ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE $(BIN)/python -m pytest -m trains -n auto
 	@echo "== solutions"

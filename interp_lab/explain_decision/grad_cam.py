@@ -136,7 +136,6 @@ class _LastMaps(Axes):
         self.maps: list[Tensor] = []
         self.convolution: list[Tensor] = []  # its operands
         self.tokens: tuple[str, list[Tensor]] | None = None  # name and operands of the first such operation
-        self.lost: str | None = None  # the operation that gives what may be maps, with its axes in an unknown order
 
     def met(self, func: Callable, operands: list[Tensor], known: dict[int, Labels], result: Tensor) -> None:
         name = func.__name__
@@ -145,17 +144,17 @@ class _LastMaps(Axes):
         inputs = [known[id(a)] for a in operands if id(a) in known]
         if name in CONVOLUTIONS and result.dim() > 2 and channel_axis(inputs[0]) in (None, 1):
             if result.shape[2:].numel() > 1:
-                self.maps, self.convolution, self.tokens, self.lost = [result], operands, None, None
+                self.maps, self.convolution, self.tokens = [result], operands, None
         elif self.maps and self._grid(result) == self._grid(self.maps[0]):
             if "softmax" not in name:
                 self.maps.append(result)
-        elif self.maps and result.shape == self.maps[-1].shape and channel_axis(self.labels(result)) is None:
-            self.lost = self.lost or name
         elif self.maps and name in WEIGHTED:
             # One vector for each input is a head; a product that sums over the places of both operands is a pooling.
             head = sum(size > 1 for size in result.shape) - (len(result) > 1) < 2
             if not head and not (name in MATRIX_PRODUCTS and len(inputs) == 2 and _sums_over_places(*inputs)):
                 self.tokens = self.tokens or (name, operands)
+        elif self.maps and result.shape == self.maps[-1].shape and "softmax" not in name:
+            self.maps.append(result)  # they may be maps, with their axes in an order that is not known
 
     def _grid(self, maps: Tensor) -> tuple[int, ...] | None:
         """The sizes of the batch and the places; None where it is not known which axes these are."""
@@ -182,11 +181,6 @@ def _last_maps(model: Model, x: Tensor, target: Target) -> tuple[Tensor, int, tu
             f"after {last} {name!r}{_module_of(model, operands)} acts on tokens, so that its maps are not the last: pass "
             f"layer=, {EARLIER}, and reshape=tokens_to_maps(...) if its output is tokens (N, T, D)"
         )
-    if axes.lost:
-        raise UnsupportedModelError(
-            f"after {last} {axes.lost!r} gives values of the shape of its maps, but which axis holds the channels is not "
-            "known: pass layer=, and reshape=, a function from its output to maps (N, K, ...)"
-        )
     if len(axes.maps[0]) != len(x):
         raise UnsupportedModelError(
             f"{last} gives maps {tuple(axes.maps[0].shape)} for {len(x)} inputs (crops or frames in the batch?): pass layer=, "
@@ -194,6 +188,11 @@ def _last_maps(model: Model, x: Tensor, target: Target) -> tuple[Tensor, int, tu
         )
     for maps in reversed(axes.maps):
         if not any(getattr(node, "variable", None) is x for node in _before(chosen.grad_fn, maps.grad_fn)):
+            if axes._grid(maps) is None:
+                raise UnsupportedModelError(
+                    f"after {last} come values of the shape of its maps, but which axis holds the channels is not known: "
+                    "pass layer=, and reshape=, a function from its output to maps (N, K, ...)"
+                )
             channel = channel_axis(axes.labels(maps))
             return maps, channel, axes.places(axes.labels(maps), channel), chosen
     if not any(maps.grad_fn in _before(chosen.grad_fn) for maps in axes.maps):

@@ -397,7 +397,9 @@ def as_factors(case: Case) -> Case | None:
     kinds = (Gated, nn.Hardtanh, nn.Hardswish, nn.SiLU, nn.Tanh, nn.Sigmoid)
     found = [module for module in case.model.modules() if isinstance(module, kinds)]
     handles = [
-        module.register_forward_hook(lambda module, args, out: ratios.update({module: out / args[0]}))
+        module.register_forward_hook(
+            lambda module, args, out: ratios.update({module: torch.where(args[0] == 0, 0, out / args[0])})
+        )
         for module in found
     ]
     with torch.no_grad():

@@ -27,7 +27,7 @@ def test_the_answer_stays(change):
     check([outcome(*cell) for cell in some(change)])
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("change", CHANGES)
 def test_the_answer_stays_on_every_network(change):
     check([outcome(*cell) for cell in whole(change)])
