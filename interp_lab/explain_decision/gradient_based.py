@@ -179,9 +179,9 @@ def _warn_of_a_gap(attribution: Tensor, value: Tensor, start: Tensor, steps: int
     if (excess > 0).any():
         row = int(excess.argmax())
         warnings.warn(
-            f"with {steps} steps the attribution of {int((excess > 0).sum())} of {len(excess)} rows misses f(x) - "
-            f"f(baseline) by more than 1 % of the logits; that of row {row} sums to {total[row]:.4g} in place of "
-            f"{change[row]:.4g}. Raise steps",
+            f"integrated gradients miss f(x) - f(baseline) by more than 1 % of the logits in {int((excess > 0).sum())} of "
+            f"{len(excess)} rows with {steps} steps; row {row} sums to {total[row]:.4g} in place of {change[row]:.4g}. Raise "
+            "steps",
             stacklevel=3,
         )
 

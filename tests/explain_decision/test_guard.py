@@ -330,7 +330,7 @@ def test_a_refusal_of_an_output_carries_the_remedy(output, remedy):
 
 def test_integrated_gradients_warn_where_they_miss_the_difference():
     model = lambda x: torch.tanh(20 * x.flatten(1)[:, :2])  # noqa: E731
-    with pytest.warns(UserWarning, match=r"with 2 steps .* of 4 of 4 rows misses .* Raise steps"):
+    with pytest.warns(UserWarning, match=r"integrated gradients miss .* in 4 of 4 rows with 2 steps; .* Raise steps"):
         il.integrated_gradients(model, X + 0.5, 0, steps=2)
     il.integrated_gradients(model, X + 0.5, 0, steps=200)  # a warning is an error in these tests
 
