@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# On every core; one test at a time, since the long ones lie side by side in a file.
+PYTEST := $(BIN)/python -m pytest -n auto --maxschedchunk=1
 
 .PHONY: help book test exercises clean
 
@@ -30,15 +32,15 @@ test: .venv/.installed
 	@echo "== lint and spelling"
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && $(BIN)/codespell
 	@echo "== tests"
-	@$(BIN)/python -m pytest -m "not browser and not exhaustive" -n auto
+	@$(PYTEST) -m "not browser and not exhaustive"
 	@echo "== tests that train or grade, with the kernels of an old processor"
-	@ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE $(BIN)/python -m pytest -m trains -n auto
+	@ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE $(PYTEST) -m trains
 	@echo "== solutions"
-	@$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300 -n auto --dist loadfile solutions
+	@$(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=300 --dist loadfile solutions
 	@echo "== book"
 	@$(BIN)/python book/build.py
 	@echo "== site in a browser"
-	@$(BIN)/python -m pytest -m browser -n auto
+	@$(PYTEST) -m browser
 
 exercises: .venv/.installed
 	@echo "== exercises from solutions"

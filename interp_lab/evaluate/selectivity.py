@@ -125,7 +125,7 @@ def selectivity(
         ties = torch.randperm(count, generator=generator).to(x.device)
         step = torch.searchsorted(removed, torch.arange(count, device=x.device), right=True).float()  # of each rank
         fill = _filled(x, fill, generator).view_as(pictures)
-        rows = batch_size or rows_per_pass(x)
+        rows = batch_size or rows_per_pass(x, lambda rows: output_of(model, rows))
 
         def read(logits: Tensor, target: Tensor) -> Tensor:
             return pick(probabilities(logits) if score == "probability" else logits, target)

@@ -139,13 +139,24 @@ def is_finite(tensor: Tensor) -> bool:
     return bool(torch.isfinite(tensor.sum()) or torch.isfinite(tensor).all())
 
 
-def rows_per_pass(x: Tensor) -> int:
-    """How many rows like those of x a pass takes by default: more no longer fit a cache, fewer leave a GPU idle.
+def rows_per_pass(x: Tensor, run: Callable[[Tensor], object]) -> int:
+    """How many rows like those of x a pass of ``run`` takes by default.
 
-    On a processor also their number is bounded, since the memory of large feature maps takes long to fetch.
+    On a processor as many as fit its cache, and few enough that the feature maps of a large network are fetched in time;
+    on a GPU as many as fill half of the memory that is free, if each takes what it takes in ``run(x)``.
     """
-    elements, most = (2**20, 128) if x.device.type == "cpu" else (2**26, 2**16)
-    return max(1, min(elements // max(1, x[:1].numel()), most))
+    if x.device.type != "cuda":
+        return max(1, min(2**20 // max(1, x[:1].numel()), 128))
+    held = torch.cuda.memory_allocated(x.device)
+    torch.cuda.reset_peak_memory_stats(x.device)
+    try:
+        run(x)
+    except torch.OutOfMemoryError:
+        return max(1, len(x) // 2)
+    taken = max(1, torch.cuda.max_memory_allocated(x.device) - held)
+    kept = torch.cuda.memory_reserved(x.device) - held  # by torch, for what comes next
+    free = torch.cuda.mem_get_info(x.device)[0] + kept
+    return max(1, min(free * len(x) // (2 * taken), 2**16))
 
 
 def with_rows_that_fit(call: Callable[[int], Tensor], rows: int) -> Tensor:

@@ -243,4 +243,5 @@ def _sum_of_gradients(
                 total[rows] += torch.einsum("k,k...->...", weight, grad.view(len(ks), count, *x.shape[1:]))
         return total.to(x)
 
-    return with_rows_that_fit(summed, batch_size or max(1, len(x), rows_per_pass(x)))
+    rows = batch_size or max(1, len(x), rows_per_pass(x, lambda rows: gradient(model, rows, target)))
+    return with_rows_that_fit(summed, rows)

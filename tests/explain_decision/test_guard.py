@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import interp_lab as il
-from interp_lab.explain_decision.contract import explaining
+from interp_lab.explain_decision.contract import explaining, rows_per_pass
 
 X = torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(1))
 every_method = pytest.mark.parametrize("method", il.METHODS.values(), ids=il.METHODS.keys())
@@ -348,6 +348,39 @@ def test_a_pass_too_large_for_the_memory_is_tried_with_fewer_rows(method):
     x = X.double()
     assert_close(method(model, x, 0), method(net, x, 0))
     assert max(rows[rows.index(next(r for r in rows if 4 < r <= 13)) :]) <= 13
+
+
+def test_the_rows_of_a_pass_follow_the_memory_of_the_device(monkeypatch):
+    class Elsewhere:
+        device = torch.device("cuda", 1)
+
+        def __len__(self):
+            return 4
+
+    def on_a_gpu(per_row: int, free: int) -> int:
+        """The rows of a pass where each takes per_row bytes, and torch keeps 1 GiB for itself, half of it in use."""
+        used = []
+        monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 2**29)
+        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 2**30)
+        monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: used.clear())
+        monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 2**29 + max(used))
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: {1: (free, 2**40)}[device.index])
+
+        def run(x: Elsewhere) -> None:
+            if len(x) * per_row > free + 2**29:
+                raise torch.OutOfMemoryError("no memory")
+            used.append(len(x) * per_row)
+
+        return rows_per_pass(Elsewhere(), run)
+
+    gib = 2**30
+    assert on_a_gpu(per_row=gib // 8, free=16 * gib) == 66  # half of 16.5 GiB
+    assert on_a_gpu(per_row=gib // 8, free=80 * gib) == 322
+    assert on_a_gpu(per_row=3 * gib, free=12 * gib) == 2
+    assert on_a_gpu(per_row=8 * gib, free=16 * gib) == 2  # the batch does not fit
+    assert on_a_gpu(per_row=1, free=80 * gib) == 2**16
+    assert rows_per_pass(torch.zeros(1, 3, 224, 224), None) == 6
+    assert rows_per_pass(torch.zeros(0, 4), None) == 128
 
 
 def test_explaining_nests_and_gives_everything_back_in_order():
