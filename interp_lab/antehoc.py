@@ -24,7 +24,14 @@ from sklearn.tree import DecisionTreeClassifier
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .explain_decision.contract import UnsupportedModelError, check_input, explaining, is_finite
+from .explain_decision.contract import (
+    UnsupportedModelError,
+    check_input,
+    explaining,
+    in_eval_mode,
+    is_finite,
+    output_of,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +50,20 @@ class Features:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Features ``(N, D)``. Raises ValueError if they are not finite or not of the shape that was fitted."""
-        values = x if self.function is None else self.function(x)
+        values = _values(self.function, x)
         if tuple(values.shape) != (len(x), *self.shape):
             raise ValueError(f"features must have shape {(len(x), *self.shape)}, got {tuple(values.shape)}")
         if not is_finite(values):
             raise ValueError("features must be finite, got NaN or infinite values")
         return values.flatten(1)
+
+
+def _values(function: Callable[[Tensor], Tensor] | None, x: Tensor) -> Tensor:
+    """What the function gives for x, with its modules in eval mode."""
+    if function is None:
+        return x
+    with in_eval_mode(function):
+        return output_of(function, x)
 
 
 def read_features(
@@ -62,7 +77,7 @@ def read_features(
     check_input(None, x)
     if len(x) == 0:
         raise ValueError("x must hold at least one example, got an empty batch")
-    shape = tuple((x if function is None else function(x[:1])).shape[1:])
+    shape = tuple(_values(function, x[:1]).shape[1:])
     if names is None:
         names = [_place(index, shape) for index in np.ndindex(shape)]
     if len(names) != np.prod(shape):

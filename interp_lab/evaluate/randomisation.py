@@ -63,15 +63,16 @@ def model_randomisation(
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"only a torch.nn.Module has layers to randomise, got {type(model).__name__}")
-    with explaining(model, x) as x:
-        target, network = resolve(model, x, target), _copied(model)
-        layers, steps = _layers(network, x), []
-        before, after = (logits_of(m, x) for m in (model, network))
+    with explaining(model, x) as checked:
+        target, network = resolve(model, checked, target), _copied(model)
+        layers, steps = _layers(network, checked), []
+        before, after = (logits_of(m, checked) for m in (model, network))
         if not (after - before).abs().max() <= torch.finfo(x.dtype).eps ** 0.5 * before.abs().max():
             raise UnsupportedModelError(
                 "a copy of the model gives other logits than the model, so it tells nothing of it"
             )
-        original = relevance_map(method(network, x, target), "the original map")
+        original = relevance_map(method(network, checked, target), "the original map")
+    with explaining(network, x) as x:
         # The block gives the global random state back. Mixed, since a model that was itself made after manual_seed(0)
         # would get its old weights again.
         torch.manual_seed(seed ^ 0x5DEECE66D)

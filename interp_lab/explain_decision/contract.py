@@ -6,22 +6,40 @@ A method of this folder is ``method(model, x, target=None, *, ...) -> Tensor`` o
 
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from functools import partial
+from types import CodeType, FunctionType, MethodType, ModuleType
+from weakref import WeakSet
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils._pytree import tree_leaves
 
 from .interception import CHOICES, ORDINARY_GRADIENT, Guard, Interception, UnsupportedModelError
 
 Model = nn.Module | Callable[[Tensor], Tensor]
 Target = int | Sequence[int] | Tensor | None
-# The first pass of the running block whose rows may depend on each other: (model, x, output).
-_suspected: ContextVar[list[tuple[Model, Tensor, Tensor]] | None] = ContextVar("suspected", default=None)
+
+
+@dataclass
+class _Block:
+    """What :func:`explaining` finds out while its block runs."""
+
+    first: tuple[Model, int, Tensor, list[Tensor]] | None = (
+        None  # of a pass: its rows, and the first and the last of each
+    )
+    mixes: bool = False  # whether the rows of a pass may depend on each other
+    scripts: list[torch.jit.ScriptModule] = field(default_factory=list)  # those that ran
+
+
+_block: ContextVar[_Block | None] = ContextVar("block", default=None)
+# Models that gave the same row twice; a function is mostly written anew for every call, and is asked again then.
+_repeated: WeakSet[Model] = WeakSet()
 
 
 @contextmanager
@@ -29,12 +47,12 @@ def explaining(model: Model, x: Tensor) -> Iterator[Tensor]:
     """The checked, detached x, inside a block that leaves the model and the global random state as they were.
 
     Every module that runs in the block is in eval mode, also inside a function, with gradients on and in the full
-    precision of its dtype (no autocast, no TF32), whatever the caller has set. At the end of the block, a pass whose
-    operations may have mixed the rows of the batch is held against the same pass without the other rows.
+    precision of its dtype (no autocast, no TF32), whatever the caller has set. At the end of the block a model's first
+    row is run again, alone, and where its operations may mix the rows of a batch, so is the last.
 
     Raises:
         ValueError: x is not a finite floating-point batch ``(N, ...)``, or not of the model's dtype and device.
-        UnsupportedModelError: the output for a row depends on the other rows.
+        UnsupportedModelError: the output for a row changes from call to call or depends on the other rows.
     """
     check_input(model, x)
     cuda = [x.device] if x.device.type == "cuda" else []
@@ -43,29 +61,31 @@ def explaining(model: Model, x: Tensor) -> Iterator[Tensor]:
         torch.enable_grad(),
         torch.random.fork_rng(cuda),
         full_precision(x.device.type),
-        _in_eval_mode(model),
+        in_eval_mode(model),
     ):
-        suspected: list[tuple[Model, Tensor, Tensor]] = []
-        token = _suspected.set(suspected)
+        block = _Block()
+        token = _block.set(block)
         try:
             yield x.clone() if x.is_inference() else x.detach()
         finally:
-            _suspected.reset(token)
-        for suspect in suspected:
-            _check_rows(*suspect)
+            _block.reset(token)
+        if block.first is not None:
+            _check_rows(*block.first, (0, 1) if block.mixes else (0,))
 
 
 @contextmanager
-def _in_eval_mode(model: Model) -> Iterator[None]:
+def in_eval_mode(model: Model) -> Iterator[None]:
     """Every module of the model, and every other one that this thread runs in the block, is in eval mode."""
     switched: list[nn.Module] = []
     thread = threading.get_ident()
 
     def switch(module: nn.Module, *_) -> None:
         if threading.get_ident() == thread:
-            # A scripted module runs its parts itself.
-            for part in module.modules() if isinstance(module, torch.jit.ScriptModule) else (module,):
-                if part.training:
+            scripted, block = isinstance(module, torch.jit.ScriptModule), _block.get()
+            if scripted and block is not None:
+                block.scripts.append(module)
+            for part in module.modules() if scripted else (module,):  # a scripted module runs its parts itself
+                if getattr(part, "training", False):  # a frozen script has no mode
                     switched.append(part)
                     part.training = False
 
@@ -84,16 +104,46 @@ def _in_eval_mode(model: Model) -> Iterator[None]:
 
 
 def owners(model: Model) -> list[nn.Module]:
-    """The modules that a model shows without being run: itself, or those that a function of it holds."""
-    if isinstance(model, nn.Module):
-        return [model]
-    if isinstance(model, partial):
-        return [owner for part in (model.func, *model.args, *model.keywords.values()) for owner in owners(part)]
-    held = [getattr(model, "__self__", None)]
-    for cell in getattr(model, "__closure__", None) or ():
+    """The modules that a model shows without being run: itself, or those that a function or an object of it holds."""
+    found: list[nn.Module] = []
+    seen: dict[int, object] = {}
+    waiting: list[object] = [model]
+    while waiting:
+        holder = waiting.pop()
+        if id(holder) in seen or isinstance(
+            holder, type | ModuleType | Tensor | np.ndarray | str | bytes | int | float
+        ):
+            continue
+        seen[id(holder)] = holder  # kept, so that its id stays its own
+        if isinstance(holder, nn.Module):
+            found.append(holder)
+            seen.update((id(part), part) for part in holder.modules())
+        waiting.extend(_held(holder))
+    return found
+
+
+def _held(holder: object) -> list[object]:
+    """What a function, a method or an object refers to, and may call."""
+    if isinstance(holder, nn.Module):  # torch knows its modules but for those in a list or an object of it
+        hidden = (value for part in holder.modules() for name, value in vars(part).items() if name[0] != "_")
+        return [value for value in hidden if not isinstance(value, FunctionType | torch.dtype | torch.device)]
+    if isinstance(holder, Mapping):
+        return list(holder.values())
+    if isinstance(holder, list | tuple | set | frozenset):
+        return list(holder)
+    if isinstance(holder, MethodType | partial):
+        return [getattr(holder, name, None) for name in ("__self__", "func", "__func__", "args", "keywords")]
+    if not isinstance(holder, FunctionType):
+        return list(getattr(holder, "__dict__", {}).values()) if type(holder).__module__ != "builtins" else []
+    held: list[object] = [holder.__defaults__, holder.__kwdefaults__, vars(holder)]
+    for cell in holder.__closure__ or ():
         with suppress(ValueError):  # a variable without a value yet
             held.append(cell.cell_contents)
-    return [module for module in held if isinstance(module, nn.Module)]
+    codes = [holder.__code__]
+    for code in codes:
+        codes += [part for part in code.co_consts if isinstance(part, CodeType)]
+        held += [holder.__globals__[name] for name in code.co_names if name in holder.__globals__]
+    return held
 
 
 @contextmanager
@@ -190,16 +240,49 @@ def output_of(model: Model, x: Tensor) -> Tensor:
         ) from error
     if _random_states(x.device) != before:
         raise UnsupportedModelError("the model draws random numbers in eval mode, so that its output is random")
-    suspected = _suspected.get()
-    if (
-        guard.mixes
-        and suspected == []
-        and isinstance(output, Tensor)
-        and output.is_floating_point()
-        and output.shape[:1] == x.shape[:1] > (1,)
-    ):
-        suspected.append((model, x.detach().clone(), output.detach()))  # x may be changed in place later
+    block = _block.get()
+    if block is not None:
+        for script in block.scripts:
+            _refuse_modes_of_a_script(script)
+        mixes = guard.mixes or bool(block.scripts)
+        if len(x) and (block.first is None or block.first[1] == 1 < len(x)) and (mixes or not _is_repeated(model)):
+            block.first, block.mixes = (model, len(x), x.detach()[[0, -1]], _ends(output, len(x))), mixes
     return output
+
+
+def _ends(output: object, count: int) -> list[Tensor]:
+    """The first and the last of these rows in every floating-point tensor of the output that has as many."""
+    found = [part.detach() for part in tree_leaves(output) if isinstance(part, Tensor) and part.is_floating_point()]
+    return [part[[0, -1]] for part in found if part.shape[:1] == (count,)]
+
+
+def _is_repeated(model: Model) -> bool:
+    try:
+        return model in _repeated
+    except TypeError:  # it cannot be hashed
+        return False
+
+
+def _refuse_modes_of_a_script(script: torch.jit.ScriptModule) -> None:
+    """Refuse a script, traced in train mode, that has dropout on or takes statistics of the batch for ever."""
+    graph = script.inlined_graph  # held, as its nodes do not hold it
+    for kind, training in (("aten::dropout", 2), ("aten::batch_norm", 5)):
+        if any(list(node.inputs())[training].toIValue() is True for node in graph.findAllNodes(kind)):
+            raise UnsupportedModelError(f"the scripted module holds {kind} in train mode: trace it after model.eval()")
+
+
+CUT_IN_A_SCRIPT = [f"aten::{name}" for name in ("detach", "round", "floor", "ceil", "trunc", "sign")]
+
+
+def _refuse_cuts_of_a_script(script: torch.jit.ScriptModule) -> None:
+    """Refuse a script, whose operations no interception sees, that computes values without a gradient."""
+    graph = script.inlined_graph
+    for kind in CUT_IN_A_SCRIPT:
+        if graph.findAllNodes(kind):
+            raise UnsupportedModelError(
+                f"the scripted module holds {kind}, whose value may have come from x and has no gradient: explain the module "
+                "that it was made from"
+            )
 
 
 def logits_of(model: Model, x: Tensor) -> Tensor:
@@ -236,27 +319,31 @@ def _random_states(device: torch.device) -> tuple:
     return random.getstate(), keys.tobytes(), position, *(state.numpy().tobytes() for state in torch_states)
 
 
-def _check_rows(model: Model, x: Tensor, output: Tensor) -> None:
-    """Refuse a model whose output for the first or last row changes when the others are taken away, or replaced by it.
+def _check_rows(model: Model, count: int, x: Tensor, outputs: list[Tensor], rows: Sequence[int]) -> None:
+    """Refuse a model whose output for these rows changes when they are run again, without the others or in their place.
 
     Raises:
         UnsupportedModelError: they do, by more than the rounding of another order of the sums.
     """
-    for row in (0, len(x) - 1):  # a sum that runs over the batch leaves the one as it is
-        one = x[row : row + 1]
+    shapes = [part.shape for part in outputs]
+    for row in rows:  # a sum that runs over the batch leaves the one as it is
+        again: list[Tensor] = []
         with torch.no_grad():
-            try:
-                alone = model(one.clone())
-            except Exception:  # a function that holds a second input of as many rows as x
-                alone = None
-            if not isinstance(alone, Tensor) or len(alone) != 1:
-                alone = model(one.repeat(len(x), *[1] * (x.dim() - 1)))[row : row + 1]
-        change, size = (alone[0] - output[row]).abs().max(), output[row].abs().max()
-        if not change <= torch.finfo(output.dtype).eps ** 0.5 * (1 + size):
-            raise UnsupportedModelError(
-                f"the output for a row depends on the other rows of its batch (by {change:.2g} in row {row}), so rows "
-                "cannot be explained by themselves: look for a mean, a softmax or a norm over axis 0, or attention over it"
-            )
+            with suppress(Exception):  # a function that holds a second input of as many rows as x
+                again = _ends(model(x[row][None]), 1)
+            if [part.shape for part in again] != shapes:
+                again = _ends(model(x[row][None].repeat(count, *[1] * (x.dim() - 1))), count)
+        for was, now in zip(outputs, again, strict=False):
+            change, size, eps = (now[row] - was[row]).abs().max(), was.abs().max(), torch.finfo(was.dtype).eps
+            if not change <= eps**0.5 * size + 100 * eps * x.abs().max().clamp(min=1):
+                raise UnsupportedModelError(
+                    f"the output for a row changes from call to call, or depends on the other rows of its batch (by {change:.2g} in "
+                    f"row {row and count - 1}), so rows cannot be explained by themselves: look for random numbers, or a mean, a "
+                    "softmax or a norm over axis 0, or attention over it"
+                )
+    if count > 1:
+        with suppress(TypeError):  # it cannot be hashed, or held weakly
+            _repeated.add(model)
 
 
 def decisions(logits: Tensor) -> Tensor:
@@ -320,6 +407,9 @@ def chosen_logit(model: Model, x: Tensor, target: Target) -> Tensor:
     """
     with Interception(ORDINARY_GRADIENT, [x], CHOICES):
         chosen = pick(logits_of(model, x), target)
+    block = _block.get()
+    for script in block.scripts if block else ():
+        _refuse_cuts_of_a_script(script)
     if not chosen.requires_grad:
         raise UnsupportedModelError(
             "the logits do not depend on x through differentiable operations (is there a detach(), a no_grad or "
@@ -337,9 +427,7 @@ def gradient(model: Model, x: Tensor, target: Target) -> Tensor:
         UnsupportedModelError: as for :func:`chosen_logit`, or an operation has no gradient.
     """
     x = x.detach().requires_grad_()
-    chosen = chosen_logit(model, x, target).sum()
-    _check_gradients(chosen)
-    return differentiated(chosen, [x])[0]
+    return differentiated(chosen_logit(model, x, target).sum(), [x])[0]
 
 
 def differentiated(
@@ -349,8 +437,9 @@ def differentiated(
 
     Raises:
         UnsupportedModelError: torch cannot run the graph; in its own words, such as on a tensor that is changed in place
-            after it was used, or an operation without a second derivative.
+            after it was used, or an operation without a derivative.
     """
+    _check_gradients(output)
     try:
         return torch.autograd.grad(output, inputs, signal, allow_unused=True, **{"materialize_grads": True, **options})
     except torch.OutOfMemoryError:

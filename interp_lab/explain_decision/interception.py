@@ -26,7 +26,7 @@ class UnsupportedModelError(ValueError):
 
 def operations(*names: str) -> list[Callable]:
     """The functions and methods of torch with these names, in place or not."""
-    spaces = (torch, F, Tensor, torch._C._nn)
+    spaces = (torch, F, Tensor, torch._C._nn, torch.special)
     return [getattr(s, n) for name in names for n in (name, name + "_") for s in spaces if hasattr(s, n)]
 
 
@@ -114,7 +114,10 @@ def _refuse_batch_statistics(func: Callable, args: tuple, kwargs: dict) -> None:
 
 
 # Their gradient is zero everywhere, whatever effect they have.
-STEPS = operations("round", "floor", "ceil", "trunc", "fix", "sign", "sgn")
+STEPS = operations(
+    "round", "floor", "ceil", "trunc", "fix", "sign", "sgn", "floor_divide", "__floordiv__", "copysign",
+    "fake_quantize_per_tensor_affine", "fake_quantize_per_channel_affine",
+)  # fmt: skip
 # They choose among values by a mask or an index: the gradient of what is chosen is right.
 CHOICES = frozenset(
     operations("where", "masked_fill", "masked_select", "gather", "index_select", "take_along_dim", "scatter", "index_put",
@@ -155,16 +158,18 @@ class Interception(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
-        rule = self.table.get(func)
+        rule = self.table.get(func) if kwargs.get("rounding_mode") is None else _no_slope
         if rule is None or not any(self.origin(a) for a in tensors_in(args, kwargs.values())):
             out = func(*args, **kwargs)
         elif "input" in kwargs:
             out = rule(func, (kwargs.pop("input"), *args), kwargs)
         else:
             out = rule(func, args, kwargs)
-        if func in LEAVES_TORCH or (isinstance(out, Tensor | tuple | list) and not isinstance(out, torch.Size)):
-            operands = tensors_in(args, kwargs.values())
-            self.follow(func, operands, tensors_in([out]))
+        if func is Tensor.__setitem__ or (args and out is args[0] and name_of(func).endswith("_")):
+            base = args[0]._base  # what is written into a view is written into what it shows
+            self.follow(func, tensors_in(args, kwargs.values()), [args[0]] if base is None else [args[0], base])
+        elif func in LEAVES_TORCH or (isinstance(out, Tensor | tuple | list) and not isinstance(out, torch.Size)):
+            self.follow(func, tensors_in(args, kwargs.values()), tensors_in([out]))
         return out
 
     def origin(self, tensor: Any) -> str | None:
@@ -181,7 +186,7 @@ class Interception(TorchFunctionMode):
         if name in ("to", "type_as", "expand_as", "view_as", "reshape_as"):
             operands = operands[:1]  # the other gives its shape or type alone
         # What a function written by a user returns is met without its gradient first and has it later.
-        cut = next((a for a in operands if id(a) in self.cut and not a.requires_grad), None)
+        cut = next((a for a in operands if id(a) in self.cut and (not a.requires_grad or a.is_leaf)), None)
         source = None if cut is None else self.cut[id(cut)][1]
         if func in LEAVES_TORCH:
             if operands[0].dtype != torch.bool and (source or self.origin(operands[0])):
@@ -233,8 +238,8 @@ def origin(tensor: Any, leaves: Sequence[Tensor], known: dict[Node, str | None] 
     if any(tensor is leaf for leaf in leaves):
         return "input"
     root = tensor.grad_fn
-    if root is None:  # another leaf
-        return None
+    if root is None:  # another leaf, or a view that was taken without gradients
+        return origin(tensor._base, leaves, known)
     known = {} if known is None else known
     if root in known:
         return known[root]

@@ -1,6 +1,7 @@
 """One guard for every call: answers that do not change when nothing changed, or a refusal that says why."""
 
 import copy
+import itertools
 import random
 import threading
 from functools import partial
@@ -71,6 +72,26 @@ class Hidden(nn.Module):
         return self.parts[0](x)
 
 
+HELD: list[nn.Module] = []  # what a function reaches as a global
+
+
+def held(net: nn.Module):
+    HELD[:] = [net]
+    return lambda x: HELD[0].forward(x)
+
+
+class Parts:
+    """Calls its network by a method that no hook sees, and so the modules in it."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.parts = {"net": net}
+
+    def __call__(self, x: Tensor) -> Tensor:
+        for part in self.parts["net"]:
+            x = part.forward(x)
+        return x
+
+
 FORMS = {
     "lambda": lambda net: lambda x: net(x),
     "forward": lambda net: net.forward,
@@ -78,6 +99,11 @@ FORMS = {
     "object": Holder,
     "bound method": lambda net: Holder(net).answer,
     "hidden in a module": Hidden,
+    "a global, by its method": held,
+    "a default argument": lambda net: lambda x, net=net: net.forward(x),
+    "a closure in a closure": lambda net: (lambda f: lambda x: f(x))(lambda x: net.forward(x)),
+    "an object, by methods": Parts,
+    "partial of an object": lambda net: partial(Parts.__call__, Parts(net)),
 }
 
 
@@ -142,6 +168,9 @@ RANDOM = {
     "own generator": partial(lambda g, z: z + torch.rand(z.shape, generator=g), torch.Generator()),
     "numpy": lambda z: z * float(np.random.rand()),  # noqa: NPY002
     "python": lambda z: z * random.random(),
+    "a generator of numpy's": partial(lambda g, z: z * g.random(), np.random.default_rng(0)),
+    "a generator of Python's": partial(lambda g, z: z * g.random(), random.Random(0)),
+    "a counter": partial(lambda c, z: z * next(c), itertools.count(1)),
     "fractional pooling": lambda z: F.fractional_max_pool2d(z.repeat(1, 6).view(-1, 1, 3, 6), 1, (1, 3)).flatten(1),
 }
 
@@ -155,7 +184,7 @@ def test_a_model_that_is_random_in_eval_mode_is_refused(function, draw):
 
 @pytest.mark.parametrize("draw", RANDOM.values(), ids=RANDOM.keys())
 def test_influence_refuses_a_random_model(draw):
-    with pytest.raises(il.UnsupportedModelError, match="random"):
+    with pytest.raises(il.UnsupportedModelError, match="random|not symmetric"):
         il.influence(Random(draw), (X, LABELS), (X, LABELS), damping=5.0)
 
 
@@ -167,6 +196,8 @@ MIXING = {
     "norm of the batch": lambda x: x / x.norm(),
     "attention over the batch": partial(lambda m, x: m(*[x[:, None]] * 3)[0][:, 0], nn.MultiheadAttention(16, 2)),
     "sorted": lambda x: x.sort(0).values,
+    "divided by their number": lambda x: x / len(x),
+    "centred, small": lambda x: 1e-3 * (x - x.mean(0)),
 }
 
 
@@ -225,7 +256,44 @@ class Cut(nn.Module):
 LIBRARY = torch.library.Library("interp_lab_tests", "DEF")
 LIBRARY.define("doubled(Tensor x) -> Tensor")
 LIBRARY.impl("doubled", lambda x: torch.from_numpy(2 * x.detach().numpy()), "CPU")
+
+
+def written(write):
+    """A table that is filled in place."""
+
+    def fill(m, x: Tensor) -> Tensor:
+        table = torch.zeros_like(x)
+        write(table, x)
+        return table
+
+    return fill
+
+
+def one_hot_by_assignment(table: Tensor, x: Tensor) -> None:
+    table[torch.arange(len(x)), x.argmax(1)] = 1
+
+
+def gate_by_assignment(table: Tensor, x: Tensor) -> None:
+    table[x > 0.5] = 1
+
+
+def half_filled(m, x: Tensor) -> Tensor:
+    y = x.clone()
+    with torch.no_grad():
+        y[:, 0] = 3 * x[:, 1]
+    return y
+
+
 CUT = {
+    "one-hot by assignment": written(one_hot_by_assignment),
+    "a gate by assignment": written(gate_by_assignment),
+    "assigned": written(lambda table, x: table.__setitem__(slice(None), x.detach())),
+    "copied into a view": written(lambda table, x: table[:, :4].copy_(x.detach()[:, :4])),
+    "assigned without gradient": half_filled,
+    "a leaf again": lambda m, x: torch.tanh(x.detach()).requires_grad_(),
+    "special.round": lambda m, x: torch.special.round(8 * x),
+    "floor by division": lambda m, x: torch.div(8 * x, 1, rounding_mode="floor"),
+    "fake quantisation": lambda m, x: torch.fake_quantize_per_tensor_affine(x, 0.1, 0, -128, 127),
     "category": lambda m, x: m.table((3 * x[:, 0]).long()),
     "nearest category": lambda m, x: m.table((3 * x[:, 0]).round().int()),
     "one-hot": lambda m, x: F.one_hot(x.argmax(1), 16).to(x.dtype),
@@ -248,6 +316,47 @@ def test_a_value_cut_off_from_its_gradient_is_refused(method, cut):
     reasons = r"without a gradient|zero everywhere|no gradient|cannot be differentiated|out of torch|could not be run"
     with pytest.raises(ValueError, match=reasons):
         method(Cut(cut), X, 0)
+
+
+@pytest.mark.parametrize("name", ["C++", "one-hot by assignment", "a leaf again"])
+def test_a_cut_value_is_refused_where_only_the_maps_are_differentiated(name):
+    body = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU())
+    rest = Cut(CUT[name])
+
+    def model(x: Tensor) -> Tensor:
+        return rest(body(x).mean((2, 3)))
+
+    with pytest.raises(il.UnsupportedModelError, match="gradient"):
+        il.grad_cam(model, X, 0)
+    with pytest.raises(il.UnsupportedModelError, match="gradient"):
+        il.maximize_activation(model, 0, X, steps=1)
+
+
+@pytest.mark.parametrize("script", [torch.jit.script, partial(torch.jit.trace, example_inputs=torch.rand(4, 6))])
+def test_what_torchscript_hides_is_refused(script):
+    class Detached(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.linear(x, self.weight) * x.mean(1, keepdim=True).detach()
+
+    class Centred(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.linear(x - x.mean(0), self.weight)
+
+    x = torch.rand(4, 6)
+    with pytest.raises(il.UnsupportedModelError, match="detach"):
+        il.saliency(script(Detached(6, 3)), x, 0)
+    with pytest.raises(il.UnsupportedModelError, match="depends on the other rows"):
+        il.integrated_gradients(script(Centred(6, 3)), x, 0)
+    plain = nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3)).eval()
+    assert_close(il.saliency(script(plain), x, 0), il.saliency(plain, x, 0))
+
+
+def test_a_trace_in_train_mode_is_refused_and_a_frozen_script_is_answered():
+    x, net = torch.rand(4, 6), nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3))
+    traced = torch.jit.trace(net.train(), x, check_trace=False)
+    with pytest.raises(il.UnsupportedModelError, match="trace it after"):
+        il.saliency(traced, x, 0)
+    assert_close(il.saliency(torch.jit.freeze(torch.jit.script(net.eval())), x, 0), il.saliency(net, x, 0))
 
 
 CHOICES = {
