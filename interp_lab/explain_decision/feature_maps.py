@@ -185,7 +185,7 @@ def _elsewhere(labels: Labels, axes: Sequence[int] | None = None) -> Labels:
 def _chosen(index: object, dims: int) -> list[int] | None:
     """The axes on which a subscript that keeps all axes has a list; None where it has more than slices and lists."""
     parts = list(index) if isinstance(index, tuple) else [index]
-    if any(part is None or isinstance(part, Tensor) and part.dim() != 1 for part in parts):
+    if any(part is None or (isinstance(part, Tensor) and part.dim() != 1) for part in parts):
         return None
     if (at := next((i for i, part in enumerate(parts) if part is ...), None)) is not None:
         parts[at : at + 1] = [slice(None)] * (dims - len(parts) + 1)
@@ -248,9 +248,9 @@ def _moved(func: Callable, args, kwargs, shape: Sequence[int], labels: Labels, r
         strides = strides_of([axis for axis, other in enumerate(labels) if other == label])
         varying = [axis for axis, size in enumerate(result.shape) if strides[axis] and size > 1]
         for axis, stride in enumerate(strides):
-            if not stride:
+            if not stride or (varying and axis not in varying):  # an axis of size 1 may have its neighbour's
                 continue
-            if label == CHANNEL or len(varying) < 2 or axis not in varying:
+            if label == CHANNEL or len(varying) < 2:
                 found[axis].append(label)
             elif isinstance(label, tuple):
                 found[axis].append(_run(label, stride, result.shape[axis]))
@@ -265,7 +265,7 @@ def _moved(func: Callable, args, kwargs, shape: Sequence[int], labels: Labels, r
         strides, digits = strides_of(of_x[start:end]), tuple((labels[axis], shape[axis]) for axis in of_x[start:end])
         for axis in lost:
             axes[axis] = _run(digits, strides[axis], result.shape[axis]) or axes[axis]
-    # An axis of size 1 may be new, with the stride of its neighbour.
+    # Of several axes of size 1, all but one may be new.
     return tuple(None if size == 1 and axes.count(a) > 1 else a for a, size in zip(axes, result.shape, strict=True))
 
 

@@ -86,6 +86,23 @@ def test_labels_follow_the_operations(run, labels):
     assert axes.labels(MAPS) is None
 
 
+@pytest.mark.parametrize(
+    ("run", "labels"),
+    [
+        (CONV, (0, C, 2, 3)),
+        (lambda x: CONV(x)[:, :, :1].relu(), (0, C, 2, 3)),
+        (lambda x: CONV(x).flatten(2).unflatten(2, (8, 6)), (None, C, 2, 3)),
+        (lambda x: CONV(x).flatten(2).unflatten(2, (6, 8)), (None, C, None, None)),
+        (lambda x: x.flatten(1).unflatten(1, (8, 6, 3)), (None, None, None, None)),
+    ],
+)
+def test_labels_of_a_single_input(run, labels):
+    x = MAPS[:1].clone()
+    with Axes(x) as axes:
+        out = run(x)
+    assert axes.labels(out) == labels
+
+
 def cell_by_cell(x):
     state = None
     for step in x.unbind(1):

@@ -392,7 +392,7 @@ def test_a_map_runs_along_the_steps_of_a_series(front, parts):
 def test_a_map_of_what_has_no_place_in_x_any_more_is_not_laid_over_it(front):
     network = Last(lambda m, x, y: pool(y.relu()))
     x = torch.rand(2, 3, 10, 7, dtype=torch.float64)
-    with pytest.raises(UnsupportedModelError, match="not known along which of its axes they run .*: upsample=False"):
+    with pytest.raises(UnsupportedModelError, match=r"not known along which of its axes they run .*: upsample=False"):
         grad_cam(lambda x: network(front(x)), x, 1)
     assert_close(
         grad_cam(lambda x: network(front(x)), x, 1, upsample=False), grad_cam(network, front(x), 1, upsample=False)
