@@ -107,7 +107,7 @@ class Axes(TorchFunctionMode):
         known = {id(a): labels for a in operands if (labels := self.labels(a)) is not None}
         shape = operands[0].shape if known else None  # before the call, which may change it
         out = func(*args, **kwargs)
-        if not known:
+        if not known or func.__name__.startswith("new_"):
             return out
         results = operands[:1] if func is Tensor.__setitem__ else tensors_in([out])
         for result in results:
@@ -140,6 +140,16 @@ class Axes(TorchFunctionMode):
             of_product = _product if name in MATRIX_PRODUCTS else _einsum if name == "einsum" else None
             labels = of_product(name, args, known) if of_product and len(known) == 1 else None
             return labels if labels and len(labels) == result.dim() else unknown
+        if func is Tensor.__setitem__:
+            target, index, value = args
+            filled, given = known.get(id(target)), known.get(id(value))
+            if filled and given:
+                here = _moved(Tensor.__getitem__, (target, index), {}, shape, filled, target[index])
+                agree = len(here) == len(given) and all(
+                    a == b or None in (a, b) for a, b in zip(here, given, strict=True)
+                )
+                return filled if agree else unknown
+            return filled or unknown
         if func in TRANSPOSED or name in MOVES:
             moved = _moved(func, args, kwargs, shape, of_first, result) if of_first and args else unknown
             if name != "__getitem__" or moved != unknown or result.dim() != len(of_first or ()):

@@ -28,7 +28,7 @@ from .feature_maps import (
 from .relu_rules import guided_backprop
 
 WEIGHTED = SUMS_OF_PRODUCTS | CONVOLUTIONS | {"linear"}
-LEAST_SHIFT = 0.1  # between the gradients of the halves of a map, as a share of the axis of x along which it runs
+LEAST_SHIFT = 0.05  # between the gradients of the halves of a map, as a share of the axis of x along which it runs
 INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
 EARLIER = "such as the first norm of the last transformer block, as behind its attention only the class token may act"
 
@@ -135,7 +135,7 @@ def _places(axes: Axes, x: Tensor, maps: Tensor, channel: int) -> list[int | Non
         # In fewer axes than x has, some of x may be joined, which halves do not show.
         shifts = _shifts(x, maps, axis) if maps.requires_grad and maps.dim() >= x.dim() else [0.0]
         first, *others = sorted(range(len(shifts)), key=lambda a: -abs(shifts[a]))
-        clear = shifts[first] > LEAST_SHIFT and all(abs(shifts[a]) < shifts[first] / 2 for a in others)
+        clear = shifts[first] > LEAST_SHIFT and all(abs(shifts[a]) < shifts[first] / 3 for a in others)
         if not clear or first + 1 in found:
             raise UnsupportedModelError(
                 f"maps {tuple(maps.shape)} cannot be laid over x {tuple(x.shape)}, as it is not known along which of its axes "

@@ -28,6 +28,13 @@ def random(*shape: int) -> torch.Tensor:
 
 MAPS, SERIES = random(2, 3, 8, 6), random(2, 5, 7)
 CONV, CONV1, LINEAR = nn.Conv2d(3, 4, 3, padding=1).double(), nn.Conv1d(7, 4, 1).double(), nn.Linear(7, 4).double()
+
+
+def shifted(y, x):
+    y[:, 1:, : x.shape[2]] = x[:, :-1]
+    return y
+
+
 LINEAR_PATCHES = nn.Linear(12, 4).double()
 
 
@@ -70,6 +77,11 @@ def patches(x):
         (lambda x: (random(5, 3) @ x.flatten(2)).unflatten(2, (8, 6)), (0, C, 2, 3)),
         (lambda x: torch.zeros(2, 3, 8, 6).double().copy_(x), (0, 1, 2, 3)),
         (lambda x: torch.fft.ifft2(torch.fft.fft2(CONV(x))).real, (0, C, "place 2", "place 3")),
+        (lambda x: shifted(torch.zeros_like(x), x), (0, 1, 2, 3)),
+        (lambda x: shifted(torch.zeros(2, 3, 8, 6).double(), x), (None, None, None, None)),
+        (lambda x: shifted(x.new_zeros(2, 3, 8, 6), x), (None, None, None, None)),
+        (lambda x: shifted(torch.zeros_like(x[..., :3]).expand(2, 3, 8, 3).clone(), x.mT[:, :, :3].mT), (0, 1, 2, 3)),
+        (lambda x: shifted(torch.zeros_like(x), x.mT.reshape(2, 3, 6, 8)[:, :, :, :6]), (None, None, None, None)),
         (lambda x: CONV(x).flip(3), (0, C, "place 2", "place 3")),
         (lambda x: CONV(x)[..., [5, 4, 3, 2, 1, 0]], (0, C, 2, "place 3")),
         (lambda x: CONV(x[:, [2, 1, 0]]), (0, C, 2, 3)),
