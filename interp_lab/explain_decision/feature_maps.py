@@ -8,6 +8,7 @@ entry by entry leaves them where they are. Where that does not settle it the lay
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import combinations
 from math import isqrt, prod
 from weakref import ref
 
@@ -20,22 +21,28 @@ from .interception import tensors_in
 
 Layer = str | nn.Module
 Reshape = Callable[[Tensor], Tensor]
-Labels = tuple[int | str | None, ...]
+Label = int | str | tuple[tuple[int, int], ...] | None
+Labels = tuple[Label, ...]
 
 CHANNEL = "channel"
 CONVOLUTIONS = {f"{name}{d}d" for name in ("conv", "conv_transpose") for d in (1, 2, 3)}
 MATRIX_PRODUCTS = {"matmul", "__matmul__", "__rmatmul__", "mm", "bmm"}
-# Each new entry is a sum over entries of another axis, so that no axis of the operands is known to survive.
-SUMS_OF_PRODUCTS = MATRIX_PRODUCTS | {
-    "addmm", "addbmm", "baddbmm", "einsum", "tensordot", "bilinear", "scaled_dot_product_attention",
-    "multi_head_attention_forward", "lstm", "gru", "rnn_tanh", "rnn_relu",
+CELLS = {"lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"}
+# Every token is answered by one of its own, which other tokens act on.
+OF_TOKENS = {
+    "lstm", "gru", "rnn_tanh", "rnn_relu", "scaled_dot_product_attention", "multi_head_attention_forward",
 }  # fmt: skip
+# Each new entry is a sum over entries of another axis: only what the operation says of its axes is known of them.
+SUMS_OF_PRODUCTS = MATRIX_PRODUCTS | OF_TOKENS | {"addmm", "addbmm", "baddbmm", "einsum", "tensordot", "bilinear"}
+# What was at one place of x is at another one then.
+REPLACED = {"flip", "fliplr", "flipud", "roll", "rot90", "grid_sample", "grid_sampler", "stft", "istft"}
 MOVES = {
     "view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "permute", "transpose", "swapaxes", "swapdims",
     "movedim", "moveaxis", "t", "adjoint", "squeeze", "unsqueeze", "expand", "expand_as", "select", "narrow", "split",
     "split_with_sizes", "chunk", "tensor_split", "unbind", "__getitem__",
 }  # fmt: skip
 TRANSPOSED = {getattr(Tensor, name).__get__ for name in ("T", "mT", "H", "mH")}
+PARTS = {getattr(Tensor, name).__get__ for name in ("real", "imag", "data")}
 REDUCTIONS = {"mean", "sum", "amax", "amin", "max", "min", "logsumexp", "std", "var", "prod", "median"}
 
 
@@ -72,14 +79,14 @@ def channels_first(output: Tensor) -> Tensor:
 class Axes(TorchFunctionMode):
     """While active, says of each value that is computed from x what its axes are.
 
-    The label of an axis is 0 for the batch, :data:`CHANNEL`, or the number of the axis of x along which it runs; a name
-    of its own for an axis that a convolution found along none of x; None where nothing is known, as after a split
-    into windows. An axis of x becomes the channels where the first layer sums over it.
+    The label of an axis is 0 for the batch, :data:`CHANNEL`, or the number of the axis of x along which it runs, also in
+    steps of a window; for axes joined row by row their numbers and sizes; a name of its own for an axis that a
+    convolution found along none of x; None where nothing is known.
     """
 
     def __init__(self, x: Tensor) -> None:
         super().__init__()
-        self.shape, self.channel = x.shape, None
+        self.shape = x.shape
         self.known = {id(x): (ref(x), tuple(range(x.dim())))}
 
     def labels(self, tensor: Tensor) -> Labels | None:
@@ -87,59 +94,82 @@ class Axes(TorchFunctionMode):
         known, labels = self.known.get(id(tensor), (None, None))
         return labels if known is not None and known() is tensor else None
 
+    def name(self, tensor: Tensor, labels: Labels | None) -> None:
+        """Give a value the labels of another that is equal to it; none without labels."""
+        if labels is not None:
+            self.known[id(tensor)] = ref(tensor), labels
+
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if func.__name__ == "__get__" and func not in TRANSPOSED:  # shape, dtype and the like
+        if func.__name__ == "__get__" and func not in TRANSPOSED and func not in PARTS:  # shape, dtype and the like
             return func(*args, **kwargs)
         operands = tensors_in(args, kwargs.values())
         known = {id(a): labels for a in operands if (labels := self.labels(a)) is not None}
         shape = operands[0].shape if known else None  # before the call, which may change it
         out = func(*args, **kwargs)
-        for result in tensors_in([out]) if known else ():
-            self.known[id(result)] = ref(result), self.label(func, args, kwargs, shape, known, result)
+        if not known or func.__name__.startswith("new_"):
+            return out
+        results = operands[:1] if func is Tensor.__setitem__ else tensors_in([out])
+        for result in results:
+            first = result is results[0]
+            self.known[id(result)] = ref(result), self.label(func, args, kwargs, shape, known, result, first)
             self.met(func, operands, known, result)
         return out
 
     def met(self, func: Callable, operands: list[Tensor], known: dict[int, Labels], result: Tensor) -> None:
         """Called with every value computed from x."""
 
-    def label(self, func: Callable, args, kwargs, shape: Sequence[int], known: dict[int, Labels], result: Tensor):
-        """The labels of a result; ``known`` holds those of the operands by id."""
+    def label(
+        self, func: Callable, args, kwargs, shape: Sequence[int], known: dict[int, Labels], result: Tensor, first: bool
+    ) -> Labels:
+        """The labels of a result, the first one or another; ``known`` holds those of the operands by id."""
         name, unknown = func.__name__, (None,) * result.dim()
         of_first = known.get(id(args[0] if args else kwargs.get("input")))
-        one_weight = name == "linear" or (name in MATRIX_PRODUCTS and len(known) == 1)
-        if name in CONVOLUTIONS or (one_weight and of_first):
-            summed = 1 if name in CONVOLUTIONS else -1
+        if name in CONVOLUTIONS:
             if not of_first or len(of_first) != result.dim():
                 return unknown
-            if self.channel is None and of_first[summed] in range(1, result.dim()):
-                self.channel = of_first[summed]
-            labels = list(of_first)
-            labels[summed] = CHANNEL
-            if name in CONVOLUTIONS and not are_places(labels[2:]):
+            labels = [of_first[0], CHANNEL, *of_first[2:]]
+            if not are_places(labels[2:]):
                 labels[2:] = [f"place {axis}" for axis in range(2, len(labels))]
             return tuple(labels)
+        if name == "linear" or name in CELLS or name in OF_TOKENS:
+            # Of the other results, such as a last state, nothing is known.
+            rows = of_first and len(of_first) == result.dim() and (first or name in CELLS)
+            return (*of_first[:-1], CHANNEL) if rows else unknown
         if name in SUMS_OF_PRODUCTS:
-            return unknown
+            of_product = _product if name in MATRIX_PRODUCTS else _einsum if name == "einsum" else None
+            labels = of_product(name, args, known) if of_product and len(known) == 1 else None
+            return labels if labels and len(labels) == result.dim() else unknown
+        if func is Tensor.__setitem__:
+            target, index, value = args
+            filled, given = known.get(id(target)), known.get(id(value))
+            if filled and given:
+                here = _moved(Tensor.__getitem__, (target, index), {}, shape, filled, target[index])
+                agree = len(here) == len(given) and all(
+                    a == b or None in (a, b) for a, b in zip(here, given, strict=True)
+                )
+                return filled if agree else unknown
+            return filled or unknown
         if func in TRANSPOSED or name in MOVES:
             moved = _moved(func, args, kwargs, shape, of_first, result) if of_first and args else unknown
-            if name != "__getitem__" or moved != unknown:  # else entries chosen by a list, which moves no axis
+            if name != "__getitem__" or moved != unknown or result.dim() != len(of_first or ()):
                 return moved
+            return _elsewhere(of_first, _chosen(args[1], result.dim()))  # a list chooses entries, and moves no axis
         if name.endswith("_") and name[:-1] in MOVES:
             return unknown
+        if name == "stack":
+            dim = kwargs.get("dim", args[1] if len(args) > 1 else 0) % result.dim()
+            agreed = tuple(map(_agreed, zip(*known.values(), strict=True)))
+            return (*agreed[:dim], None, *agreed[dim:])
         dims = kwargs.get("dim", args[1] if len(args) > 1 else None)
         if name in REDUCTIONS and of_first and len(of_first) > result.dim() > 0 and isinstance(dims, int | Sequence):
             gone = {d % len(of_first) for d in ([dims] if isinstance(dims, int) else dims)}
             return tuple(label for axis, label in enumerate(of_first) if axis not in gone)
         same = [labels for labels in known.values() if len(labels) == result.dim()]
-        return tuple(map(_agreed, zip(*same, strict=True))) if same else unknown
-
-    def places(self, labels: Labels, channel: int) -> tuple[int, ...]:
-        """The axes of x along which the axes of maps with these labels run, without batch and channels."""
-        found = without(labels, channel)[1:]
-        if found and are_places(found) and all(isinstance(label, int) for label in found):
-            return tuple(found)
-        return tuple(axis for axis in range(1, len(self.shape)) if axis != (self.channel or 1))
+        agreed = tuple(map(_agreed, zip(*same, strict=True))) if same else unknown
+        if name == "index_select":
+            return _elsewhere(agreed, [kwargs.get("dim", args[1] if len(args) > 1 else 0)])
+        return _elsewhere(agreed) if name in REPLACED or name.startswith("fft_") else agreed
 
 
 def without(shape: Sequence, axis: int | None) -> tuple | None:
@@ -148,11 +178,53 @@ def without(shape: Sequence, axis: int | None) -> tuple | None:
 
 
 def are_places(labels: Sequence) -> bool:
-    """Whether these are the labels of different known axes of a picture, a series or a volume."""
-    return not {0, None, CHANNEL} & set(labels) and len(set(labels)) == len(labels)
+    """Whether these are the labels of different known axes of a picture, a series or a volume, none of them joined."""
+    single = all(isinstance(label, int | str) and label not in (0, CHANNEL) for label in labels)
+    return single and len(set(labels)) == len(labels)
 
 
-def _agreed(labels: tuple) -> int | str | None:
+def _elsewhere(labels: Labels, axes: Sequence[int] | None = None) -> Labels:
+    """The labels after entries changed places along these axes, or any: no place is at that of x any more."""
+    moved = range(len(labels)) if axes is None else [axis % len(labels) for axis in axes]
+    return tuple(
+        f"place {label}" if axis in moved and isinstance(label, int) and label else label
+        for axis, label in enumerate(labels)
+    )
+
+
+def _chosen(index: object, dims: int) -> list[int] | None:
+    """The axes on which a subscript that keeps all axes has a list; None where it has more than slices and lists."""
+    parts = list(index) if isinstance(index, tuple) else [index]
+    if any(part is None or (isinstance(part, Tensor) and part.dim() != 1) for part in parts):
+        return None
+    if (at := next((i for i, part in enumerate(parts) if part is ...), None)) is not None:
+        parts[at : at + 1] = [slice(None)] * (dims - len(parts) + 1)
+    return [axis for axis, part in enumerate(parts) if not isinstance(part, slice)]
+
+
+def _product(name: str, args: Sequence, known: dict[int, Labels]) -> Labels | None:
+    """The labels of the product of a value with a constant matrix or vector, on either side."""
+    left, right = args[:2] if name != "__rmatmul__" else args[1::-1]
+    if id(left) in known:
+        labels = known[id(left)]
+        return labels[:-1] if right.dim() == 1 else (*labels[:-1], CHANNEL)
+    labels = known[id(right)]
+    kept = () if isinstance(left, Tensor) and left.dim() == 1 else (CHANNEL,)
+    return (*labels[:-2], *kept, labels[-1]) if len(labels) > 1 else None
+
+
+def _einsum(name: str, args: Sequence, known: dict[int, Labels]) -> Labels | None:
+    """The labels of the sum of products of a value with constants; an axis of the constants alone holds channels."""
+    inputs, arrow, output = str(args[0]).replace(" ", "").partition("->")
+    operands = tensors_in(args[1:])
+    terms = [(t, known[id(a)]) for t, a in zip(inputs.split(","), operands, strict=False) if id(a) in known]
+    if not arrow or "." in inputs or len(terms) != 1 or len(set(terms[0][0])) != len(terms[0][1]):
+        return None
+    of_letter = dict(zip(*terms[0], strict=True))
+    return tuple(of_letter.get(letter, CHANNEL) for letter in output)
+
+
+def _agreed(labels: tuple) -> Label:
     """The label of an axis whose operands have these: sums with x meet its own channels, not yet known as such."""
     axes = {label for label in labels if isinstance(label, int)}
     names = set(labels) - axes - {None}
@@ -165,30 +237,56 @@ def _moved(func: Callable, args, kwargs, shape: Sequence[int], labels: Labels, r
     """The labels after a call that moves, joins or splits axes: it is repeated on a view that varies along one label.
 
     An axis of the result has the label if the view varies along it, which its stride tells. Where a label would be
-    joined with another the result is no view, and the label is lost.
+    joined with another the result is no view; axes of x that are joined row by row are found by a view that varies
+    along all of them.
     """
-    found: list[set] = [set() for _ in result.shape]
-    for label in set(labels) - {None}:
+
+    def strides_of(varying: Sequence[int]) -> Sequence[int]:
+        """The strides of the result if these axes vary row by row and the others do not."""
         strides, step = [0] * len(shape), 1
-        for axis in reversed(range(len(shape))):
-            if labels[axis] == label:
-                strides[axis], step = step, step * shape[axis]
+        for axis in reversed(varying):
+            strides[axis], step = step, step * shape[axis]
         probe = torch.empty_strided(shape, strides, device="meta")
         try:
             moved = tensors_in([func(probe, *args[1:], **kwargs)])[0]
         except RuntimeError:  # of `view`, which never copies
+            return [0] * result.dim()
+        return moved.stride() if moved is probe or moved._is_view() else [0] * result.dim()
+
+    found: list[list[Label]] = [[] for _ in result.shape]
+    for label in set(labels) - {None}:
+        strides = strides_of([axis for axis, other in enumerate(labels) if other == label])
+        varying = [axis for axis, size in enumerate(result.shape) if strides[axis] and size > 1]
+        for axis, stride in enumerate(strides):
+            if not stride or (varying and axis not in varying):  # an axis of size 1 may have its neighbour's
+                continue
+            if label == CHANNEL or len(varying) < 2:
+                found[axis].append(label)
+            elif isinstance(label, tuple):
+                found[axis].append(_run(label, stride, result.shape[axis]))
+            elif label and stride == max(strides[other] for other in varying):
+                found[axis].append(label)  # it counts windows, and the other axes the entries in one
+    axes = [names[0] if len(names) == 1 else None for names in found]
+    lost = [axis for axis, size in enumerate(result.shape) if axes[axis] is None and size > 1]
+    of_x = [axis for axis, label in enumerate(labels) if isinstance(label, int) and label > 0]
+    for start, end in combinations(range(len(of_x) + 1), 2):
+        if not lost or end - start < 2 or result.dim() >= len(shape):
             continue
-        if moved is probe or moved._is_view():
-            for axis, stride in enumerate(moved.stride()):
-                if stride:
-                    found[axis].add(label)
-    axes = [names.pop() if len(names) == 1 else None for names in found]
-    long = [a for a, size in zip(axes, result.shape, strict=True) if size > 1]
-    # An axis of size 1 may be new, with the stride of its neighbour; the parts of a place may be joined in another order.
-    return tuple(
-        None if (axes.count(a) > 1 if size == 1 else a != CHANNEL and long.count(a) > 1) else a
-        for a, size in zip(axes, result.shape, strict=True)
-    )
+        strides, digits = strides_of(of_x[start:end]), tuple((labels[axis], shape[axis]) for axis in of_x[start:end])
+        for axis in lost:
+            axes[axis] = _run(digits, strides[axis], result.shape[axis]) or axes[axis]
+    # Of several axes of size 1, all but one may be new.
+    return tuple(None if size == 1 and axes.count(a) > 1 else a for a, size in zip(axes, result.shape, strict=True))
+
+
+def _run(digits: tuple[tuple[int, int], ...], stride: int, size: int) -> Label:
+    """The label of an axis of this stride and size in what runs row by row over axes of x, given by number and size."""
+    for start in range(len(digits)):
+        for end in range(start + 1, len(digits) + 1):
+            run = digits[start:end]
+            if stride == prod(n for _, n in digits[end:]) and size == prod(n for _, n in run):
+                return run[0][0] if len(run) == 1 else run
+    return None
 
 
 def channel_axis(labels: Labels | None) -> int | None:
@@ -292,18 +390,22 @@ def _maps_of(
         return _selected(out, axes, reshape, name)
     labels = axes.labels(out) or (None,) * out.dim()
     count, shape, axis = axes.shape[0], tuple(out.shape), channel_axis(labels)
-    if len(out) != count or labels[0] not in (0, None):
+    remedy = (
+        f"pass reshape=, a function from this output to maps ({count}, K, ...), such as channels_first, or "
+        "`lambda maps: maps` if it gives them"
+        if on_grid
+        else "take another layer, such as a convolution, or a dense layer over the last axis"
+    )
+    if len(out) != count or labels[0] not in (0, None) or 0 in labels[1:]:
         raise UnsupportedModelError(
-            f"{name} gives {shape} for {count} inputs (crops, frames or windows in the batch?): pass reshape=, a "
-            f"function from this output to maps ({count}, K, ...)"
+            f"{name} gives {shape} for {count} inputs (crops, frames or windows in the batch, or time first?): {remedy}"
         )
     if out.dim() == 2:
         return out, lambda maps: maps
     tokens = on_grid and out.dim() == 3 and axis == 2
     if axis is None or (on_grid and not tokens and not are_places(without(labels, axis)[1:])):
         raise UnsupportedModelError(
-            f"which axis of {name}'s output {shape} holds the channels, and which the places, is not known: pass reshape=, "
-            "a function from this output to maps (N, K, ...), such as channels_first, or `lambda maps: maps` if it gives them"
+            f"which axis of {name}'s output {shape} holds the channels, and which the places, is not known: {remedy}"
         )
     if tokens:
         raise UnsupportedModelError(
@@ -323,10 +425,12 @@ def _selected(out: Tensor, axes: Axes, reshape: Reshape, name: str) -> tuple[Ten
         )
     unique = index.dtype == torch.int64 and len(index.unique()) == index.numel()
     inside = unique and 0 <= index.min() and index.max() < out.numel()
-    if not inside or not torch.allclose(reshape(out), out.flatten()[index], rtol=0, atol=0, equal_nan=True):
+    moved, selected = reshape(out), out.flatten()[index] if inside else None
+    if not inside or not torch.allclose(moved, selected, rtol=0, atol=0, equal_nan=True):
         raise ValueError("reshape may only select and rearrange the entries of the layer's output, each at most once")
+    axes.name(selected, axes.labels(moved))
 
     def back(maps: Tensor) -> Tensor:
         return out.flatten().scatter(0, index.flatten(), maps.flatten()).view(out.shape)
 
-    return out.flatten()[index], back
+    return selected, back

@@ -28,6 +28,7 @@ from .feature_maps import (
 from .relu_rules import guided_backprop
 
 WEIGHTED = SUMS_OF_PRODUCTS | CONVOLUTIONS | {"linear"}
+LEAST_SHIFT = 0.05  # between the gradients of the halves of a map, as a share of the axis of x along which it runs
 INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
 EARLIER = "such as the first norm of the last transformer block, as behind its attention only the class token may act"
 
@@ -58,7 +59,7 @@ def grad_cam(
     Args:
         model: a module or function from ``(N, ...)`` to logits ``(N, K)``.
         x: float batch ``(N, C, ...)``. Where the network itself moves the axes of x first, as in ``(N, T, D)``, the maps
-            are laid over the axes along which they run.
+            are laid over the axes along which they run, from edge to edge, as if the network had not cropped or padded x.
         target: None (the predicted class), an int, or a LongTensor ``(N,)``.
         layer: the module, or its name, whose output is A. None takes the last feature maps of the resolution of the last
             convolution that has more than one place, after its BatchNorm, ReLU and residual addition.
@@ -75,21 +76,21 @@ def grad_cam(
     Raises:
         ValueError: x, target, ``reshape`` or the logits are not as above, or there is no module of that name.
         UnsupportedModelError: the layer gives no feature maps or not known where their channels are, is not called once, or
-            does not act on the logit; without a layer: no convolution, later layers with weights act on tokens, or
-            the logit does not depend on the last maps alone (an image encoded twice, parallel branches).
+            does not act on the logit; it is not known along which axes of x the maps run, and ``upsample`` is set; without a
+            layer: no convolution, later layers with weights act on tokens, or the
+            logit does not depend on the last maps alone (an image encoded twice, parallel branches).
     """
     if layer is None and reshape is not None:
         raise ValueError("reshape says how the output of a layer is laid out: pass layer= too")
     with explaining(model, x) as x:
         x.requires_grad_()
         if layer is None:
-            maps, channel, places, chosen = _last_maps(model, x, target)
+            axes, maps, channel, chosen = _last_maps(model, x, target)
         else:
             axes = Axes(x)
             with captured(model, axes, [layer], reshape) as kept:
                 chosen = chosen_logit(model, x, target)
             maps, channel = kept[layer], 1
-            places = axes.places(axes.labels(maps), 1)
         (gradient,) = differentiated(chosen.sum(), [maps], materialize_grads=False)
         if gradient is None:
             raise UnsupportedModelError("the feature maps do not act on the logit")
@@ -100,7 +101,7 @@ def grad_cam(
         alpha = gradient.movedim(channel, 1).flatten(2).mean(2)
         cam = torch.einsum("nk,nk...->n...", alpha, maps.detach().movedim(channel, 1))[:, None]
         cam = cam.relu() if relu else cam
-        return _laid_over(x, cam, places) if upsample else cam
+        return _laid_over(x, cam, _places(axes, x, maps, channel)) if upsample else cam
 
 
 def guided_grad_cam(
@@ -114,15 +115,62 @@ def guided_grad_cam(
     return guided_backprop(model, x, target) * grad_cam(model, x, target, layer=layer, reshape=reshape)
 
 
-def _laid_over(x: Tensor, cam: Tensor, places: tuple[int, ...]) -> Tensor:
+def _places(axes: Axes, x: Tensor, maps: Tensor, channel: int) -> list[int | None]:
+    """The axes of x along which the maps run, by their labels, or else by the gradient; None for a single place.
+
+    The gradients of the two halves of the maps lie at one another's side along the axis of x that they run along, and
+    in the same places along every other.
+
+    Raises:
+        UnsupportedModelError: neither of them tells.
+    """
+    labels = without(axes.labels(maps) or (None,) * maps.dim(), channel)[1:]
+    if are_places(labels) and all(isinstance(label, int) for label in labels):
+        return list(labels)
+    found: list[int | None] = []
+    for axis in (axis for axis in range(1, maps.dim()) if axis != channel):
+        if maps.shape[axis] == 1:
+            found.append(None)
+            continue
+        # In fewer axes than x has, some of x may be joined, which halves do not show.
+        shifts = _shifts(x, maps, axis) if maps.requires_grad and maps.dim() >= x.dim() else [0.0]
+        first, *others = sorted(range(len(shifts)), key=lambda a: -abs(shifts[a]))
+        clear = shifts[first] > LEAST_SHIFT and all(abs(shifts[a]) < shifts[first] / 3 for a in others)
+        if not clear or first + 1 in found:
+            raise UnsupportedModelError(
+                f"maps {tuple(maps.shape)} cannot be laid over x {tuple(x.shape)}, as it is not known along which of its axes "
+                "they run (the model mixes, mirrors or moves its places): upsample=False gives the map as it is"
+            )
+        found.append(first + 1)
+    return found
+
+
+def _shifts(x: Tensor, maps: Tensor, axis: int) -> list[float]:
+    """How far the gradient of the maps' second half along an axis lies beyond that of the first, as a share of each axis of x."""
+    half, centres = maps.shape[axis] // 2, []
+    for start in (0, maps.shape[axis] - half):
+        signal = torch.zeros_like(maps)
+        signal.narrow(axis, start, half).fill_(1)
+        (gradient,) = differentiated(maps, [x], signal, retain_graph=True)
+        mass = [gradient.abs().transpose(0, a).flatten(1).sum(1) for a in range(1, x.dim())]
+        at = [torch.linspace(0, 1, len(m), dtype=m.dtype, device=m.device) for m in mass]
+        centres.append([float((m * where).sum() / m.sum()) for m, where in zip(mass, at, strict=True)])  # NaN if zero
+    return [second - first for first, second in zip(*centres, strict=True)]
+
+
+def _laid_over(x: Tensor, cam: Tensor, places: list[int | None]) -> Tensor:
     """A map ``(N, 1, ...)`` interpolated to the size of x along the axes ``places``, and repeated along all others."""
-    if len(places) != cam.dim() - 2 or len(places) not in INTERPOLATION:
+    if len([axis for axis in places if axis]) > len(INTERPOLATION):
         raise UnsupportedModelError(
             f"maps {tuple(cam.shape)} cannot be laid over x {tuple(x.shape)}: upsample=False gives them as they are"
         )
-    sizes = [x.shape[axis] for axis in places]
-    cam = F.interpolate(cam, sizes, mode=INTERPOLATION[len(places)], align_corners=False)[:, 0]
-    cam = cam.permute(0, *(1 + places.index(axis) for axis in sorted(places)))
+    # A single place lies over everything.
+    cam = cam.squeeze([2 + place for place, axis in enumerate(places) if axis is None])
+    places = [axis for axis in places if axis]
+    if places:
+        sizes = [x.shape[axis] for axis in places]
+        cam = F.interpolate(cam, sizes, mode=INTERPOLATION[len(places)], align_corners=False)
+    cam = cam[:, 0].permute(0, *(1 + places.index(axis) for axis in sorted(places)))
     for axis in range(1, x.dim()):
         cam = cam if axis in places else cam.unsqueeze(axis)
     return cam.expand_as(x).contiguous()
@@ -168,12 +216,15 @@ def _sums_over_places(first: Labels, second: Labels) -> bool:
     return None not in channels and channels[0] != len(first) - 1 and channels[1] != len(second) - 2
 
 
-def _last_maps(model: Model, x: Tensor, target: Target) -> tuple[Tensor, int, tuple[int, ...], Tensor]:
-    """The last maps through which all of the logit flows, their channel axis, their axes in x, and the logit."""
+def _last_maps(model: Model, x: Tensor, target: Target) -> tuple[Axes, Tensor, int, Tensor]:
+    """The labels of the model's values, the last maps through which all of the logit flows, their channel axis, and the logit."""
     with _LastMaps(x) as axes:
         chosen = chosen_logit(model, x, target)
     if not axes.maps:
-        raise UnsupportedModelError("Grad-CAM needs feature maps, but the model calls no convolution: pass layer=")
+        raise UnsupportedModelError(
+            "Grad-CAM needs feature maps, but the model calls no convolution on what is seen to be computed from x: pass "
+            "layer=, and reshape=, a function from its output to maps (N, K, ...)"
+        )
     last = f"the last convolution{_module_of(model, axes.convolution)}"
     if axes.tokens:
         name, operands = axes.tokens
@@ -193,8 +244,7 @@ def _last_maps(model: Model, x: Tensor, target: Target) -> tuple[Tensor, int, tu
                     f"after {last} come values of the shape of its maps, but which axis holds the channels is not known: "
                     "pass layer=, and reshape=, a function from its output to maps (N, K, ...)"
                 )
-            channel = channel_axis(axes.labels(maps))
-            return maps, channel, axes.places(axes.labels(maps), channel), chosen
+            return axes, maps, channel_axis(axes.labels(maps)), chosen
     if not any(maps.grad_fn in _before(chosen.grad_fn) for maps in axes.maps):
         raise UnsupportedModelError(f"the feature maps of {last} do not act on the logit: pass layer=")
     raise UnsupportedModelError(

@@ -52,9 +52,12 @@ def fit_patterns(
         with explaining(model, batch if isinstance(batch, Tensor) else batch[0]) as x:
             for layer, rectified in _layers(model, x.requires_grad_()):
                 if not layer.name or not layer.rows:
+                    remedy = (
+                        "" if isinstance(model, nn.Module) else ": give the module itself, as a function has no names"
+                    )
                     raise UnsupportedModelError(
                         f"patterns need convolutions and dense layers with named weights, but met the {layer.kind} "
-                        f"layer {layer.name or layer.index!r}"
+                        f"layer {layer.name or layer.index!r}{remedy}"
                     )
                 sums.setdefault(layer.name, _Sums(layer)).add(layer, rectified)
     if not sums:

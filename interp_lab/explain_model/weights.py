@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -87,7 +88,8 @@ def top_activations(
 
     Raises:
         ValueError: no batch, a batch that is not as above, k < 1, or there is no such module.
-        UnsupportedModelError: the module is not called once, or gives no feature maps.
+        UnsupportedModelError: the module is not called once, gives no feature maps, or its places do not see equal patches
+            at equal steps, as after upsampling.
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
@@ -112,7 +114,7 @@ def top_activations(
             if images.dim() != 4:
                 raise ValueError(f"top_activations needs images (N, C, H, W), got {tuple(images.shape)}")
             if best is None:
-                fields = tuple(receptive_field(model, layer, images[:1], axis, reshape) for axis in (2, 3))
+                fields = receptive_field(model, layer, images[:1], reshape)
                 copy = images.clone()  # which a model may work in; one for all batches, as new memory costs time
             copy = copy.copy_(images) if len(copy) == len(images) else images.clone()
             with reading(model, Axes(copy), {layer: take}, reshape):
@@ -167,41 +169,75 @@ class Field:
     start: int
 
 
-def receptive_field(model: nn.Module, layer: Layer, x: Tensor, dim: int, reshape: Reshape | None = None) -> Field:
-    """The receptive field of the layer's places along one axis of the image, found by how NaN spreads.
+def receptive_field(model: nn.Module, layer: Layer, x: Tensor, reshape: Reshape | None = None) -> tuple[Field, Field]:
+    """The receptive fields of the layer's places along the rows and the columns of an image, found by how NaN spreads.
 
     A place that becomes NaN when pixels do depends on one of them, whatever the weights. Bisection finds the first and
-    the last pixel that the middle place and its neighbour see.
+    the last pixel that the outer and the middle places see; one field along each axis must explain them all.
+
+    Args:
+        x: one image ``(1, C, H, W)``.
+
+    Raises:
+        UnsupportedModelError: the layer's places are not those of a grid over the image, such as after upsampling or where
+            the model moves the axes of x.
     """
-    extent = x.shape[dim]
 
     def maps_of(x: Tensor) -> Tensor:
         with captured(model, Axes(x), [layer], reshape) as kept:
             output_of(model, x)
         return kept[layer]
 
-    def touched(pixels: slice, place: int) -> bool:
-        probe = torch.zeros_like(x)
-        probe.narrow(dim, pixels.start, pixels.stop - pixels.start).fill_(torch.nan)
-        return bool(maps_of(probe).select(dim, place).isnan().any())
-
-    maps = maps_of(x.clone())
-    if maps.dim() != x.dim():
+    shape = maps_of(x.clone()).shape
+    if len(shape) != x.dim():
         raise UnsupportedModelError(
-            f"the layer gives maps {tuple(maps.shape)} for x {tuple(x.shape)}: no map over its pixels"
+            f"the layer gives maps {tuple(shape)} for x {tuple(x.shape)}: no map over its pixels"
         )
-    places = maps.shape[dim]
 
-    def edges(place: int) -> tuple[int, int]:
-        # The first pixel is the largest i for which pixels before i do not touch the place, and so for the last.
-        first = _bisect(extent, lambda i: not touched(slice(0, i), place))
-        last = extent - 1 - _bisect(extent, lambda i: not touched(slice(extent - i, extent), place))
-        return first, last
+    def along(dim: int) -> Field:
+        extent, count = x.shape[dim], shape[dim]
+        across = torch.linspace(0, shape[5 - dim] - 1, 5, device=x.device).long()
 
-    middle = places // 2
-    first, last = edges(middle)
-    stride = edges(middle + 1)[0] - first if middle + 1 < places else 0
-    return Field(last - first + 1, stride, first - stride * middle)
+        @cache
+        def seen(start: int, stop: int) -> Tensor:
+            """Which places ``(count, 5)``, five of the other axis, see one of these pixels."""
+            probe = torch.zeros_like(x)
+            probe.narrow(dim, start, stop - start).fill_(torch.nan)
+            return maps_of(probe)[0].isnan().any(0).movedim(dim - 2, 0)[:, across]
+
+        def edges(place: int, side: int) -> tuple[int, int, int]:
+            # The first pixel is the largest i for which pixels before i do not touch the place, and so for the last.
+            first = _bisect(extent, lambda i: not seen(0, i)[place, side])
+            return place, first, extent - 1 - _bisect(extent, lambda i: not seen(extent - i, extent)[place, side])
+
+        places = {0, 1, count // 2, count // 2 + 1, count - 2, count - 1} & set(range(count))
+        found = [edges(place, side) for place in places for side in range(5)]
+        found = [each for each in found if each[1] <= each[2]]  # else the place sees nothing but padding
+        field = _field(found, extent)
+        if field is None:
+            name = f"layer {layer!r}" if isinstance(layer, str) else "the layer"
+            raise UnsupportedModelError(
+                f"the places {tuple(shape[2:])} of {name} do not see equal patches of x {tuple(x.shape)} at equal steps along "
+                f"its axis {dim}, as after upsampling, or where the model swaps or moves the axes of x: pass a layer before "
+                "the upsampling, and images (N, C, H, W) to a module that leaves their axes in this order"
+            )
+        return field
+
+    return along(2), along(3)
+
+
+def _field(edges: list[tuple[int, int, int]], extent: int) -> Field | None:
+    """The field that gives each place its first and last pixel ``(place, first, last)``, cut off at the border of the image.
+
+    Of several, as where every field reaches both borders, it is the one of the smallest step; None where there is none.
+    """
+    for stride in sorted(range(-extent, extent + 1), key=abs):
+        start = min((first - stride * place for place, first, _ in edges), default=0)
+        end = max((last - stride * place for place, _, last in edges), default=-1)
+        cut = [(p, max(0, start + stride * p), min(extent - 1, end + stride * p)) for p, _, _ in edges]
+        if edges and cut == edges:
+            return Field(end - start + 1, stride, start)
+    return None
 
 
 def _bisect(extent: int, holds) -> int:

@@ -30,6 +30,19 @@ MAPS, SERIES = random(2, 3, 8, 6), random(2, 5, 7)
 CONV, CONV1, LINEAR = nn.Conv2d(3, 4, 3, padding=1).double(), nn.Conv1d(7, 4, 1).double(), nn.Linear(7, 4).double()
 
 
+def shifted(y, x):
+    y[:, 1:, : x.shape[2]] = x[:, :-1]
+    return y
+
+
+LINEAR_PATCHES = nn.Linear(12, 4).double()
+
+
+def patches(x):
+    """Patches of 2 x 2 pixels, as tokens."""
+    return x.view(2, 3, 4, 2, 3, 2).permute(0, 2, 4, 1, 3, 5).reshape(2, 12, 12)
+
+
 @pytest.mark.parametrize(
     ("run", "labels"),
     [
@@ -37,13 +50,16 @@ CONV, CONV1, LINEAR = nn.Conv2d(3, 4, 3, padding=1).double(), nn.Conv1d(7, 4, 1)
         (lambda x: CONV(x).permute(0, 2, 3, 1), (0, 2, 3, C)),
         (lambda x: CONV(x).movedim(1, -1).transpose(1, 2), (0, 3, 2, C)),
         (lambda x: CONV(x.mT), (0, C, 3, 2)),
-        (lambda x: CONV(x).flatten(2).mT, (0, None, C)),
+        (lambda x: CONV(x).flatten(2).mT, (0, ((2, 8), (3, 6)), C)),  # tokens
+        (lambda x: torch.cat([random(2, 1, 4), CONV(x).flatten(2).mT], 1)[:, 1:].unflatten(1, (8, 6)), (0, 2, 3, C)),
+        (lambda x: CONV(x).flatten(2).unflatten(2, (6, 8)), (0, C, None, None)),  # no grid of theirs
+        (lambda x: LINEAR_PATCHES(patches(x)), (0, ((2, 4), (3, 3)), C)),
         (lambda x: CONV(x).flatten(1), (0, None)),
         (
             lambda x: CONV(x).view(2, 2, 2, 8, 6).transpose(1, 2).reshape(2, 4, 8, 6),
             (0, C, 2, 3),
         ),  # shuffled channels
-        (lambda x: CONV(x).unflatten(2, (4, 2)).unflatten(-1, (3, 2)), (0, C, None, None, None, None)),  # windows
+        (lambda x: CONV(x).unflatten(2, (4, 2)).unflatten(-1, (3, 2)), (0, C, 2, None, 3, None)),  # windows
         (lambda x: CONV(x).mean((2, 3)), (0, C)),
         (lambda x: CONV(x).amax(-1, keepdim=True), (0, C, 2, 3)),
         (lambda x: CONV(x).relu_().add_(CONV(x)), (0, C, 2, 3)),
@@ -53,9 +69,25 @@ CONV, CONV1, LINEAR = nn.Conv2d(3, 4, 3, padding=1).double(), nn.Conv1d(7, 4, 1)
         (lambda x: CONV(x).chunk(2, 1)[1], (0, C, 2, 3)),
         (lambda x: F.avg_pool2d(F.pad(CONV(x), (1, 1)), 2), (0, C, 2, 3)),
         (lambda x: CONV(x).flatten(2) @ CONV(x).flatten(2).mT, (None, None, None)),
-        (lambda x: torch.einsum("nchw,kc->nkhw", x, CONV.weight[:, :, 0, 0]), (None, None, None, None)),
+        (lambda x: torch.einsum("nchw,kc->nkhw", x, CONV.weight[:, :, 0, 0]), (0, C, 2, 3)),
+        (lambda x: torch.einsum("nchw->nwhc", x), (0, 3, 2, 1)),
+        (lambda x: torch.einsum("nchw,nkhw->nck", x, CONV(x)), (None, None, None)),
+        (lambda x: torch.stack(x.unbind(1), -1), (0, 2, 3, None)),
+        (lambda x: (x.movedim(1, -1) @ random(3))[:, None], (0, None, 2, 3)),
+        (lambda x: (random(5, 3) @ x.flatten(2)).unflatten(2, (8, 6)), (0, C, 2, 3)),
+        (lambda x: torch.zeros(2, 3, 8, 6).double().copy_(x), (0, 1, 2, 3)),
+        (lambda x: torch.fft.ifft2(torch.fft.fft2(CONV(x))).real, (0, C, "place 2", "place 3")),
+        (lambda x: shifted(torch.zeros_like(x), x), (0, 1, 2, 3)),
+        (lambda x: shifted(torch.zeros(2, 3, 8, 6).double(), x), (None, None, None, None)),
+        (lambda x: shifted(x.new_zeros(2, 3, 8, 6), x), (None, None, None, None)),
+        (lambda x: shifted(torch.zeros_like(x[..., :3]).expand(2, 3, 8, 3).clone(), x.mT[:, :, :3].mT), (0, 1, 2, 3)),
+        (lambda x: shifted(torch.zeros_like(x), x.mT.reshape(2, 3, 6, 8)[:, :, :, :6]), (None, None, None, None)),
+        (lambda x: CONV(x).flip(3), (0, C, "place 2", "place 3")),
+        (lambda x: CONV(x)[..., [5, 4, 3, 2, 1, 0]], (0, C, 2, "place 3")),
+        (lambda x: CONV(x[:, [2, 1, 0]]), (0, C, 2, 3)),
         (lambda x: CONV(x) @ random(6, 4), (0, C, 2, C)),  # sums over places
-        (lambda x: CONV(x.flatten(1).view(2, 3, 8, 6)), (0, C, "place 2", "place 3")),
+        (lambda x: CONV(x.flatten(1).view(2, 3, 8, 6)), (0, C, 2, 3)),
+        (lambda x: CONV(x.flatten().view(2, 3, 8, 6)), (None, C, "place 2", "place 3")),
     ],
 )
 def test_labels_follow_the_operations(run, labels):
@@ -67,21 +99,55 @@ def test_labels_follow_the_operations(run, labels):
 
 
 @pytest.mark.parametrize(
-    ("run", "labels", "channel"),
+    ("run", "labels"),
     [
-        (LINEAR, (0, 1, C), 2),
-        (lambda x: CONV1(x.mT), (0, C, 1), 2),
-        (lambda x: CONV1(LINEAR(x).relu() @ random(4, 7)), None, 2),
-        (lambda x: x.transpose(0, 1) @ random(7, 3), (1, 0, C), 2),
-        (lambda x: x, (0, 1, 2), None),
+        (CONV, (0, C, 2, 3)),
+        (lambda x: CONV(x)[:, :, :1].relu(), (0, C, 2, 3)),
+        (lambda x: CONV(x).flatten(2).unflatten(2, (8, 6)), (None, C, 2, 3)),
+        (lambda x: CONV(x).flatten(2).unflatten(2, (6, 8)), (None, C, None, None)),
+        (lambda x: x.flatten(1).unflatten(1, (8, 6, 3)), (None, None, None, None)),
     ],
 )
-def test_the_first_layer_tells_the_channels_of_x(run, labels, channel):
-    x = SERIES if labels else random(2, 7, 7)
+def test_labels_of_a_single_input(run, labels):
+    x = MAPS[:1].clone()
     with Axes(x) as axes:
         out = run(x)
-    assert labels is None or axes.labels(out) == labels
-    assert axes.channel == channel
+    assert axes.labels(out) == labels
+
+
+def cell_by_cell(x):
+    state = None
+    for step in x.unbind(1):
+        state = CELL(step, state)
+    return state
+
+
+torch.manual_seed(0)
+CELL, LSTM = nn.GRUCell(7, 4).double(), nn.LSTM(7, 4, batch_first=True).double()
+HEADS = nn.MultiheadAttention(7, 7, batch_first=True).double()
+
+
+@pytest.mark.parametrize(
+    ("run", "labels"),
+    [
+        (LINEAR, (0, 1, C)),
+        (lambda x: CONV1(x.mT), (0, C, 1)),
+        (lambda x: x.transpose(0, 1) @ random(7, 3), (1, 0, C)),
+        (lambda x: LSTM(x)[0], (0, 1, C)),
+        (lambda x: LSTM(x)[1][0], (None, None, None)),
+        (lambda x: HEADS(x, x, x)[0], (0, 1, C)),
+        (lambda x: HEADS(x, x, x)[1], (None, None, None)),
+        (lambda x: F.scaled_dot_product_attention(x, x, x), (0, 1, C)),
+        (cell_by_cell, (0, C)),
+        (lambda x: torch.stack([cell_by_cell(x), cell_by_cell(x)]), (None, 0, C)),
+        (lambda x: x, (0, 1, 2)),
+    ],
+)
+def test_labels_follow_a_series(run, labels):
+    x = SERIES.clone()
+    with Axes(x) as axes:
+        out = run(x)
+    assert axes.labels(out) == labels
 
 
 def test_the_channel_axis_is_the_one_known_or_the_only_one_left():

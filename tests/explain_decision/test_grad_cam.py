@@ -307,6 +307,135 @@ def test_a_map_is_laid_over_the_axes_of_x_along_which_it_runs():
     assert_close(grad_cam(grey, pictures, 1), grad_cam(grey[1:], pictures[:, None], 1)[:, 0])
 
 
+def fill(x):
+    y = torch.zeros(2, 3, 10, 7, dtype=torch.float64)
+    for i in range(3):
+        y[:, i] = x[..., i]
+    return y
+
+
+@pytest.mark.parametrize(
+    "front",
+    [
+        lambda x: torch.stack(x.unbind(-1), 1),
+        lambda x: torch.einsum("nhwc->nchw", x),
+        lambda x: torch.tensordot(torch.eye(3).double(), x, ([1], [3])).transpose(0, 1),
+        lambda x: (x @ torch.eye(3).double()).permute(0, 3, 1, 2),
+        lambda x: torch.stack([x @ vector for vector in torch.eye(3).double()], 1),
+        fill,
+        lambda x: torch.fft.ifft2(torch.fft.fft2(x.permute(0, 3, 1, 2))).real,
+        lambda x: x.permute(0, 3, 1, 2).flatten().view(2, 3, 10, 7),
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"layer": "conv"}, {"layer": "conv", "reshape": lambda maps: maps}])
+def test_a_map_lies_over_a_picture_whose_channels_are_moved_in_any_way(front, options):
+    network = Last(lambda m, x, y: pool(y.relu()))
+    network.eval()
+    x = torch.rand(2, 3, 10, 7, dtype=torch.float64)
+    network.stem = nn.Sequential(Front(lambda x: x), network.stem)
+    expected = grad_cam(network, x, 1, **options)
+    network.stem[0].function = front
+    assert_close(grad_cam(network, x.movedim(1, -1), 1, **options), expected.movedim(1, -1))
+
+
+class Front(nn.Module):
+    """What a network does to x first; with a layer, so that it also has weights."""
+
+    def __init__(self, function, *parts) -> None:
+        super().__init__()
+        self.function, self.parts = function, nn.ModuleList(parts)
+
+    def forward(self, x):
+        return self.function(x, *self.parts)
+
+
+def step_by_step(x, cell):
+    state, states = None, []
+    for step in x.unbind(1):
+        state = cell(step, state)
+        states.append(state)
+    return torch.stack(states, 1)
+
+
+@pytest.mark.parametrize(
+    ("front", "parts"),
+    [
+        (lambda x, lstm: lstm(x)[0], [nn.LSTM(3, 3, batch_first=True)]),
+        (lambda x, gru: gru(x.transpose(0, 1))[0].transpose(0, 1), [nn.GRU(3, 3)]),
+        (lambda x, heads: heads(x, x, x)[0], [nn.MultiheadAttention(3, 1, batch_first=True)]),
+        (lambda x: F.scaled_dot_product_attention(x, x, x), []),
+        (lambda x: torch.einsum("ntd,de->nte", x, torch.eye(3).double()), []),
+        (step_by_step, [nn.GRUCell(3, 3)]),
+    ],
+)
+def test_a_map_runs_along_the_steps_of_a_series(front, parts):
+    torch.manual_seed(1)
+    x = torch.randn(2, 9, 3, dtype=torch.float64)
+    front = Front(front, *parts).double()
+    series = Last(lambda m, x, y: pool(y.relu()), kind=nn.Conv1d).double()
+    cam = grad_cam(lambda x: series(front(x).mT), x, 1, relu=False, upsample=False)
+    assert_close(
+        grad_cam(lambda x: series(front(x).mT), x, 1, relu=False),
+        F.interpolate(cam, 9, mode="linear").mT.expand_as(x),
+    )
+
+
+@pytest.mark.parametrize(
+    "front",
+    [
+        lambda x: x.flip(3),
+        lambda x: x[..., list(range(6, -1, -1))],
+        lambda x: torch.rot90(x, 2, (2, 3)),
+        lambda x: torch.fft.fft2(x).abs(),
+    ],
+)
+def test_a_map_of_what_has_no_place_in_x_any_more_is_not_laid_over_it(front):
+    network = Last(lambda m, x, y: pool(y.relu()))
+    x = torch.rand(2, 3, 10, 7, dtype=torch.float64)
+    with pytest.raises(UnsupportedModelError, match=r"not known along which of its axes they run .*: upsample=False"):
+        grad_cam(lambda x: network(front(x)), x, 1)
+    assert_close(
+        grad_cam(lambda x: network(front(x)), x, 1, upsample=False), grad_cam(network, front(x), 1, upsample=False)
+    )
+
+
+def test_axes_joined_to_one_are_not_told_by_the_gradient():
+    series = Last(lambda m, x, y: pool(y.relu()), kind=nn.Conv1d)
+    network = lambda x: series(F.unfold(x, 2, stride=2)[:, :3])  # noqa: E731
+    with pytest.raises(UnsupportedModelError, match="not known along which of its axes"):
+        grad_cam(network, torch.rand(2, 3, 8, 6, dtype=torch.float64), 1)
+
+
+def test_a_reshape_may_swap_the_axes_that_the_network_swapped():
+    network = Last(lambda m, x, y: pool(y.relu()))
+    x, network.stem = torch.rand(2, 3, 10, 7, dtype=torch.float64), nn.Sequential(Front(lambda x: x.mT), network.stem)
+    expected = grad_cam(network, x, 1, layer="conv")
+    assert_close(grad_cam(network, x, 1, layer="conv", reshape=lambda maps: maps), expected)
+    assert_close(grad_cam(network, x, 1, layer="conv", reshape=lambda maps: maps.mT), expected)
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_patches_of_a_dense_layer_lie_over_a_picture_of_any_layout(last):
+    torch.manual_seed(0)
+
+    class Patches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.patches, self.norm, self.head = nn.Linear(48, 8), nn.LayerNorm(8), nn.Linear(8, 3)
+
+        def forward(self, x):
+            x = x if last else x.permute(0, 2, 3, 1)
+            tokens = x.view(2, 3, 4, 2, 4, 3).transpose(2, 3).reshape(2, 6, 48)
+            return self.head(self.norm(self.patches(tokens)).relu().mean(1))
+
+    network, reshape = Patches(), tokens_to_maps((3, 2), prefix_tokens=0)
+    x = torch.rand(2, 12, 8, 3) if last else torch.rand(2, 3, 12, 8)
+    small = grad_cam(network, x, 1, layer="norm", reshape=reshape, upsample=False)
+    cam = F.interpolate(small, (12, 8), mode="bilinear")
+    result = grad_cam(network, x, 1, layer="norm", reshape=reshape)
+    assert_close(result, (cam.movedim(1, -1) if last else cam).expand_as(x))
+
+
 def test_a_vision_transformer_with_its_patches_on_a_grid():
     torch.manual_seed(0)
     network = torchvision.models.VisionTransformer(32, 8, 3, 2, 16, 32, num_classes=5).double().eval()

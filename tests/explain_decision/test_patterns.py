@@ -140,6 +140,8 @@ def test_what_has_no_pattern_is_refused_by_name():
     weight = torch.rand(3, 6)
     with pytest.raises(UnsupportedModelError, match="named weights"):
         fit_patterns(lambda x: F.linear(x, weight), [x])
+    with pytest.raises(UnsupportedModelError, match=r"named weights.* give the module itself"):
+        fit_patterns(lambda x: plain(x), [x])
     gated = nn.Sequential(nn.Linear(6, 3), nn.Sigmoid())
     normed = nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 3))
     for model, name in ((gated, "'sigmoid'"), (normed, "'native_batch_norm'")):

@@ -311,6 +311,36 @@ def test_bad_input_is_refused_by_name(options, message):
         call(**options)
 
 
+class Steps(nn.Module):
+    """The states of a cell step by step, stacked along one axis."""
+
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        self.axis, self.cell, self.states, self.head = axis, nn.GRUCell(5, 6), nn.Identity(), nn.Linear(6, 2)
+
+    def forward(self, x):
+        state, states = None, []
+        for step in x.unbind(1):
+            state = self.cell(step, state)
+            states.append(state)
+        return self.head(self.states(torch.stack(states, self.axis)).select(self.axis, -1))
+
+
+def test_states_stacked_time_first_are_not_taken_for_a_batch_of_as_many_rows():
+    torch.manual_seed(0)
+    network, x = Steps(1), torch.rand(3, 3, 5)
+    units = maximize_activation(network, None, x, objective=("states", 2, 1), steps=1).trace[0]
+    kept = []
+    network.states.register_forward_hook(lambda module, args, out: kept.append(out.detach()))
+    network(x)
+    assert_close(units, kept[0][:, 1, 2])
+    with pytest.raises(
+        UnsupportedModelError, match=r"\(3, 3, 6\) for 3 inputs .*time first\?\): take another layer"
+    ) as refusal:
+        maximize_activation(Steps(0), None, x, objective=("states", 2, 1), steps=1)
+    assert "reshape" not in str(refusal.value)  # which this function does not take
+
+
 def test_an_objective_that_does_not_depend_on_x_is_refused():
     with pytest.raises(UnsupportedModelError, match="does not depend on x"):
         call(model=lambda x: torch.zeros(len(x), 2))

@@ -371,6 +371,17 @@ def test_what_cannot_be_right_is_refused_by_name(call, message):
         call()
 
 
+def test_a_graph_of_channels_that_are_not_known_names_no_option_that_there_is_not():
+    class Transposed(nn.Module):
+        def forward(self, x):
+            return x.mT
+
+    network = nn.Sequential(nn.Linear(6, 7), Transposed(), nn.Linear(9, 4), nn.ReLU(), nn.Flatten(), nn.Linear(28, 2))
+    with pytest.raises(UnsupportedModelError, match="is not known: take another layer") as refusal:
+        surrogate_graph(network, torch.rand(4, 9, 6))
+    assert "reshape" not in str(refusal.value)
+
+
 def test_relevance_that_flows_past_a_layer_is_refused():
     torch.manual_seed(0)
     with pytest.raises(UnsupportedModelError, match="'relu' to the logits past 'out'"):

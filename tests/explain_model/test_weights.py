@@ -108,6 +108,12 @@ def test_filters_without_a_picture_are_refused():
         ([nn.Conv2d(1, 2, 3), nn.MaxPool2d(2), nn.Conv2d(2, 2, 3)], Field(8, 2, 0)),
         ([nn.Conv2d(1, 2, 3, dilation=2), nn.BatchNorm2d(2), nn.ReLU(), nn.AvgPool2d(3, 3)], Field(7, 3, 0)),
         ([nn.Conv2d(1, 2, 3, padding=1), nn.AdaptiveAvgPool2d(1)], Field(24, 0, 0)),
+        ([nn.Conv2d(1, 2, 3, stride=12, padding=1)], Field(3, 12, -1)),  # two places
+        (
+            [nn.Conv2d(1, 2, 9, padding=4), nn.MaxPool2d(6), nn.Conv2d(2, 2, 3, padding=1)],
+            Field(26, 6, -10),
+        ),  # cut everywhere
+        ([nn.Conv2d(1, 2, 1, padding=1)], Field(1, 1, -1)),  # the outer places see padding alone
     ],
 )
 def test_receptive_fields_by_arithmetic(layers, field):
@@ -115,8 +121,37 @@ def test_receptive_fields_by_arithmetic(layers, field):
     for weight in network.parameters():
         nn.init.zeros_(weight)  # the field does not depend on the weights
     x = torch.rand(1, 1, 24, 24)
-    assert receptive_field(network, str(len(layers) - 1), x, 2) == field
-    assert receptive_field(network, str(len(layers) - 1), x, 3) == field
+    assert receptive_field(network, str(len(layers) - 1), x) == (field, field)
+
+
+class First(nn.Module):
+    """A network that does something to x first."""
+
+    def __init__(self, function, *layers) -> None:
+        super().__init__()
+        self.function, self.layers, self.head = function, nn.Sequential(*layers), nn.Linear(layers[-1].out_channels, 2)
+
+    def forward(self, x):
+        return self.head(self.layers(self.function(x)).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        First(lambda x: x.mT, nn.Conv2d(3, 2, 3)),  # rows are columns
+        First(
+            lambda x: x.flatten(1).unflatten(1, (12, 10, 3)).permute(0, 3, 1, 2), nn.Conv2d(3, 2, 3)
+        ),  # channels last
+        First(lambda x: x, nn.Conv2d(3, 2, 1), nn.Upsample(scale_factor=2), nn.Conv2d(2, 2, 3)),
+        First(lambda x: x, nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.PixelShuffle(2), nn.Conv2d(2, 2, 1)),
+        First(lambda x: x, nn.Conv2d(3, 2, 3, stride=2), nn.ConvTranspose2d(2, 2, 2, stride=2)),
+        First(lambda x: x, nn.AdaptiveAvgPool2d(5), nn.Conv2d(3, 2, 1)),
+    ],
+)
+def test_places_that_are_no_grid_over_the_image_have_no_patches(network):
+    layer = f"layers.{len(network.layers) - 1}"
+    with pytest.raises(UnsupportedModelError, match=r"do not see equal patches .* at equal steps along its axis"):
+        top_activations(network, [torch.rand(2, 3, 12, 10)], layer)
 
 
 @pytest.mark.parametrize("sizes", [[40], [1, 7, 32], [13, 13, 14]])
@@ -152,6 +187,32 @@ def test_patches_are_zero_beyond_the_image():
     assert_close(result.patches[0, 0, 0], patch)
     assert result.values[0, 1] == -torch.inf
     assert result.images[0, 1] == -1
+
+
+@pytest.mark.parametrize("size", [8, 16])
+def test_patches_of_a_small_map_hold_what_the_activation_depends_on(size):
+    """Two places along an axis, and fields cut off on both sides."""
+    torch.manual_seed(0)
+    conv = lambda i, o: nn.Conv2d(i, o, 3, padding=1)  # noqa: E731
+    layers = [nn.Conv2d(1, 3, 3, stride=4, padding=1)] if size == 8 else [conv(1, 3), nn.MaxPool2d(2), conv(3, 3)]
+    network = nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(3, 2)).double().eval()
+    x, layer = torch.rand(6, 1, size, size, dtype=torch.float64), str(len(layers) - 1)
+    top = top_activations(network, [x], layer, k=6)
+    for channel in range(3):
+        for rank, image in enumerate(top.images[channel]):
+            row, column = top.places[channel, rank]
+            pixels = x[image].clone().requires_grad_()
+            seen = torch.autograd.grad(network[: len(layers)](pixels[None])[0, channel, row, column], pixels)[0][0] != 0
+            rows, columns = (seen.any(axis).nonzero().flatten() for axis in (1, 0))
+            start = [
+                int(place * field.stride + field.start) for place, field in zip((row, column), top.fields, strict=True)
+            ]
+            assert start[0] <= rows[0] <= rows[-1] < start[0] + top.fields[0].size
+            assert start[1] <= columns[0] <= columns[-1] < start[1] + top.fields[1].size
+            padded = torch.nn.functional.pad(x[image], (size,) * 4)[:, size + start[0] :, size + start[1] :][
+                :, : top.fields[0].size, : top.fields[1].size
+            ]
+            assert_close(top.patches[channel, rank], padded)
 
 
 def test_top_activations_refuse_by_name():

@@ -470,6 +470,43 @@ def grid(case: Case, move: Callable[[Tensor], Tensor] | None = None) -> Case:
     return replace(case, model=model.eval())
 
 
+# The network takes pictures (N, H, W, C) and moves their channels itself.
+
+
+def filled(x: Tensor) -> Tensor:
+    y = x.new_zeros(len(x), x.shape[3], *x.shape[1:3])
+    for channel in range(x.shape[3]):
+        y[:, channel] = x[..., channel]
+    return y
+
+
+CHANNELS_FIRST: dict[str, Callable[[Tensor], Tensor]] = {
+    "permute": lambda x: x.permute(0, 3, 1, 2),
+    "stack": lambda x: torch.stack(x.unbind(-1), 1),
+    "einsum": lambda x: torch.einsum("nhwc->nchw", x),
+    "tensordot": lambda x: torch.tensordot(torch.eye(x.shape[3]).to(x), x, ([1], [3])).transpose(0, 1),
+    "colours": lambda x: torch.stack([x @ colour for colour in torch.eye(x.shape[3]).to(x)], 1),
+    "assignment": filled,
+}
+
+
+def pictures_channels_last(front: Callable[[Tensor], Tensor]) -> Edit:
+    def change(case: Case) -> Case | None:
+        if case.x.dim() != 4:
+            return None
+        model = stack(front=Apply(front), net=case.model).eval()
+        return replace(
+            case, model=model, layer="net." + case.layer, x=case.x.movedim(1, -1), train=case.train.movedim(1, -1)
+        )
+
+    return change
+
+
+def channels_back(function: Function, case: Case) -> Answer:
+    """The parts of the answer that lie over x, with its channels first."""
+    return [part.movedim(-1, 1) if part.shape == case.x.shape else part for part in function(case)]
+
+
 # One logit: the class is its sign, as with a second logit that is always 0.
 
 
@@ -740,6 +777,10 @@ CHANGES: dict[str, Change] = {
     "nn.LSTM": Change(unchanged, written_out, functions=excluding(of_parameters, PATTERNS), networks=("LSTM",)),
     "channels last inside": Change(partial(grid, move=lambda h: h.permute(0, 2, 3, 1)), grid, functions=excluding(COMPOSITE, of_parameters, PATTERNS, named("deeplift reveal_cancel")), may_refuse=either(of_maps, of_layers, named("guided_grad_cam")), networks=("functional ReLU", "in-place ReLU")),
     "tokens inside": Change(partial(grid, move=lambda h: h.flatten(2).transpose(1, 2)), grid, functions=excluding(COMPOSITE, of_parameters, PATTERNS, named("deeplift reveal_cancel", "surrogate_graph, every ReLU")), may_refuse=either(of_maps, of_layers, named("guided_grad_cam")), networks=("functional ReLU", "in-place ReLU")),
+    **{
+        f"pictures channels last: {name}": Change(pictures_channels_last(front), run=channels_back, functions=named("saliency", "grad_cam", "guided_grad_cam", "integrated_gradients"))
+        for name, front in CHANNELS_FIRST.items()
+    },
     "one logit": Change(logits(1, 0), logits(2, 1), functions=excluding(NO_HEAD, GRAPHS), may_refuse=ONE_LOGIT),
     "one logit, no target": Change(logits(1, None), logits(2, 1), functions=excluding(NO_HEAD, GRAPHS), may_refuse=either(ONE_LOGIT, named("maximize_activation"))),
     "row by row": Change(unchanged, run=row_by_row, functions=by_rows),
