@@ -184,7 +184,7 @@ def test_a_model_that_is_random_in_eval_mode_is_refused(function, draw):
 
 @pytest.mark.parametrize("draw", RANDOM.values(), ids=RANDOM.keys())
 def test_influence_refuses_a_random_model(draw):
-    with pytest.raises(il.UnsupportedModelError, match="random|not symmetric"):
+    with pytest.raises(il.UnsupportedModelError, match=r"random|not symmetric"):
         il.influence(Random(draw), (X, LABELS), (X, LABELS), damping=5.0)
 
 
