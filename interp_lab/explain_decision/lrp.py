@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from .contract import Model, Target, UnsupportedModelError, explaining, logits_of, pick, resolve
@@ -98,8 +99,8 @@ def lrp(
     rule uses ``"z_b"`` in the input layer. What scales and shifts a layer's values by constants, as BatchNorm does, is
     part of the layer. A nonlinearity passes its relevance unchanged. Of a product of two activations the signal takes
     all and the gate is its weight: a gate is what sigmoid or hardsigmoid gives (then ReLU6 or a clamp to
-    :math:`[\ge 0, h]`), scaled and moved at will, else the factor that is broadcast; where neither tells, each gets
-    half. Recurrent layers are written out. With epsilon -> 0 ``"epsilon"`` is gradient times input on a network of
+    :math:`[\ge 0, h]`), a function of it, or a sum, concatenation or product of gates, all scaled and moved at will; else
+    the factor that is broadcast; where neither tells, each gets half. Recurrent layers are written out. With epsilon -> 0 ``"epsilon"`` is gradient times input on a network of
     ReLU, pooling and linear layers.
 
     Bach et al. 2015, doi:10.1371/journal.pone.0130140; gamma and composites: Montavon et al. 2019,
@@ -499,7 +500,8 @@ def _proportional(func: Callable, args: tuple, kwargs: dict, *, o: Options, leav
     if any(origin(value, leaves) for value in (*args[1:], *kwargs.values())):
         return func(*args, **kwargs)  # of two activations: the graph search decides
     z, phi, inplace = elementwise(func, args, kwargs)
-    out = Proportional.apply(z, phi, _gate(func.__name__.strip("_"), args, kwargs), o.lost)
+    gate = _gate(func.__name__.strip("_"), args, kwargs) or _gate_of(z, leaves)  # what is clamped stays a gate
+    out = Proportional.apply(z, phi, gate, o.lost)
     return in_place(args[0], out) if inplace else out
 
 
@@ -515,37 +517,53 @@ def _gate(name: str, args: tuple, kwargs: dict) -> int:
     return int(name == "relu6")
 
 
-def _gate_of(tensor: Tensor) -> int:
-    """The gate that the tensor's values come from by linear operations with constants; 0 for none."""
-    node = tensor.grad_fn
-    while node is not None and not isinstance(getattr(node, "gate", None), int):
-        linear = (
-            operation_of(node) in PASSED | nodes("Mul", "Div") or getattr(node, "_forward_cls", None) is PositiveSum
-        )
-        parents = [n for n, _ in node.next_functions if n is not None and operation_of(n) != "AccumulateGrad"]
-        node = parents[0] if linear and len(parents) == 1 else None
-    return 0 if node is None else node.gate
+def _gate_of(tensor: Tensor, leaves: Sequence[Tensor]) -> int:
+    """The weakest gate of those that the values come from by linear operations with constants; 0 if not all do."""
+    weakest, seen, stack = 2, set(), [tensor.grad_fn]
+    while stack and weakest:
+        node = stack.pop()
+        if node is None or node in seen or (operation_of(node) == "AccumulateGrad" and not _is_leaf(node, leaves)):
+            continue  # a constant
+        seen.add(node)
+        parents = [parent for parent, _ in node.next_functions]
+        if isinstance(getattr(node, "gate", None), int):
+            weakest = min(weakest, node.gate)
+        elif operation_of(node) == "CopyBackwards":
+            stack.append(parents[-1])  # the source
+        elif operation_of(node) in MOVED_AND_SCALED or getattr(node, "_forward_cls", None) is PositiveSum:
+            stack += parents
+        else:
+            weakest = 0
+    return weakest
+
+
+def _is_leaf(node: Node, leaves: Sequence[Tensor]) -> bool:
+    return any(getattr(node, "variable", None) is leaf for leaf in leaves)
+
+
+MOVED_AND_SCALED = PASSED | MAX_POOLS | CHOICES | nodes("Mul", "Div")
 
 
 class Product(Replacement):
-    """A product of two activations, of which the first gets this share of the relevance."""
+    """A product of two activations, of which the first gets this share of the relevance; of two gates it is one."""
 
     @staticmethod
-    def forward(ctx, a: Tensor, b: Tensor, share: float) -> Tensor:
+    def forward(ctx, a: Tensor, b: Tensor, share: float, gate: int) -> Tensor:
         ctx.save_for_backward(a, b)
-        ctx.share = share
+        ctx.share, ctx.gate = share, gate
         return a * b
 
     @staticmethod
-    def backward(ctx, g: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
         a, b = ctx.saved_tensors
-        return (g * b * ctx.share).sum_to_size(a.shape), (g * a * (1 - ctx.share)).sum_to_size(b.shape), None
+        return (g * b * ctx.share).sum_to_size(a.shape), (g * a * (1 - ctx.share)).sum_to_size(b.shape), None, None
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
+def _product(a: Tensor, b: Tensor, leaves: Sequence[Tensor]) -> Tensor:
     """The signal takes all and the gate is its weight: what a gate's nonlinearity gives, else the broadcast factor."""
-    difference = _gate_of(a) - _gate_of(b) or b.numel() - a.numel()
-    return Product.apply(a, b, 0.5 if difference == 0 else float(difference < 0))
+    gates = _gate_of(a, leaves), _gate_of(b, leaves)
+    difference = gates[0] - gates[1] or b.numel() - a.numel()
+    return Product.apply(a, b, 0.5 if difference == 0 else float(difference < 0), min(gates))
 
 
 class PositiveSum(Replacement):
@@ -567,7 +585,7 @@ class PositiveSum(Replacement):
 
 def _sums(leaves: Sequence[Tensor], o: Options, positive: bool) -> dict[Callable, Rule]:
     """The rules of products and sums that are no layer's: the gradient, or z+ where relevance must be positive."""
-    products = product_table(leaves, _product)
+    products = product_table(leaves, partial(_product, leaves=leaves))
 
     def rule(func, args, kwargs):
         parts = affine_parts(func, args, kwargs, leaves)

@@ -387,6 +387,18 @@ GATED = {
     "broadcast": lambda s, g: s * g[:, :1].tanh(),
     "sigmoid of a broadcast signal": lambda s, g: s[:, :1] * torch.sigmoid(g),
     "glu": lambda s, g: F.glu(torch.cat([s, g], 1), 1),
+    "gate in place": lambda s, g: s * g.clone().sigmoid_(),
+    "hardsigmoid in place": lambda s, g: s * F.hardsigmoid(g.clone(), inplace=True),
+    "hardsigmoid by hand in place": lambda s, g: s * (F.relu6(g + 3, inplace=True) / 6),
+    "clamped gate": lambda s, g: s * torch.sigmoid(g).clamp(min=1e-9),
+    "gate by chunks": lambda s, g: s * torch.cat([torch.sigmoid(part) for part in g.chunk(2, 1)], 1),
+    "stacked gates": lambda s, g: s * torch.stack([torch.sigmoid(part) for part in g.unbind(1)], 1),
+    "product of gates": lambda s, g: s * (torch.sigmoid(g) * torch.sigmoid(g.flip(1))),
+    "products of gates": lambda s, g: (
+        s * (torch.sigmoid(g) * torch.sigmoid(g[:, :1]) * torch.sigmoid(g.flip(1))).sqrt()
+    ),
+    "mean of gates": lambda s, g: s * ((torch.sigmoid(g) + torch.sigmoid(g.flip(1))) / 2),
+    "larger gate": lambda s, g: s * torch.maximum(torch.sigmoid(g), torch.sigmoid(g.flip(1))),
 }
 
 
@@ -402,7 +414,11 @@ def test_the_signal_takes_all_of_a_gated_product(product):
     assert_close(ours.sum(1), head(product(signal(x), fixed))[:, 1].detach())
 
 
-@pytest.mark.parametrize("activation", [lambda z: z, torch.sigmoid, F.silu], ids=["none", "sigmoid", "silu"])
+@pytest.mark.parametrize(
+    "activation",
+    [lambda z: z, torch.sigmoid, F.silu, lambda z: z + torch.sigmoid(z), lambda z: torch.cat([z[:, :1], torch.sigmoid(z[:, 1:])], 1)],
+    ids=["none", "sigmoid", "silu", "sigmoid added", "sigmoid in part"],
+)  # fmt: skip
 def test_a_product_without_a_gate_gives_each_half(activation):
     torch.manual_seed(0)
     first, second, head = (nn.Linear(4, 6, bias=False), nn.Linear(4, 6, bias=False), nn.Linear(6, 3, bias=False))
