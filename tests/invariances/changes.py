@@ -55,6 +55,7 @@ class Change:
         may_refuse: which of them may refuse the changed form where they answer the other.
         tolerance: largest difference, as a share of the largest entry.
         networks: names of the networks, where the change is not for all that it applies to.
+        shown_on: the network of the fast tests, where another one would hide what goes wrong.
     """
 
     change: Edit
@@ -65,6 +66,7 @@ class Change:
     may_refuse: Callable[[str, Function], bool] = nothing
     tolerance: float = 1e-8
     networks: tuple[str, ...] = ()
+    shown_on: str = ""
 
 
 def named(*names: str) -> Callable[[str, Function], bool]:
@@ -413,6 +415,19 @@ def as_factors(case: Case) -> Case | None:
     return case if found else None
 
 
+IN_PLACE = {torch.sigmoid: torch.sigmoid_, F.hardsigmoid: partial(F.hardsigmoid, inplace=True)}
+
+
+def gates_as(form: Callable[[Callable], Callable[[Tensor], Tensor]]) -> Edit:
+    def change(case: Case) -> Case | None:
+        found = [module for module in case.model.modules() if isinstance(module, Gated)]
+        for module in found:
+            module.gate = Apply(form(module.gate.function))
+        return case if found else None
+
+    return change
+
+
 class Product(nn.Linear):
     """A dense layer, written as a product with its matrix."""
 
@@ -736,7 +751,13 @@ CHANGES: dict[str, Change] = {
         functions=named("lrp epsilon"),  # of the rules, the one that no constant factor of a layer changes
         networks=("hard gates", "squeeze-excitation", "smooth"),
         tolerance=1e-3,
+        shown_on="hard gates",
     ),
+    "gates in place": Change(gates_as(IN_PLACE.get)),
+    "gates by chunks": Change(gates_as(lambda gate: lambda h: torch.cat([gate(part) for part in h.chunk(2, 1)], 1))),
+    "gates clamped": Change(gates_as(lambda gate: lambda h: gate(h).clamp(min=1e-9)), functions=RELEVANCE),
+    "gates as their product with themselves": Change(gates_as(lambda gate: lambda h: gate(h).sqrt() * gate(h).sqrt()), functions=RELEVANCE),
+    "gates as a mean": Change(gates_as(lambda gate: lambda h: (gate(h) + gate(h)) / 2), functions=RELEVANCE),
     "nn.LSTM": Change(unchanged, written_out, functions=excluding(of_parameters, PATTERNS), networks=("LSTM",)),
     "channels last inside": Change(partial(grid, move=lambda h: h.permute(0, 2, 3, 1)), grid, functions=excluding(COMPOSITE, of_parameters, PATTERNS, named("deeplift reveal_cancel")), may_refuse=either(of_maps, of_layers, named("guided_grad_cam")), networks=("functional ReLU", "in-place ReLU")),
     "tokens inside": Change(partial(grid, move=lambda h: h.flatten(2).transpose(1, 2)), grid, functions=excluding(COMPOSITE, of_parameters, PATTERNS, named("deeplift reveal_cancel", "surrogate_graph, every ReLU")), may_refuse=either(of_maps, of_layers, named("guided_grad_cam")), networks=("functional ReLU", "in-place ReLU")),
