@@ -97,7 +97,8 @@ def lrp(
     A unit that has no positive contribution hands on through its negative ones in ``"z_plus"``; in ``"alpha2_beta1"``
     a unit whose contributions all have one sign gains or loses (see ``balance``). With ``low`` and ``high`` a named
     rule uses ``"z_b"`` in the input layer. What scales and shifts a layer's values by constants, as BatchNorm does, is
-    part of the layer. A nonlinearity passes its relevance unchanged. Of a product of two activations the signal takes
+    part of the layer, where the values are no more than moved and concatenated between (not pooled, upsampled, padded or
+    added). A nonlinearity passes its relevance unchanged. Of a product of two activations the signal takes
     all and the gate is its weight: a gate is what sigmoid or hardsigmoid gives (then ReLU6 or a clamp to
     :math:`[\ge 0, h]`), a function of it, or a sum, concatenation or product of gates, all scaled and moved at will; else
     the factor that is broadcast; where neither tells, each gets half. Recurrent layers are written out. With epsilon -> 0 ``"epsilon"`` is gradient times input on a network of
@@ -455,7 +456,7 @@ def _bounds(
         if ones.numel() != x.numel() or (ones == 0).any():
             moved = moved_from(first.read, lambda node: getattr(node, "variable", None) is leaf)
             zeros = first_layer(model, torch.zeros_like(x).requires_grad_()).read
-            x_alone = (zeros == 0) & ((ones == 1) | (moved is not None))
+            x_alone = (zeros == 0) & ((ones == 1) | bool(moved))
         if not (x_alone & ((ones == 1) | (ones == 0))).all():
             raise UnsupportedModelError(f"rule {name!r} needs the first layer to read x itself, not a function of x")
     return leaves, read

@@ -245,6 +245,34 @@ def merged(case: Case) -> Case | None:
     return case if found else None
 
 
+def norm_of_branches(case: Case) -> Case | None:
+    """Every branch a layer, and one BatchNorm and one ReLU for what they give together."""
+    found = [m for m in case.model.modules() if isinstance(m, Concatenated) and not m.parts]
+    for module in found:
+        layers = [branch.conv for branch in module.branches]
+        norm = nn.BatchNorm2d(sum(layer.out_channels for layer in layers)).double().eval()
+        for k, values in enumerate((norm.weight.data, norm.bias.data, norm.running_mean, norm.running_var)):
+            values.copy_(torch.linspace(0.5, 2, len(values)).roll(k))
+        module.branches = nn.ModuleList(layers)
+        case.model.maps = stack(cat=module, norm=norm, act=nn.ReLU())
+    return case if found else None
+
+
+def merged_into_branches(case: Case) -> Case | None:
+    """The same with the BatchNorm merged into the branches."""
+    if (case := norm_of_branches(case)) is None:
+        return None
+    norm, layers = case.model.maps.norm, case.model.maps.cat.branches
+    scale = norm.weight.detach() / (norm.running_var + norm.eps).sqrt()
+    shift = norm.bias.detach() - norm.running_mean * scale
+    sizes = [layer.out_channels for layer in layers]
+    for layer, times, plus in zip(layers, scale.split(sizes), shift.split(sizes), strict=True):
+        layer.weight.data *= times[:, None, None, None]
+        layer.bias.data = layer.bias.data * times + plus
+    case.model.maps.norm = nn.Identity()
+    return case
+
+
 def before_norm(identity: Callable[[Tensor], Tensor]) -> Edit:
     def change(case: Case) -> Case | None:
         for block in blocks(case.model):
@@ -719,6 +747,7 @@ CHANGES: dict[str, Change] = {
     "BatchNorm not merged, channels_last before": Change(
         lambda c: before_norm(channels_last)(c) if c.x.dim() == 4 else None, merged, functions=HAS_WEIGHTS, may_refuse=RANDOMISED
     ),
+    "BatchNorm of a concatenation": Change(norm_of_branches, merged_into_branches, functions=HAS_WEIGHTS, may_refuse=RANDOMISED),
     "FrozenBatchNorm2d": Change(frozen_norm, merged, functions=HAS_WEIGHTS, may_refuse=RANDOMISED),
     "two BatchNorms": Change(double_norm, merged, functions=excluding(of_parameters, FILTERS, named("model_randomisation"))),
     **{
