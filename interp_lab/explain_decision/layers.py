@@ -357,9 +357,13 @@ def _places(way: Way, t: Tensor) -> Tensor:
 
 def _shares(layers: Sequence[Layer], t: Tensor) -> list[tuple[Way, Tensor]]:
     """For each of several layers the way to it and its places, if every value of t is a value of one; else none."""
-    ways = [_moved(layer, t) for layer in layers]
-    places = [] if None in ways else [_places(way, t) for way in ways]
-    return list(zip(ways, places, strict=True)) if places and (sum(places) == 1).all() else []
+    ways: list[Way] = []
+    for layer in layers:  # most often it is the first that was pooled
+        if (way := _moved(layer, t)) is None:
+            return []
+        ways.append(way)
+    places = [_places(way, t) for way in ways]
+    return list(zip(ways, places, strict=True)) if (sum(places) == 1).all() else []
 
 
 def moved_layers(t: Tensor) -> list[Layer]:

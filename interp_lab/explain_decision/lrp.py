@@ -122,14 +122,16 @@ def lrp(
         custom: a rule of your own for a module or a function of torch, by name. It is called as
             ``rule(a, y, signal)`` with the input, the output and the signal at it (the relevance is ``y * signal``),
             and gives the signal at the input, so that ``a * signal`` is its relevance; with several inputs, as
-            ``rule(a, b, ..., y, signal)``, a sequence. It must conserve: both sums agree to one part in a thousand.
+            ``rule(a, b, ..., y, signal)``, a sequence. It must conserve: both sums of a row agree to one part in a
+            thousand. Of several outputs the rule is for the first; the others must not be read.
         balance: also return where the relevance of every row went; takes one pass for each row.
 
     Returns:
         The relevance, of the shape, dtype and device of x; with ``balance`` the pair of it and a :class:`Balance`.
 
     Raises:
-        ValueError: x, target, the logits or an option are not as above, or a custom rule does not conserve.
+        ValueError: x, target, the logits or an option are not as above, or a custom rule does not conserve or is for
+            what never runs on x.
         UnsupportedModelError: an operation without a rule (softmax, LayerNorm, attention, compiled code ...), by name.
     """
     options = Options(epsilon, gamma, bias)
@@ -152,7 +154,8 @@ def deep_taylor(
     :math:`[l, h]`, else ``"w_squared"`` (see :func:`lrp`). It starts at :math:`\max(f_c, 0)`: where the logit is not
     positive, the map is zero. Sums, differences, averages and shifts outside the layers take ``"z_plus"`` too, so that
     the relevance is non-negative; where an operation breaks that (bicubic upsampling), it is refused. It sums to
-    :math:`\max(f_c, 0)` if no bias is positive, or with ``bias="inputs"``.
+    :math:`\max(f_c, 0)` where a ReLU follows every layer and no bias is positive, or with ``bias="inputs"``; but for what
+    no contribution can carry (``lost`` in the balance), such as the constant that a BatchNorm adds to a ReLU's 0.
 
     Montavon et al. 2017, doi:10.1016/j.patcog.2016.11.008.
 
@@ -167,7 +170,10 @@ def deep_taylor(
     if (low is None) != (high is None):
         raise ValueError("deep_taylor needs both low and high, or neither")
     first = "w_squared" if low is None else "z_b"
-    rules, options = [(_is_input, first), (_always, "z_plus")], Options(1e-9, 0.0, bias)
+    rules, options = (
+        [(_is_input, first), (_always, "z_plus")],
+        Options(0.0, 0.0, bias),
+    )  # sums of one sign need no stabiliser
     return _relevance(model, x, target, rules, options, low, high, positive=True, balance=balance)
 
 
@@ -376,9 +382,10 @@ def _relevance(
 
         others = dict.fromkeys(NONLINEAR, partial(_proportional, o=o, leaves=leaves))
         others |= _sums(leaves, o, positive)
-        own = _custom_functions(functions, leaves)
+        ran: set[str] = set()
+        own = _custom_functions(functions, leaves, ran)
         allowed = PASSED | BATCH_NORM | PROPORTIONAL | MAX_POOLS | CHOICES | nodes("Mul", "Div")
-        with _custom_modules(modules, leaves):
+        with _custom_modules(modules, leaves, ran):
             signals = modified_gradient(
                 model,
                 x,
@@ -388,6 +395,8 @@ def _relevance(
                 leaves=bounds,
                 start=start,
             )
+        for name in set(custom or ()) - ran:
+            raise ValueError(f"custom has a rule for {name!r}, which the model never calls on values of x")
         if not bounded:
             raise UnsupportedModelError("the layer that reads x reads it through an operation with a rule of its own")
         relevance = sum(leaf.detach() * signal for leaf, signal in zip(leaves, signals, strict=True))
@@ -651,8 +660,8 @@ class Custom(Replacement):
     """A module or function whose backward pass is a user's rule, held to conserving the relevance."""
 
     @staticmethod
-    def forward(ctx, rule: CustomRule, name: str, y: Tensor, *inputs: Tensor) -> Tensor:
-        ctx.rule, ctx.name = rule, name
+    def forward(ctx, rule: CustomRule, name: str, rows: int, y: Tensor, *inputs: Tensor) -> Tensor:
+        ctx.rule, ctx.name, ctx.rows = rule, name, rows
         ctx.save_for_backward(y, *inputs)
         return y.clone()
 
@@ -665,14 +674,39 @@ class Custom(Replacement):
         if [s.shape for s in signals] != [a.shape for a in inputs]:
             raise ValueError(f"the rule for {ctx.name!r} must give a signal of each input's shape")
         parts = [y * g, *(-a * s.detach() for a, s in zip(inputs, signals, strict=True))]
-        left, size = sum(part.sum() for part in parts), sum(part.abs().sum() for part in parts)
-        if left.abs() > 1e-3 * size:
-            came = parts[0].sum().item()
-            raise ValueError(
-                f"the rule for {ctx.name!r} does not conserve relevance: {came:.4g} comes in, "
-                f"{came - left.item():.4g} goes out"
-            )
-        return None, None, None, *(s.detach() for s in signals)
+        # The rows lie along an axis that all have, the first or another one; where none is left, only the whole is known.
+        axes = [d for d in range(min(p.dim() for p in parts)) if all(p.shape[d] == ctx.rows for p in parts)]
+        by_row = [[p.movedim(d, 0).reshape(ctx.rows, -1) for p in parts] for d in axes if ctx.rows]
+        leaks = [_leak(rows) for rows in by_row or [[p.reshape(1, -1) for p in parts]]]
+        if None not in leaks:
+            raise ValueError(f"the rule for {ctx.name!r} does not conserve relevance: {leaks[0]}")
+        return None, None, None, None, *(s.detach() for s in signals)
+
+
+def _leak(parts: Sequence[Tensor]) -> str | None:
+    """What comes into the row that leaks most and goes out of it, where that is not the same."""
+    left, size = sum(part.sum(1) for part in parts), sum(part.abs().sum(1) for part in parts)
+    row = (left.abs() - 1e-3 * size).argmax()
+    if left[row].abs() <= 1e-3 * size[row]:
+        return None
+    came = parts[0][row].sum().item()
+    return f"{came:.4g} comes in, {came - left[row].item():.4g} goes out"
+
+
+class Unread(Replacement):
+    """A further output of a module or function with a user's rule, which tells nothing about it."""
+
+    @staticmethod
+    def forward(ctx, name: str, y: Tensor, *inputs: Tensor) -> Tensor:
+        ctx.name = name
+        return y.clone()
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
+        raise UnsupportedModelError(
+            f"the rule for {ctx.name!r} is for its first output, but the model reads another: write the rule for a module "
+            "that gives one tensor"
+        )
 
 
 def _split(
@@ -687,10 +721,12 @@ def _split(
     return functions, {name: (modules[name], rule) for name, rule in custom.items() if name in modules}
 
 
-def _custom_functions(custom: Mapping[str, CustomRule], leaves: Sequence[Tensor]) -> dict[Callable, Rule]:
+def _custom_functions(
+    custom: Mapping[str, CustomRule], leaves: Sequence[Tensor], ran: set[str]
+) -> dict[Callable, Rule]:
     def table(name: str, rule: CustomRule) -> dict[Callable, Rule]:
         def call(func, args, kwargs):
-            return _run_custom(name, rule, func, args, kwargs, leaves)
+            return _run_custom(name, rule, func, args, kwargs, leaves, ran)
 
         return dict.fromkeys(operations(name), call)
 
@@ -698,11 +734,13 @@ def _custom_functions(custom: Mapping[str, CustomRule], leaves: Sequence[Tensor]
 
 
 @contextmanager
-def _custom_modules(modules: Mapping[str, tuple[nn.Module, CustomRule]], leaves: Sequence[Tensor]) -> Iterator[None]:
+def _custom_modules(
+    modules: Mapping[str, tuple[nn.Module, CustomRule]], leaves: Sequence[Tensor], ran: set[str]
+) -> Iterator[None]:
     """The modules run their own rule in this block."""
 
     def wrapped(name: str, forward: Callable, rule: CustomRule) -> Callable:
-        return lambda *args, **kwargs: _run_custom(name, rule, forward, args, kwargs, leaves)
+        return lambda *args, **kwargs: _run_custom(name, rule, forward, args, kwargs, leaves, ran)
 
     kept = {name: module.__dict__.get("forward") for name, (module, _) in modules.items()}
     try:
@@ -716,7 +754,9 @@ def _custom_modules(modules: Mapping[str, tuple[nn.Module, CustomRule]], leaves:
                 module.forward = kept[name]
 
 
-def _run_custom(name: str, rule: CustomRule, func: Callable, args: tuple, kwargs: dict, leaves: Sequence[Tensor]):
+def _run_custom(
+    name: str, rule: CustomRule, func: Callable, args: tuple, kwargs: dict, leaves: Sequence[Tensor], ran: set[str]
+):
     inputs = [value for value in tree_leaves((args, kwargs)) if origin(value, leaves)]
     with torch._C.DisableTorchFunction(), torch.no_grad():  # what happens inside is the rule's affair
         args, kwargs = tree_map_only(
@@ -725,6 +765,10 @@ def _run_custom(name: str, rule: CustomRule, func: Callable, args: tuple, kwargs
         out = func(*args, **kwargs)
     if not inputs:
         return out
-    if isinstance(out, Tensor):
-        return Custom.apply(rule, name, out, *inputs)
-    return (Custom.apply(rule, name, out[0], *inputs), *out[1:])
+    ran.add(name)
+    apply = [partial(Custom.apply, rule, name, len(leaves[0]))]  # for the first output
+
+    def with_rule(y: Tensor) -> Tensor:
+        return (apply.pop() if apply else partial(Unread.apply, name))(y, *inputs) if y.is_floating_point() else y
+
+    return tree_map_only(Tensor, with_rule, out)
