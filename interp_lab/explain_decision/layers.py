@@ -4,7 +4,7 @@ Layer-wise relevance propagation, deep Taylor decomposition and the pattern meth
 every linear layer :math:`z = L(a; w) + b` (convolution, dense layer, product with a constant matrix). What scales and
 shifts its values by constants afterwards - BatchNorm in eval mode, however it is written - is part of the layer: the
 map is that of the network with both merged. Between the two may lie what only moves values (a view, a transposition,
-a copy, a crop), and a concatenation of several layers, each of which takes its places. Anything else - pooling,
+a copy, a crop), and a concatenation of several layers side by side, each of which takes its places. Anything else - pooling,
 upsampling, padding, a sum - is not looked through: as one with no layer before it, an affine operation after it is left
 to its gradient.
 """
@@ -355,15 +355,29 @@ def _places(way: Way, t: Tensor) -> Tensor:
     return torch.autograd.grad(z, signal, torch.ones_like(z))[0]
 
 
+def _side_by_side(layers: Sequence[Layer]) -> bool:
+    """Whether none of the layers reads another; else a signal at one would go on to the other."""
+    seen: set[Node] = set()
+    queue = [layer.read.grad_fn for layer in layers]
+    for node in queue:
+        below = getattr(node, "layer", None)
+        if below in layers:
+            return False
+        if node is not None and node not in seen and not (below and below.index < layers[0].index):
+            seen.add(node)
+            queue += [parent for parent, _ in node.next_functions]
+    return True
+
+
 def _shares(layers: Sequence[Layer], t: Tensor) -> list[tuple[Way, Tensor]]:
     """For each of several layers the way to it and its places, if every value of t is a value of one; else none."""
     ways: list[Way] = []
-    for layer in layers:  # most often it is the first that was pooled
+    for layer in layers if _side_by_side(layers) else ():
         if (way := _moved(layer, t)) is None:
             return []
         ways.append(way)
     places = [_places(way, t) for way in ways]
-    return list(zip(ways, places, strict=True)) if (sum(places) == 1).all() else []
+    return list(zip(ways, places, strict=True)) if places and (sum(places) == 1).all() else []
 
 
 def moved_layers(t: Tensor) -> list[Layer]:
@@ -379,13 +393,7 @@ def _fold(layers: Sequence[Layer], t: Tensor, scale: Tensor, shift: Tensor, chan
     if len(layers) == 1:
         way = to_layer(layers[0], t)
         return [] if way is None else [_folded(layers[0], t, scale, shift, way)]
-    ways = [_moved(layer, t) for layer in layers]
-    if None in ways:
-        return []
-    places = [_places(way, t) for way in ways]
-    if not (sum(places) == 1).all():
-        return []
-    return [_folded(layer, t, scale, shift, way, place) for layer, way, place in zip(layers, ways, places, strict=True)]
+    return [_folded(layer, t, scale, shift, *share) for layer, share in zip(layers, _shares(layers, t), strict=False)]
 
 
 def _folded(layer: Layer, t: Tensor, scale: Tensor, shift: Tensor, way: Way, places: Tensor | None = None) -> Layer:

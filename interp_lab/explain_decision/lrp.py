@@ -97,7 +97,7 @@ def lrp(
     A unit that has no positive contribution hands on through its negative ones in ``"z_plus"``; in ``"alpha2_beta1"``
     a unit whose contributions all have one sign gains or loses (see ``balance``). With ``low`` and ``high`` a named
     rule uses ``"z_b"`` in the input layer. What scales and shifts a layer's values by constants, as BatchNorm does, is
-    part of the layer, where the values are no more than moved and concatenated between (not pooled, upsampled, padded or
+    part of the layer, where the values are no more than moved between, and concatenated side by side (not pooled, upsampled, padded or
     added). A nonlinearity passes its relevance unchanged. Of a product of two activations the signal takes
     all and the gate is its weight: a gate is what sigmoid or hardsigmoid gives (then ReLU6 or a clamp to
     :math:`[\ge 0, h]`), a function of it, or a sum, concatenation or product of gates, all scaled and moved at will; else

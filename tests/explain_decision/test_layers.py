@@ -177,6 +177,22 @@ def test_a_scale_after_mixed_layers_is_no_part_of_them(mixed):
         assert_close(lrp(apart, m.x, 1, rule=rule), lrp(unseen, m.x, 1, rule=rule))
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_a_scale_after_layers_that_read_one_another_is_no_part_of_them(rule):
+    m = Parts()
+    first, second = nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 3, padding=1)
+
+    def network(between) -> nn.Module:
+        def logits(x: Tensor) -> Tensor:
+            h = first(x)
+            return m.logits(m.norm(between(torch.cat([h, second(F.relu(h))], 1))))
+
+        return logits
+
+    unseen = network(lambda z: F.avg_pool2d(F.interpolate(z, scale_factor=2), 2))  # the same values
+    assert_close(lrp(network(lambda z: z), m.x, 1, rule=rule), lrp(unseen, m.x, 1, rule=rule))
+
+
 def assert_same_maps(network, merged, x: Tensor, rules=(*RULES, "composite")) -> None:
     assert_close(network(x), merged(x))
     target = merged(x).argmax(1)
