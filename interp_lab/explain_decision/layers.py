@@ -4,7 +4,9 @@ Layer-wise relevance propagation, deep Taylor decomposition and the pattern meth
 every linear layer :math:`z = L(a; w) + b` (convolution, dense layer, product with a constant matrix). What scales and
 shifts its values by constants afterwards - BatchNorm in eval mode, however it is written - is part of the layer: the
 map is that of the network with both merged. Between the two may lie what only moves values (a view, a transposition,
-a copy, a crop). An affine operation with no layer before it is left to its gradient.
+a copy, a crop), and a concatenation of several layers side by side, each of which takes its places. Anything else - pooling,
+upsampling, padding, a sum - is not looked through: as one with no layer before it, an affine operation after it is left
+to its gradient.
 """
 
 from __future__ import annotations
@@ -89,15 +91,15 @@ class LinearLayer(Replacement):
             return None, None, *ctx.rule(layer, g if layer.to_z is None else layer.to_z(g))
 
 
-def moved_from(tensor: Tensor, found: Callable[[Node], bool]) -> Node | None:
-    """The one node below the tensor for which ``found`` holds, if only linear operations on it lie between."""
+def moved_from(tensor: Tensor, found: Callable[[Node], bool]) -> set[Node]:
+    """The nodes below the tensor for which ``found`` holds, if only linear operations on them lie between."""
     ends: set[Node] = set()
     seen: set[Node] = set()
     stack = [tensor.grad_fn]
     while stack:
         node = stack.pop()
         if node is None or (not found(node) and operation_of(node) not in PASSED):
-            return None
+            return set()
         if found(node):
             ends.add(node)
         elif node not in seen:
@@ -105,13 +107,19 @@ def moved_from(tensor: Tensor, found: Callable[[Node], bool]) -> Node | None:
             parents = [parent for parent, _ in node.next_functions if parent is not None]
             # Of a copy, the source is the last.
             stack.extend(parents[-1:] if operation_of(node) == "CopyBackwards" else parents)
-    return ends.pop() if len(ends) == 1 else None
+    return ends
+
+
+def layers_of(tensor: Tensor) -> list[Layer]:
+    """The layers whose values the tensor holds, if no more than linear operations lie between."""
+    nodes = moved_from(tensor, lambda node: getattr(node, "_forward_cls", None) is LinearLayer)
+    return sorted((node.layer for node in nodes), key=lambda layer: layer.index)
 
 
 def layer_of(tensor: Tensor) -> Layer | None:
-    """The layer whose values the tensor holds, if no more than linear operations lie between."""
-    node = moved_from(tensor, lambda node: getattr(node, "_forward_cls", None) is LinearLayer)
-    return None if node is None else node.layer
+    """The one such layer."""
+    layers = layers_of(tensor)
+    return layers[0] if len(layers) == 1 else None
 
 
 def layer_table(
@@ -214,14 +222,14 @@ def layer_table(
     def affine(func, args, kwargs):
         otherwise = others.get(func, lambda func, args, kwargs: func(*args, **kwargs))
         parts = affine_parts(func, args, kwargs, leaves)
-        if parts is None or not (layer := layer_of(parts[0])):
+        if parts is None or not (layers := layers_of(parts[0])):
             return otherwise(func, args, kwargs)
         t, scale, shift = parts
         changes = works_in_place(func, args, kwargs)
-        folded = _fold(layer, t, scale, shift, changes)
-        if folded is None:
+        folded = _fold(layers, t, scale, shift, changes)
+        if not folded:
             return otherwise(func, args, kwargs)
-        out = replace(folded)
+        out = sum(map(replace, folded[1:]), replace(folded[0]))
         return in_place(args[0], out) if changes else out
 
     convolutions = operations(*[f"{name}{d}d" for d in (1, 2, 3) for name in ("conv", "conv_transpose")])
@@ -308,37 +316,91 @@ def _plus(z: Tensor, bias: Tensor | None) -> Tensor:
     return z if bias is None else z + bias
 
 
-def to_layer(layer: Layer, t: Tensor) -> tuple[Callable[[Tensor], Tensor] | None, Tensor] | None:
+Way = tuple[Callable[[Tensor], Tensor] | None, Tensor]
+
+
+def to_layer(layer: Layer, t: Tensor) -> Way | None:
     """What takes a signal at t to one at the layer's z (None for the identity), and the places of z that t holds.
 
     None where t repeats values of the layer or holds others.
     """
+    way = _moved(layer, t)
+    return way if way and (way[0] is None or torch.count_nonzero(way[1]) == t.numel()) else None
+
+
+def _moved(layer: Layer, t: Tensor) -> Way | None:
+    """As :func:`to_layer`, where t may hold other values as well."""
     moved = getattr(t.grad_fn, "layer", None) is not layer
     if not moved and layer.to_z is None:
         return None, torch.ones((), dtype=torch.bool, device=t.device)
-    edge = GradientEdge(moved_from(t, lambda node: getattr(node, "layer", None) is layer), 0)
+    (node,) = (n for n in moved_from(t, lambda n: getattr(n, "_forward_cls", None) is LinearLayer) if n.layer is layer)
+    edge = GradientEdge(node, 0)
 
     def to_z(signal: Tensor) -> Tensor:
         if moved:
-            (signal,) = torch.autograd.grad(t, edge, signal, retain_graph=True)
+            (signal,) = torch.autograd.grad(t, edge, signal, create_graph=True)
         return signal if layer.to_z is None else layer.to_z(signal)
 
     # Every value of t is one of z's: then the transpose takes ones to ones and zeros, and squares to squares.
     marks = torch.linspace(1, 2, t.numel(), dtype=t.dtype, device=t.device).view_as(t)
     whole = to_z(torch.ones_like(t))
-    chosen = ((whole == 0) | (whole == 1)).all() and torch.count_nonzero(whole) == t.numel()
-    return (to_z, whole == 1) if chosen and torch.equal(to_z(marks**2), to_z(marks) ** 2) else None
+    chosen = ((whole == 0) | (whole == 1)).all() and torch.equal(to_z(marks**2), to_z(marks) ** 2)
+    return (to_z, whole == 1) if chosen else None
 
 
-def _fold(layer: Layer, t: Tensor, scale: Tensor, shift: Tensor, changes: bool) -> Layer | None:
-    """The layer whose value is ``scale * t + shift``, where t holds the layer's values, moved only; else None."""
-    changes_moved = changes and (layer.to_z is not None or getattr(t.grad_fn, "layer", None) is not layer)
+def _places(way: Way, t: Tensor) -> Tensor:
+    """Ones where t holds the layer's values: the transpose of the transpose."""
+    signal = torch.zeros_like(t, requires_grad=True)
+    z = way[0](signal)
+    return torch.autograd.grad(z, signal, torch.ones_like(z))[0]
+
+
+def _side_by_side(layers: Sequence[Layer]) -> bool:
+    """Whether none of the layers reads another; else a signal at one would go on to the other."""
+    seen: set[Node] = set()
+    queue = [layer.read.grad_fn for layer in layers]
+    for node in queue:
+        below = getattr(node, "layer", None)
+        if below in layers:
+            return False
+        if node is not None and node not in seen and not (below and below.index < layers[0].index):
+            seen.add(node)
+            queue += [parent for parent, _ in node.next_functions]
+    return True
+
+
+def _shares(layers: Sequence[Layer], t: Tensor) -> list[tuple[Way, Tensor]]:
+    """For each of several layers the way to it and its places, if every value of t is a value of one; else none."""
+    ways: list[Way] = []
+    for layer in layers if _side_by_side(layers) else ():
+        if (way := _moved(layer, t)) is None:
+            return []
+        ways.append(way)
+    places = [_places(way, t) for way in ways]
+    return list(zip(ways, places, strict=True)) if places and (sum(places) == 1).all() else []
+
+
+def moved_layers(t: Tensor) -> list[Layer]:
+    """The layers that the tensor holds values of, if no more than linear operations on one, or moves, lie between."""
+    layers = layers_of(t)
+    return layers if len(layers) == 1 or _shares(layers, t) else []
+
+
+def _fold(layers: Sequence[Layer], t: Tensor, scale: Tensor, shift: Tensor, changes: bool) -> list[Layer]:
+    """The layers whose values add up to ``scale * t + shift``, where t holds values of these layers, moved only."""
+    changes_moved = changes and (layers[0].to_z is not None or getattr(t.grad_fn, "layer", None) is not layers[0])
     t = t.clone() if changes_moved else t
-    if (way := to_layer(layer, t)) is None:
-        return None
+    if len(layers) == 1:
+        way = to_layer(layers[0], t)
+        return [] if way is None else [_folded(layers[0], t, scale, shift, way)]
+    return [_folded(layer, t, scale, shift, *share) for layer, share in zip(layers, _shares(layers, t), strict=False)]
+
+
+def _folded(layer: Layer, t: Tensor, scale: Tensor, shift: Tensor, way: Way, places: Tensor | None = None) -> Layer:
     (to_z, whole), value = way, None
     if to_z is not None:
         value = torch.addcmul(shift, t.detach(), scale)
+        value = value if places is None else value * places
         scale, shift = (to_z(each.expand_as(t).contiguous()) for each in (scale, shift))
     units, offsets = _per_unit(layer, scale, whole, 1), _per_unit(layer, shift, whole, 0)
     same = partial(dataclasses.replace, layer, to_z=to_z)

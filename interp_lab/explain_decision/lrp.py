@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from .contract import Model, Target, UnsupportedModelError, explaining, logits_of, pick, resolve
@@ -96,10 +97,11 @@ def lrp(
     A unit that has no positive contribution hands on through its negative ones in ``"z_plus"``; in ``"alpha2_beta1"``
     a unit whose contributions all have one sign gains or loses (see ``balance``). With ``low`` and ``high`` a named
     rule uses ``"z_b"`` in the input layer. What scales and shifts a layer's values by constants, as BatchNorm does, is
-    part of the layer. A nonlinearity passes its relevance unchanged. Of a product of two activations the signal takes
+    part of the layer, where the values are no more than moved between, and concatenated side by side (not pooled, upsampled, padded or
+    added). A nonlinearity passes its relevance unchanged. Of a product of two activations the signal takes
     all and the gate is its weight: a gate is what sigmoid or hardsigmoid gives (then ReLU6 or a clamp to
-    :math:`[\ge 0, h]`), scaled and moved at will, else the factor that is broadcast; where neither tells, each gets
-    half. Recurrent layers are written out. With epsilon -> 0 ``"epsilon"`` is gradient times input on a network of
+    :math:`[\ge 0, h]`), a function of it, or a sum, concatenation or product of gates, all scaled and moved at will; else
+    the factor that is broadcast; where neither tells, each gets half. Recurrent layers are written out. With epsilon -> 0 ``"epsilon"`` is gradient times input on a network of
     ReLU, pooling and linear layers.
 
     Bach et al. 2015, doi:10.1371/journal.pone.0130140; gamma and composites: Montavon et al. 2019,
@@ -120,14 +122,16 @@ def lrp(
         custom: a rule of your own for a module or a function of torch, by name. It is called as
             ``rule(a, y, signal)`` with the input, the output and the signal at it (the relevance is ``y * signal``),
             and gives the signal at the input, so that ``a * signal`` is its relevance; with several inputs, as
-            ``rule(a, b, ..., y, signal)``, a sequence. It must conserve: both sums agree to one part in a thousand.
+            ``rule(a, b, ..., y, signal)``, a sequence. It must conserve: both sums of a row agree to one part in a
+            thousand. Of several outputs the rule is for the first; the others must not be read.
         balance: also return where the relevance of every row went; takes one pass for each row.
 
     Returns:
         The relevance, of the shape, dtype and device of x; with ``balance`` the pair of it and a :class:`Balance`.
 
     Raises:
-        ValueError: x, target, the logits or an option are not as above, or a custom rule does not conserve.
+        ValueError: x, target, the logits or an option are not as above, or a custom rule does not conserve or is for
+            what never runs on x.
         UnsupportedModelError: an operation without a rule (softmax, LayerNorm, attention, compiled code ...), by name.
     """
     options = Options(epsilon, gamma, bias)
@@ -150,7 +154,8 @@ def deep_taylor(
     :math:`[l, h]`, else ``"w_squared"`` (see :func:`lrp`). It starts at :math:`\max(f_c, 0)`: where the logit is not
     positive, the map is zero. Sums, differences, averages and shifts outside the layers take ``"z_plus"`` too, so that
     the relevance is non-negative; where an operation breaks that (bicubic upsampling), it is refused. It sums to
-    :math:`\max(f_c, 0)` if no bias is positive, or with ``bias="inputs"``.
+    :math:`\max(f_c, 0)` where a ReLU follows every layer and no bias is positive, or with ``bias="inputs"``; but for what
+    no contribution can carry (``lost`` in the balance), such as the constant that a BatchNorm adds to a ReLU's 0.
 
     Montavon et al. 2017, doi:10.1016/j.patcog.2016.11.008.
 
@@ -165,7 +170,10 @@ def deep_taylor(
     if (low is None) != (high is None):
         raise ValueError("deep_taylor needs both low and high, or neither")
     first = "w_squared" if low is None else "z_b"
-    rules, options = [(_is_input, first), (_always, "z_plus")], Options(1e-9, 0.0, bias)
+    rules, options = (
+        [(_is_input, first), (_always, "z_plus")],
+        Options(0.0, 0.0, bias),
+    )  # sums of one sign need no stabiliser
     return _relevance(model, x, target, rules, options, low, high, positive=True, balance=balance)
 
 
@@ -374,9 +382,10 @@ def _relevance(
 
         others = dict.fromkeys(NONLINEAR, partial(_proportional, o=o, leaves=leaves))
         others |= _sums(leaves, o, positive)
-        own = _custom_functions(functions, leaves)
+        ran: set[str] = set()
+        own = _custom_functions(functions, leaves, ran)
         allowed = PASSED | BATCH_NORM | PROPORTIONAL | MAX_POOLS | CHOICES | nodes("Mul", "Div")
-        with _custom_modules(modules, leaves):
+        with _custom_modules(modules, leaves, ran):
             signals = modified_gradient(
                 model,
                 x,
@@ -386,6 +395,8 @@ def _relevance(
                 leaves=bounds,
                 start=start,
             )
+        for name in set(custom or ()) - ran:
+            raise ValueError(f"custom has a rule for {name!r}, which the model never calls on values of x")
         if not bounded:
             raise UnsupportedModelError("the layer that reads x reads it through an operation with a rule of its own")
         relevance = sum(leaf.detach() * signal for leaf, signal in zip(leaves, signals, strict=True))
@@ -454,7 +465,7 @@ def _bounds(
         if ones.numel() != x.numel() or (ones == 0).any():
             moved = moved_from(first.read, lambda node: getattr(node, "variable", None) is leaf)
             zeros = first_layer(model, torch.zeros_like(x).requires_grad_()).read
-            x_alone = (zeros == 0) & ((ones == 1) | (moved is not None))
+            x_alone = (zeros == 0) & ((ones == 1) | bool(moved))
         if not (x_alone & ((ones == 1) | (ones == 0))).all():
             raise UnsupportedModelError(f"rule {name!r} needs the first layer to read x itself, not a function of x")
     return leaves, read
@@ -499,7 +510,8 @@ def _proportional(func: Callable, args: tuple, kwargs: dict, *, o: Options, leav
     if any(origin(value, leaves) for value in (*args[1:], *kwargs.values())):
         return func(*args, **kwargs)  # of two activations: the graph search decides
     z, phi, inplace = elementwise(func, args, kwargs)
-    out = Proportional.apply(z, phi, _gate(func.__name__.strip("_"), args, kwargs), o.lost)
+    gate = _gate(func.__name__.strip("_"), args, kwargs) or _gate_of(z, leaves)  # what is clamped stays a gate
+    out = Proportional.apply(z, phi, gate, o.lost)
     return in_place(args[0], out) if inplace else out
 
 
@@ -515,37 +527,53 @@ def _gate(name: str, args: tuple, kwargs: dict) -> int:
     return int(name == "relu6")
 
 
-def _gate_of(tensor: Tensor) -> int:
-    """The gate that the tensor's values come from by linear operations with constants; 0 for none."""
-    node = tensor.grad_fn
-    while node is not None and not isinstance(getattr(node, "gate", None), int):
-        linear = (
-            operation_of(node) in PASSED | nodes("Mul", "Div") or getattr(node, "_forward_cls", None) is PositiveSum
-        )
-        parents = [n for n, _ in node.next_functions if n is not None and operation_of(n) != "AccumulateGrad"]
-        node = parents[0] if linear and len(parents) == 1 else None
-    return 0 if node is None else node.gate
+def _gate_of(tensor: Tensor, leaves: Sequence[Tensor]) -> int:
+    """The weakest gate of those that the values come from by linear operations with constants; 0 if not all do."""
+    weakest, seen, stack = 2, set(), [tensor.grad_fn]
+    while stack and weakest:
+        node = stack.pop()
+        if node is None or node in seen or (operation_of(node) == "AccumulateGrad" and not _is_leaf(node, leaves)):
+            continue  # a constant
+        seen.add(node)
+        parents = [parent for parent, _ in node.next_functions]
+        if isinstance(getattr(node, "gate", None), int):
+            weakest = min(weakest, node.gate)
+        elif operation_of(node) == "CopyBackwards":
+            stack.append(parents[-1])  # the source
+        elif operation_of(node) in MOVED_AND_SCALED or getattr(node, "_forward_cls", None) is PositiveSum:
+            stack += parents
+        else:
+            weakest = 0
+    return weakest
+
+
+def _is_leaf(node: Node, leaves: Sequence[Tensor]) -> bool:
+    return any(getattr(node, "variable", None) is leaf for leaf in leaves)
+
+
+MOVED_AND_SCALED = PASSED | MAX_POOLS | CHOICES | nodes("Mul", "Div")
 
 
 class Product(Replacement):
-    """A product of two activations, of which the first gets this share of the relevance."""
+    """A product of two activations, of which the first gets this share of the relevance; of two gates it is one."""
 
     @staticmethod
-    def forward(ctx, a: Tensor, b: Tensor, share: float) -> Tensor:
+    def forward(ctx, a: Tensor, b: Tensor, share: float, gate: int) -> Tensor:
         ctx.save_for_backward(a, b)
-        ctx.share = share
+        ctx.share, ctx.gate = share, gate
         return a * b
 
     @staticmethod
-    def backward(ctx, g: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
         a, b = ctx.saved_tensors
-        return (g * b * ctx.share).sum_to_size(a.shape), (g * a * (1 - ctx.share)).sum_to_size(b.shape), None
+        return (g * b * ctx.share).sum_to_size(a.shape), (g * a * (1 - ctx.share)).sum_to_size(b.shape), None, None
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
+def _product(a: Tensor, b: Tensor, leaves: Sequence[Tensor]) -> Tensor:
     """The signal takes all and the gate is its weight: what a gate's nonlinearity gives, else the broadcast factor."""
-    difference = _gate_of(a) - _gate_of(b) or b.numel() - a.numel()
-    return Product.apply(a, b, 0.5 if difference == 0 else float(difference < 0))
+    gates = _gate_of(a, leaves), _gate_of(b, leaves)
+    difference = gates[0] - gates[1] or b.numel() - a.numel()
+    return Product.apply(a, b, 0.5 if difference == 0 else float(difference < 0), min(gates))
 
 
 class PositiveSum(Replacement):
@@ -567,7 +595,7 @@ class PositiveSum(Replacement):
 
 def _sums(leaves: Sequence[Tensor], o: Options, positive: bool) -> dict[Callable, Rule]:
     """The rules of products and sums that are no layer's: the gradient, or z+ where relevance must be positive."""
-    products = product_table(leaves, _product)
+    products = product_table(leaves, partial(_product, leaves=leaves))
 
     def rule(func, args, kwargs):
         parts = affine_parts(func, args, kwargs, leaves)
@@ -632,8 +660,8 @@ class Custom(Replacement):
     """A module or function whose backward pass is a user's rule, held to conserving the relevance."""
 
     @staticmethod
-    def forward(ctx, rule: CustomRule, name: str, y: Tensor, *inputs: Tensor) -> Tensor:
-        ctx.rule, ctx.name = rule, name
+    def forward(ctx, rule: CustomRule, name: str, rows: int, y: Tensor, *inputs: Tensor) -> Tensor:
+        ctx.rule, ctx.name, ctx.rows = rule, name, rows
         ctx.save_for_backward(y, *inputs)
         return y.clone()
 
@@ -646,14 +674,39 @@ class Custom(Replacement):
         if [s.shape for s in signals] != [a.shape for a in inputs]:
             raise ValueError(f"the rule for {ctx.name!r} must give a signal of each input's shape")
         parts = [y * g, *(-a * s.detach() for a, s in zip(inputs, signals, strict=True))]
-        left, size = sum(part.sum() for part in parts), sum(part.abs().sum() for part in parts)
-        if left.abs() > 1e-3 * size:
-            came = parts[0].sum().item()
-            raise ValueError(
-                f"the rule for {ctx.name!r} does not conserve relevance: {came:.4g} comes in, "
-                f"{came - left.item():.4g} goes out"
-            )
-        return None, None, None, *(s.detach() for s in signals)
+        # The rows lie along an axis that all have, the first or another one; where none is left, only the whole is known.
+        axes = [d for d in range(min(p.dim() for p in parts)) if all(p.shape[d] == ctx.rows for p in parts)]
+        by_row = [[p.movedim(d, 0).reshape(ctx.rows, -1) for p in parts] for d in axes if ctx.rows]
+        leaks = [_leak(rows) for rows in by_row or [[p.reshape(1, -1) for p in parts]]]
+        if None not in leaks:
+            raise ValueError(f"the rule for {ctx.name!r} does not conserve relevance: {leaks[0]}")
+        return None, None, None, None, *(s.detach() for s in signals)
+
+
+def _leak(parts: Sequence[Tensor]) -> str | None:
+    """What comes into the row that leaks most and goes out of it, where that is not the same."""
+    left, size = sum(part.sum(1) for part in parts), sum(part.abs().sum(1) for part in parts)
+    row = (left.abs() - 1e-3 * size).argmax()
+    if left[row].abs() <= 1e-3 * size[row]:
+        return None
+    came = parts[0][row].sum().item()
+    return f"{came:.4g} comes in, {came - left[row].item():.4g} goes out"
+
+
+class Unread(Replacement):
+    """A further output of a module or function with a user's rule, which tells nothing about it."""
+
+    @staticmethod
+    def forward(ctx, name: str, y: Tensor, *inputs: Tensor) -> Tensor:
+        ctx.name = name
+        return y.clone()
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
+        raise UnsupportedModelError(
+            f"the rule for {ctx.name!r} is for its first output, but the model reads another: write the rule for a module "
+            "that gives one tensor"
+        )
 
 
 def _split(
@@ -668,10 +721,12 @@ def _split(
     return functions, {name: (modules[name], rule) for name, rule in custom.items() if name in modules}
 
 
-def _custom_functions(custom: Mapping[str, CustomRule], leaves: Sequence[Tensor]) -> dict[Callable, Rule]:
+def _custom_functions(
+    custom: Mapping[str, CustomRule], leaves: Sequence[Tensor], ran: set[str]
+) -> dict[Callable, Rule]:
     def table(name: str, rule: CustomRule) -> dict[Callable, Rule]:
         def call(func, args, kwargs):
-            return _run_custom(name, rule, func, args, kwargs, leaves)
+            return _run_custom(name, rule, func, args, kwargs, leaves, ran)
 
         return dict.fromkeys(operations(name), call)
 
@@ -679,11 +734,13 @@ def _custom_functions(custom: Mapping[str, CustomRule], leaves: Sequence[Tensor]
 
 
 @contextmanager
-def _custom_modules(modules: Mapping[str, tuple[nn.Module, CustomRule]], leaves: Sequence[Tensor]) -> Iterator[None]:
+def _custom_modules(
+    modules: Mapping[str, tuple[nn.Module, CustomRule]], leaves: Sequence[Tensor], ran: set[str]
+) -> Iterator[None]:
     """The modules run their own rule in this block."""
 
     def wrapped(name: str, forward: Callable, rule: CustomRule) -> Callable:
-        return lambda *args, **kwargs: _run_custom(name, rule, forward, args, kwargs, leaves)
+        return lambda *args, **kwargs: _run_custom(name, rule, forward, args, kwargs, leaves, ran)
 
     kept = {name: module.__dict__.get("forward") for name, (module, _) in modules.items()}
     try:
@@ -697,7 +754,9 @@ def _custom_modules(modules: Mapping[str, tuple[nn.Module, CustomRule]], leaves:
                 module.forward = kept[name]
 
 
-def _run_custom(name: str, rule: CustomRule, func: Callable, args: tuple, kwargs: dict, leaves: Sequence[Tensor]):
+def _run_custom(
+    name: str, rule: CustomRule, func: Callable, args: tuple, kwargs: dict, leaves: Sequence[Tensor], ran: set[str]
+):
     inputs = [value for value in tree_leaves((args, kwargs)) if origin(value, leaves)]
     with torch._C.DisableTorchFunction(), torch.no_grad():  # what happens inside is the rule's affair
         args, kwargs = tree_map_only(
@@ -706,6 +765,10 @@ def _run_custom(name: str, rule: CustomRule, func: Callable, args: tuple, kwargs
         out = func(*args, **kwargs)
     if not inputs:
         return out
-    if isinstance(out, Tensor):
-        return Custom.apply(rule, name, out, *inputs)
-    return (Custom.apply(rule, name, out[0], *inputs), *out[1:])
+    ran.add(name)
+    apply = [partial(Custom.apply, rule, name, len(leaves[0]))]  # for the first output
+
+    def with_rule(y: Tensor) -> Tensor:
+        return (apply.pop() if apply else partial(Unread.apply, name))(y, *inputs) if y.is_floating_point() else y
+
+    return tree_map_only(Tensor, with_rule, out)

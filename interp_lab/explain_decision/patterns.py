@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from .contract import Target, UnsupportedModelError, explaining, logits_of, pick
 from .decompositions import written_out
 from .interception import Interception, operations
-from .layers import Layer, LinearLayer, layer_of, layer_table
-from .modified_backprop import CHOICES, MAX_POOLS, PASSED, modified_gradient, nodes
+from .layers import Layer, LinearLayer, layer_table, moved_layers
+from .modified_backprop import CHOICES, MAX_POOLS, PASSED, modified_gradient, nodes, paths
 
 
 @torch.inference_mode(False)  # patterns take part in graphs, wherever they were fitted
@@ -106,7 +106,10 @@ def _backward(
     patterns: Mapping[str, Tensor],
     weight: Callable[[Layer, Tensor], Tensor],
 ) -> Tensor:
+    read: dict[str, Layer] = {}
+
     def rule(layer: Layer, g: Tensor) -> tuple[Tensor, ...]:
+        _refuse_two_forms(layer, read.setdefault(layer.name, layer))
         pattern = patterns.get(layer.name)
         if pattern is None or pattern.shape != layer.weight.shape:
             raise ValueError(f"patterns hold none of shape {tuple(layer.weight.shape)} for the layer {layer.name!r}")
@@ -122,24 +125,33 @@ def _backward(
         return signal
 
 
-def _layers(model: nn.Module, x: Tensor) -> list[tuple[Layer, bool]]:
-    """Every linear layer that the model calls on x, and whether a ReLU reads it."""
-    met: dict[int, Layer] = {}
-    rectified: set[int] = set()
+def _refuse_two_forms(layer: Layer, other: Layer) -> None:
+    """One pattern a name: the layer must be read as the same affine map wherever it is read."""
+    both = [(layer.weight, other.weight), (layer.bias, other.bias)]
+    if not all(a is b or (a is not None and b is not None and torch.equal(a, b)) for a, b in both):
+        raise UnsupportedModelError(
+            f"the layer {layer.name!r} is read with and without a BatchNorm, or with several, but has one pattern: "
+            "copy the layer for each of them"
+        )
 
-    def replace(layer: Layer) -> Tensor:
-        met[layer.index] = layer  # with BatchNorm folded it comes again
-        return LinearLayer.apply(layer, None, layer.read)
+
+def _layers(model: nn.Module, x: Tensor) -> list[tuple[Layer, bool]]:
+    """Every linear layer that the logits of x depend on, and whether a ReLU reads it."""
+    rectified: set[Layer] = set()
 
     def relu(func, args, kwargs):
-        if layer := layer_of(args[0]):
-            rectified.add(layer.index)
+        rectified.update(moved_layers(args[0]))
         return func(*args, **kwargs)
 
-    table = layer_table(model, [x], replace) | dict.fromkeys(operations("relu"), relu)
-    with Interception(written_out(table, [x]), [x]):
-        logits_of(model, x)
-    return [(layer, index in rectified) for index, layer in met.items()]
+    table = layer_table(model, [x], lambda layer: LinearLayer.apply(layer, None, layer.read))
+    with Interception(written_out(table | dict.fromkeys(operations("relu"), relu), [x]), [x]):
+        logits = logits_of(model, x)
+    # A layer that a BatchNorm was folded into is met in both forms, of which the logits depend on one.
+    read = [node.layer for node in paths(logits.grad_fn, [x]) if getattr(node, "_forward_cls", None) is LinearLayer]
+    named: dict[str, Layer] = {}
+    for layer in read:
+        _refuse_two_forms(layer, named.setdefault(layer.name or str(layer.index), layer))
+    return [(layer, layer in rectified) for layer in sorted(read, key=lambda layer: layer.index)]
 
 
 class _Sums:
@@ -160,8 +172,7 @@ class _Sums:
         weight_gradient = partial(torch.autograd.grad, read, leaf, retain_graph=True)
         self.xy = weight_gradient(taken * z)[0].double().add_(self.xy)
         self.x = weight_gradient(taken)[0].double().add_(self.x)
-        units = z.movedim(1 if layer.kind == "convolution" else -1, 0).flatten(1).double()
-        kept = taken.movedim(1 if layer.kind == "convolution" else -1, 0).flatten(1).double()
+        units, kept = (each.movedim(layer.axis, 0).reshape(len(leaf), -1).double() for each in (z, taken))
         self.count += kept.sum(1)
         self.y += (kept * units).sum(1)
         self.all_count += units.shape[1]

@@ -123,6 +123,76 @@ def test_the_same_after_a_transposed_convolution(name, between):
     assert_same_maps(lambda x: m.logits(between(m, layer(x))), lambda x: m.logits(merged(x)), m.x)
 
 
+# (parts, their norm, the values of three layers of 1, 1 and 2 units) -> what follows their concatenation
+JOINED = {
+    "BatchNorm": lambda m, a, b, c: m.norm(torch.cat([a, b, c], 1)),
+    "frozen": lambda m, a, b, c: m.frozen(torch.cat([a, b, c], 1)),
+    "arithmetic in place": lambda m, a, b, c: in_place(m, torch.cat([a, b, c], 1)),
+    "stack of units": lambda m, a, b, c: m.norm(torch.stack([a[:, 0], b[:, 0], *c.unbind(1)], 1)),
+    "moved": lambda m, a, b, c: m.norm(torch.cat([c.flip(1), b, a], 1).flip(1)),
+    "two concatenations": lambda m, a, b, c: m.frozen(torch.cat([torch.cat([a, b], 1), c], 1)),
+}
+
+
+@pytest.mark.parametrize("joined", JOINED.values(), ids=JOINED.keys())
+def test_a_scale_after_a_concatenation_is_part_of_each_layer(joined):
+    m, stem = Parts(), nn.Sequential(nn.Conv2d(2, 2, 1), nn.ReLU())
+    layers = [nn.Conv2d(2, n, k, padding=k // 2) for n, k in ((1, 3), (1, 1), (2, 5))]
+    merged = copy.deepcopy(layers)
+    for layer, scale, shift in zip(merged, m.scale.split([1, 1, 2]), m.shift.split([1, 1, 2]), strict=True):
+        layer.weight.data *= scale[:, None]
+        layer.bias.data = layer.bias.data * scale.flatten() + shift.flatten()
+
+    def network(x: Tensor) -> Tensor:
+        h = stem(x)
+        return m.logits(joined(m, *[layer(h) for layer in layers]))
+
+    assert_same_maps(network, lambda x: m.logits(torch.cat([layer(h) for h in [stem(x)] for layer in merged], 1)), m.x)
+
+
+# Of these values of two layers not every one is a value of one of them.
+MIXED = {
+    "sum": lambda a, b: a + b,
+    "overlapping crops and zeros": lambda a, b: F.pad(a[:, :2], (0, 0, 0, 0, 0, 2)) + F.pad(b[:, :2], (0, 0, 0, 0, 0, 2)),
+    "mean of a concatenation": lambda a, b: torch.cat([a, b], 1).unflatten(1, (4, 2)).mean(2),
+    "zeros beside": lambda a, b: torch.cat([a[:, :2], b[:, :1], torch.zeros_like(b[:, :1])], 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mixed", MIXED.values(), ids=MIXED.keys())
+def test_a_scale_after_mixed_layers_is_no_part_of_them(mixed):
+    m = Parts()
+    other = nn.Conv2d(2, 4, 1)
+
+    def values(x: Tensor) -> Tensor:
+        return mixed(m.conv(x), other(x))
+
+    def apart(x: Tensor) -> Tensor:
+        return m.logits(m.norm(values(x)))
+
+    def unseen(x: Tensor) -> Tensor:
+        return m.logits(m.norm(F.avg_pool2d(F.interpolate(values(x), scale_factor=2), 2)))  # the same values
+
+    for rule in RULES:
+        assert_close(lrp(apart, m.x, 1, rule=rule), lrp(unseen, m.x, 1, rule=rule))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_scale_after_layers_that_read_one_another_is_no_part_of_them(rule):
+    m = Parts()
+    first, second = nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 3, padding=1)
+
+    def network(between) -> nn.Module:
+        def logits(x: Tensor) -> Tensor:
+            h = first(x)
+            return m.logits(m.norm(between(torch.cat([h, second(F.relu(h))], 1))))
+
+        return logits
+
+    unseen = network(lambda z: F.avg_pool2d(F.interpolate(z, scale_factor=2), 2))  # the same values
+    assert_close(lrp(network(lambda z: z), m.x, 1, rule=rule), lrp(unseen, m.x, 1, rule=rule))
+
+
 def assert_same_maps(network, merged, x: Tensor, rules=(*RULES, "composite")) -> None:
     assert_close(network(x), merged(x))
     target = merged(x).argmax(1)

@@ -1,5 +1,7 @@
 """LRP and deep Taylor: closed forms of one layer, a naive implementation on matrices, Zennit, Captum, identities."""
 
+import itertools
+
 import captum.attr
 import naive
 import pytest
@@ -387,6 +389,18 @@ GATED = {
     "broadcast": lambda s, g: s * g[:, :1].tanh(),
     "sigmoid of a broadcast signal": lambda s, g: s[:, :1] * torch.sigmoid(g),
     "glu": lambda s, g: F.glu(torch.cat([s, g], 1), 1),
+    "gate in place": lambda s, g: s * g.clone().sigmoid_(),
+    "hardsigmoid in place": lambda s, g: s * F.hardsigmoid(g.clone(), inplace=True),
+    "hardsigmoid by hand in place": lambda s, g: s * (F.relu6(g + 3, inplace=True) / 6),
+    "clamped gate": lambda s, g: s * torch.sigmoid(g).clamp(min=1e-9),
+    "gate by chunks": lambda s, g: s * torch.cat([torch.sigmoid(part) for part in g.chunk(2, 1)], 1),
+    "stacked gates": lambda s, g: s * torch.stack([torch.sigmoid(part) for part in g.unbind(1)], 1),
+    "product of gates": lambda s, g: s * (torch.sigmoid(g) * torch.sigmoid(g.flip(1))),
+    "products of gates": lambda s, g: (
+        s * (torch.sigmoid(g) * torch.sigmoid(g[:, :1]) * torch.sigmoid(g.flip(1))).sqrt()
+    ),
+    "mean of gates": lambda s, g: s * ((torch.sigmoid(g) + torch.sigmoid(g.flip(1))) / 2),
+    "larger gate": lambda s, g: s * torch.maximum(torch.sigmoid(g), torch.sigmoid(g.flip(1))),
 }
 
 
@@ -402,7 +416,11 @@ def test_the_signal_takes_all_of_a_gated_product(product):
     assert_close(ours.sum(1), head(product(signal(x), fixed))[:, 1].detach())
 
 
-@pytest.mark.parametrize("activation", [lambda z: z, torch.sigmoid, F.silu], ids=["none", "sigmoid", "silu"])
+@pytest.mark.parametrize(
+    "activation",
+    [lambda z: z, torch.sigmoid, F.silu, lambda z: z + torch.sigmoid(z), lambda z: torch.cat([z[:, :1], torch.sigmoid(z[:, 1:])], 1)],
+    ids=["none", "sigmoid", "silu", "sigmoid added", "sigmoid in part"],
+)  # fmt: skip
 def test_a_product_without_a_gate_gives_each_half(activation):
     torch.manual_seed(0)
     first, second, head = (nn.Linear(4, 6, bias=False), nn.Linear(4, 6, bias=False), nn.Linear(6, 3, bias=False))
@@ -561,7 +579,7 @@ def test_deep_taylor_is_z_plus_above_the_input_rule_and_starts_at_the_rectified_
     model = cnn()
     rules = ["z_b" if box else "w_squared"] + ["z_plus"] * 4
     for target in range(4):
-        options = {"epsilon": 1e-9, "start": lambda logit: logit.clamp(min=0), **box}
+        options = {"epsilon": 0.0, "start": lambda logit: logit.clamp(min=0), **box}
         theirs = torch.cat([naive.lrp(model, row[None], target, rules, **options)[0] for row in X])
         assert_close(deep_taylor(model, X, target, **box), theirs, rtol=1e-9, atol=1e-12)
 
@@ -722,3 +740,74 @@ def test_a_rule_may_be_a_function_of_the_layer_and_the_signal():
         return torch.autograd.grad(layer.z, [layer.a], g)
 
     assert_same_map(lrp(model, x, rule=[(always, gradient)]), gradient_x_input(model, x))
+
+
+def test_a_custom_rule_conserves_row_by_row():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(4, 6, bias=False), nn.ReLU(), nn.Linear(6, 3, bias=False)), torch.randn(3, 4)
+
+    def to_row_0(a, y, signal):
+        return torch.zeros_like(a).index_fill(0, torch.tensor([0]), 1) * (y * signal).sum() / a[0].sum()
+
+    with pytest.raises(ValueError, match="the rule for '1' does not conserve relevance"):
+        lrp(model, x, 1, custom={"1": to_row_0})
+
+    def cyclic(a, y, signal):  # along the axis of the rows it conserves, which need not be the first
+        return (y * signal).sum((0, 2), keepdim=True) / a.numel() * len(x) / a
+
+    recurrent = nn.LSTM(4, 5)
+    head = nn.Linear(5, 3, bias=False)
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.recurrent, self.head = recurrent, head
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.recurrent(x.transpose(0, 1))[0][-1])
+
+    x = torch.randn(3, 3, 4)
+    relevance = lrp(Net(), x, 1, rule="epsilon", epsilon=0, custom={"recurrent": cyclic})
+    assert_close(relevance.sum((1, 2)), Net()(x)[:, 1].detach())
+
+
+def test_a_custom_rule_is_for_one_output():
+    torch.manual_seed(0)
+    recurrent, head, x = nn.LSTM(4, 5, batch_first=True), nn.Linear(5, 3), torch.randn(2, 6, 4)
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.recurrent, self.head = recurrent, head
+
+        def forward(self, x: Tensor) -> Tensor:
+            y, (h, _) = self.recurrent(x)
+            return self.head(y[:, -1] + h[0])
+
+    def evenly(a, y, signal):
+        return (y * signal).sum((1, 2), keepdim=True) / a[0].numel() / a
+
+    with pytest.raises(UnsupportedModelError, match="the rule for 'recurrent' is for its first output"):
+        lrp(Net(), x, 1, custom={"recurrent": evenly})
+
+
+@pytest.mark.parametrize("name", ["1", "gelu"])
+def test_a_custom_rule_for_what_never_runs_is_refused(name):
+    class Net(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return self[2](F.relu(self[0](x)))
+
+    model = Net(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    with pytest.raises(ValueError, match=f"custom has a rule for '{name}', which the model never calls"):
+        lrp(model, torch.randn(2, 4), 1, custom={name: lambda a, y, signal: 1 / 0})
+
+
+@pytest.mark.parametrize("scale", [1, 1e-5, 1e-9, 1e-30])
+def test_deep_taylor_of_a_small_logit_loses_nothing(scale):
+    torch.manual_seed(0)
+    widths = (6, 8, 8, 3)
+    layers = [layer for a, b in itertools.pairwise(widths) for layer in (nn.Linear(a, b, bias=False), nn.ReLU())]
+    model, x = nn.Sequential(*layers[:-1]), torch.randn(4, 6) * scale
+    for box in ({}, {"low": -9 * scale, "high": 9 * scale}):
+        shared = deep_taylor(model, x, **box).sum(1)
+        assert_close(shared / scale, model(x).max(1).values.detach().clamp(min=0) / scale)

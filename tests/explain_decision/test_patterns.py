@@ -148,3 +148,72 @@ def test_what_has_no_pattern_is_refused_by_name():
         patterns = fit_patterns(model, [x])
         with pytest.raises(UnsupportedModelError, match=name):
             pattern_net(model, x, 0, patterns=patterns)
+
+
+def normed(features: int) -> nn.BatchNorm1d:
+    norm = nn.BatchNorm1d(features).eval()
+    norm.running_mean.normal_(), norm.running_var.uniform_(0.5, 2), norm.weight.data.normal_()
+    return norm
+
+
+class Two(nn.Module):
+    """Two layers and two BatchNorms; ``forms`` says what a head reads of them."""
+
+    def __init__(self, forms) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.forms = forms
+        self.a, self.b, self.p, self.q = nn.Linear(5, 4), nn.Linear(5, 4), normed(4), normed(4)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.forms(self, x).flatten(1))
+
+
+@pytest.mark.parametrize("join", [torch.cat, torch.stack])
+def test_the_relu_behind_joined_layers_is_each_layers_own(join):
+    ours = Two(lambda m, x: join([m.a(x), m.b(x)], 1).relu())
+    theirs = Two(lambda m, x: join([m.a(x).relu(), m.b(x).relu()], 1))
+    x = torch.randn(40, 5)
+    assert_close(fit_patterns(ours, [x]), fit_patterns(theirs, [x]))
+
+
+@pytest.mark.parametrize(
+    "forms",
+    [
+        lambda m, x: (lambda z: torch.cat([m.p(z).relu(), m.q(z).relu()], 1))(m.a(x)),
+        lambda m, x: (lambda z: torch.cat([m.p(z).relu(), z.relu()], 1))(m.a(x)),
+        lambda m, x: torch.cat([m.p(m.a(x)).relu(), m.q(m.a(x)).relu()], 1),
+    ],
+    ids=["two BatchNorms", "with and without", "called twice"],
+)
+def test_a_layer_that_is_read_in_two_forms_has_no_one_pattern(forms):
+    network, x = Two(forms), torch.randn(40, 5)
+    with pytest.raises(UnsupportedModelError, match="'a' is read with and without a BatchNorm"):
+        fit_patterns(network, [x])
+    patterns = {"a": network.a.weight.detach(), "head": network.head.weight.detach()}
+    with pytest.raises(UnsupportedModelError, match="'a' is read with and without a BatchNorm"):
+        pattern_net(network, x, 0, patterns=patterns)
+
+
+def test_a_layer_may_be_called_twice_in_one_form():
+    network, x = Two(lambda m, x: torch.cat([m.p(m.a(x)).relu(), m.p(m.a(-x)).relu()], 1)), torch.randn(40, 5)
+    assert fit_patterns(network, [x])["a"].shape == (4, 5)
+
+
+def test_layers_may_be_called_on_single_examples():
+    torch.manual_seed(0)
+    conv, dense, head = nn.Conv2d(2, 4, 3, padding=1), nn.Linear(64, 5), nn.Linear(5, 3)
+
+    class Net(nn.Module):
+        def __init__(self, single: bool) -> None:
+            super().__init__()
+            self.single, self.conv, self.dense, self.head = single, conv, dense, head
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            rows = x if self.single else [x]
+            out = [self.head(self.dense(self.conv(row).relu().flatten(0 if self.single else 1)).relu()) for row in rows]
+            return torch.stack(out) if self.single else out[0]
+
+    x = torch.randn(6, 2, 4, 4)
+    assert_close(fit_patterns(Net(True), [x]), fit_patterns(Net(False), [x]), rtol=1e-4, atol=1e-5)

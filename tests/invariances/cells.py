@@ -120,13 +120,14 @@ def whole(change: str) -> Iterator[tuple[str, str, str]]:
 
 
 def some(change: str) -> Iterator[tuple[str, str, str]]:
-    """One cell of each function: on a network on which the reference form gives an answer, each in turn."""
+    """One cell of each function: on the network that shows most, else each in turn that gives the reference an answer."""
     row = list(CHANGES).index(change)
     networks = [network for network in NETWORKS if applies(change, network)]
     for column, (function, known) in enumerate(FUNCTIONS.items()):
         if not CHANGES[change].functions(function, known) or known.networks or not networks:
             continue
-        start = (row + column) % len(networks)
+        shown_on = CHANGES[change].shown_on or known.shown_on
+        start = networks.index(shown_on) if shown_on in networks else (row + column) % len(networks)
         turn = networks[start:] + networks[:start]
         answered = (n for n in turn if isinstance(reference(canonical(change), function, n), list))
         yield change, function, next(answered, turn[0])

@@ -55,6 +55,7 @@ class Change:
         may_refuse: which of them may refuse the changed form where they answer the other.
         tolerance: largest difference, as a share of the largest entry.
         networks: names of the networks, where the change is not for all that it applies to.
+        shown_on: the network of the fast tests, where another one would hide what goes wrong.
     """
 
     change: Edit
@@ -65,6 +66,7 @@ class Change:
     may_refuse: Callable[[str, Function], bool] = nothing
     tolerance: float = 1e-8
     networks: tuple[str, ...] = ()
+    shown_on: str = ""
 
 
 def named(*names: str) -> Callable[[str, Function], bool]:
@@ -243,6 +245,34 @@ def merged(case: Case) -> Case | None:
     return case if found else None
 
 
+def norm_of_branches(case: Case) -> Case | None:
+    """Every branch a layer, and one BatchNorm and one ReLU for what they give together."""
+    found = [m for m in case.model.modules() if isinstance(m, Concatenated) and not m.parts]
+    for module in found:
+        layers = [branch.conv for branch in module.branches]
+        norm = nn.BatchNorm2d(sum(layer.out_channels for layer in layers)).double().eval()
+        for k, values in enumerate((norm.weight.data, norm.bias.data, norm.running_mean, norm.running_var)):
+            values.copy_(torch.linspace(0.5, 2, len(values)).roll(k))
+        module.branches = nn.ModuleList(layers)
+        case.model.maps = stack(cat=module, norm=norm, act=nn.ReLU())
+    return case if found else None
+
+
+def merged_into_branches(case: Case) -> Case | None:
+    """The same with the BatchNorm merged into the branches."""
+    if (case := norm_of_branches(case)) is None:
+        return None
+    norm, layers = case.model.maps.norm, case.model.maps.cat.branches
+    scale = norm.weight.detach() / (norm.running_var + norm.eps).sqrt()
+    shift = norm.bias.detach() - norm.running_mean * scale
+    sizes = [layer.out_channels for layer in layers]
+    for layer, times, plus in zip(layers, scale.split(sizes), shift.split(sizes), strict=True):
+        layer.weight.data *= times[:, None, None, None]
+        layer.bias.data = layer.bias.data * times + plus
+    case.model.maps.norm = nn.Identity()
+    return case
+
+
 def before_norm(identity: Callable[[Tensor], Tensor]) -> Edit:
     def change(case: Case) -> Case | None:
         for block in blocks(case.model):
@@ -411,6 +441,19 @@ def as_factors(case: Case) -> Case | None:
             if child in ratios:
                 parent._modules[name] = Factor(ratios[child])
     return case if found else None
+
+
+IN_PLACE = {torch.sigmoid: torch.sigmoid_, F.hardsigmoid: partial(F.hardsigmoid, inplace=True)}
+
+
+def gates_as(form: Callable[[Callable], Callable[[Tensor], Tensor]]) -> Edit:
+    def change(case: Case) -> Case | None:
+        found = [module for module in case.model.modules() if isinstance(module, Gated)]
+        for module in found:
+            module.gate = Apply(form(module.gate.function))
+        return case if found else None
+
+    return change
 
 
 class Product(nn.Linear):
@@ -741,6 +784,7 @@ CHANGES: dict[str, Change] = {
     "BatchNorm not merged, channels_last before": Change(
         lambda c: before_norm(channels_last)(c) if c.x.dim() == 4 else None, merged, functions=HAS_WEIGHTS, may_refuse=RANDOMISED
     ),
+    "BatchNorm of a concatenation": Change(norm_of_branches, merged_into_branches, functions=HAS_WEIGHTS, may_refuse=RANDOMISED),
     "FrozenBatchNorm2d": Change(frozen_norm, merged, functions=HAS_WEIGHTS, may_refuse=RANDOMISED),
     "two BatchNorms": Change(double_norm, merged, functions=excluding(of_parameters, FILTERS, named("model_randomisation"))),
     **{
@@ -772,8 +816,14 @@ CHANGES: dict[str, Change] = {
         as_factors,
         functions=named("lrp epsilon"),  # of the rules, the one that no constant factor of a layer changes
         networks=("hard gates", "squeeze-excitation", "smooth"),
-        tolerance=1e-3,
+        tolerance=1e-2,  # epsilon is another share of the values of a layer that a factor is folded into
+        shown_on="hard gates",
     ),
+    "gates in place": Change(gates_as(IN_PLACE.get)),
+    "gates by chunks": Change(gates_as(lambda gate: lambda h: torch.cat([gate(part) for part in h.chunk(2, 1)], 1))),
+    "gates clamped": Change(gates_as(lambda gate: lambda h: gate(h).clamp(min=1e-9)), functions=RELEVANCE),
+    "gates as their product with themselves": Change(gates_as(lambda gate: lambda h: gate(h).sqrt() * gate(h).sqrt()), functions=RELEVANCE),
+    "gates as a mean": Change(gates_as(lambda gate: lambda h: (gate(h) + gate(h)) / 2), functions=RELEVANCE),
     "nn.LSTM": Change(unchanged, written_out, functions=excluding(of_parameters, PATTERNS), networks=("LSTM",)),
     "channels last inside": Change(partial(grid, move=lambda h: h.permute(0, 2, 3, 1)), grid, functions=excluding(COMPOSITE, of_parameters, PATTERNS, named("deeplift reveal_cancel")), may_refuse=either(of_maps, of_layers, named("guided_grad_cam")), networks=("functional ReLU", "in-place ReLU")),
     "tokens inside": Change(partial(grid, move=lambda h: h.flatten(2).transpose(1, 2)), grid, functions=excluding(COMPOSITE, of_parameters, PATTERNS, named("deeplift reveal_cancel", "surrogate_graph, every ReLU")), may_refuse=either(of_maps, of_layers, named("guided_grad_cam")), networks=("functional ReLU", "in-place ReLU")),

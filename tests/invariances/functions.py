@@ -33,6 +33,7 @@ class Function:
         batch_size: whether it has this option.
         tolerance: the least one that a change may ask for; ranks jump where values are nearly equal.
         networks: the networks that it is tried on, where all would take too long; not in the fast tests then.
+        shown_on: as of a change, for every change that names none.
     """
 
     call: Callable[[Case], Any]
@@ -43,6 +44,7 @@ class Function:
     batch_size: bool = False
     tolerance: float = 0.0
     networks: tuple[str, ...] = ()
+    shown_on: str = ""
 
     def __call__(self, case: Case) -> Answer:
         with warnings.catch_warnings():
@@ -74,9 +76,9 @@ def per_row_baseline(c: Case) -> Tensor:
 
 
 def near_its_baseline(c: Case) -> Tensor:
-    """In units of the difference, which float32 still resolves."""
-    reference = c.x.float().to(c.x) + 2.0**-12 * c.beside.sign()
-    return il.deeplift(c.model, c.x, c.target, baseline=reference) * 2.0**12
+    """In units of the difference, which float32 holds beside x, but few digits of it beside the values of a layer."""
+    x = (c.x.detach() * 2**7).round() / 2**7
+    return il.deeplift(c.model, x, c.target, baseline=x + 2.0**-16 * c.beside.sign()) * 2.0**16
 
 
 def patterned(method: Callable) -> Callable[[Case], Any]:
@@ -185,7 +187,7 @@ FUNCTIONS: dict[str, Function] = {
     "lrp composite, bounds": Function(attribution(il.lrp, low=-1.0, high=1.0)),
     "deep_taylor, bounds": Function(attribution(il.deep_taylor, low=-1.0, high=1.0)),
     "deeplift, baseline per row": Function(per_row_baseline),
-    "deeplift near its baseline": Function(near_its_baseline),
+    "deeplift near its baseline": Function(near_its_baseline, shown_on="smooth"),
     "deeplift reveal_cancel": Function(attribution(il.deeplift, rule="reveal_cancel")),
     "grad_cam, layer": Function(lambda c: il.grad_cam(c.model, c.x, c.target, layer=c.layer), layers=True, differentiates="maps"),
     "grad_cam, own size": Function(attribution(il.grad_cam, upsample=False), differentiates="maps"),

@@ -154,6 +154,13 @@ def test_no_row_is_empty():
     assert answered == {name for name, known in FUNCTIONS.items() if not known.networks}
 
 
+def test_the_fast_table_takes_the_network_that_shows_most():
+    assert list(some("activations and gates, not constants")) == [
+        ("activations and gates, not constants", "lrp epsilon", "hard gates")
+    ]
+    assert ("float32", "deeplift near its baseline", "smooth") in list(some("float32"))
+
+
 def test_a_failing_cell_is_seen_and_named():
     network = NETWORKS["dense"].case()
     right = FUNCTIONS["saliency"](network)
