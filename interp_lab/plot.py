@@ -79,10 +79,10 @@ def heatmap(
         alt: the alt text; None describes the layout.
 
     Raises:
-        ValueError: a shape other than the above, NaN, or a percentile outside (0, 100].
+        ValueError: a shape other than the above, no real numbers, NaN, or a percentile outside (0, 100].
     """
-    images = None if image is None else image[None]
-    return panel(images, {title: attribution[None]}, percentile=percentile, overlay=overlay, alt=alt)
+    images = None if image is None else _array(image)[None]
+    return panel(images, {title: _array(attribution)[None]}, percentile=percentile, overlay=overlay, alt=alt)
 
 
 def panel(
@@ -158,6 +158,7 @@ def images(
     Raises:
         ValueError: not a batch of finite images with one or three channels, or another number of titles or rows.
     """
+    pictures = _array(pictures)
     if len(pictures.shape) != 4 or len(pictures) == 0:
         raise ValueError(f"pictures must be a batch (N, C, H, W), got shape {tuple(pictures.shape)}")
     pictures, note = _pictures(pictures)
@@ -196,13 +197,13 @@ def curves(
     figure = Figure(figsize=(5.4, 3 + 0.2 * math.ceil(len(lines) / 3)), layout="constrained")
     axis = figure.subplots()
     styles = ("-", "--", "-.", ":")
-    x = torch.as_tensor(x).cpu().numpy()
+    x = _numbers(x)
     for k, (name, y) in enumerate(lines.items()):
-        y = torch.as_tensor(y).cpu().numpy()
+        y = _numbers(y)
         color, marker = COLORS[k % len(COLORS)], "os^Dvx*"[k % 7] if len(y) <= 30 else None
         axis.plot(x, y, label=name, color=color, marker=marker, markersize=4, linestyle=styles[k % 4])
         if bands and name in bands:
-            half = torch.as_tensor(bands[name]).cpu().numpy()
+            half = _numbers(bands[name])
             axis.fill_between(x, y - half, y + half, color=color, alpha=0.2, linewidth=0)
     if (x == x.round()).all():
         axis.xaxis.get_major_locator().set_params(integer=True)
@@ -218,6 +219,7 @@ def bars(
     """Named horizontal bars with their values; ``reference`` is a dashed line with its name, e.g. chance."""
     figure = Figure(figsize=(5.4, 0.6 + 0.32 * len(values)), layout="constrained")
     axis = figure.subplots()
+    values = {name: float(value) for name, value in values.items()}
     drawn = axis.barh(list(values), list(values.values()), color=COLORS[0])
     ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # the reference may run behind a number
     axis.bar_label(drawn, fmt="%.3g", padding=3, fontsize=8, bbox=ground)
@@ -279,8 +281,28 @@ def _told(figure: Figure, alt: str, caption: str, note: str) -> Figure:
     return figure
 
 
+def _numbers(values: Sequence[float] | Tensor) -> np.ndarray:
+    values = torch.as_tensor(values).detach().cpu()
+    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()  # numpy has no bfloat16
+
+
+def _array(values: Array) -> Array:
+    """Values of a type that torch draws."""
+    if not isinstance(values, Tensor | np.ndarray):
+        raise ValueError(
+            f"pictures and maps must be tensors or numpy arrays, got {type(values).__name__}; give torch.stack(...) or "
+            "np.asarray(...) of it"
+        )
+    if values.dtype.is_complex if isinstance(values, Tensor) else values.dtype.kind not in "biuf":
+        raise ValueError(f"pictures and maps must hold real numbers, got {values.dtype}; give their .real or .abs()")
+    if isinstance(values, np.ndarray):
+        return values.astype(np.float64) if values.dtype.itemsize > 8 else values
+    return values if values.layout == torch.strided else values.to_dense()
+
+
 def _tensor(values: Array) -> Tensor:
     """A detached tensor on the CPU; channels that a batch of numpy arrays has last come first."""
+    values = _array(values)
     if isinstance(values, np.ndarray):
         if values.ndim == 4 and values.shape[3] in (1, 3, 4) and values.shape[1] not in (1, 3):
             values = np.moveaxis(values, 3, 1)
@@ -294,17 +316,23 @@ def _pictures(*batches: Array) -> tuple:
     for images in tensors:
         if images.dim() != 4 or images.shape[1] not in (1, 3):
             raise ValueError(f"an image must be (1, H, W) or (3, H, W), got shape {tuple(images.shape[1:])}")
+        if 0 in images.shape[1:]:
+            raise ValueError(f"an image must have pixels, got shape {tuple(images.shape[1:])}")
         if not torch.isfinite(images).all():
             raise ValueError("an image holds NaN or infinite values, which have no colour")
     low, high = 0.0, 1.0
     if all(images.dtype == torch.uint8 for images in tensors):
         high = 255.0
     else:
-        ends = [float(end) for images in tensors for end in images.float().aminmax()]
+        ends = [float(end) for images in tensors for end in images.double().aminmax()]
         if min(ends) < -GREY / 2 or max(ends) > 1 + GREY / 2:  # what no one could see is none
             low, high = min(0.0, *ends), max(1.0, *ends)
+    if high - low == math.inf:
+        raise ValueError(
+            f"images from {low:.3g} to {high:.3g} are too far apart for colours; divide them by their largest"
+        )
     note = "" if (low, high) == (0, 1) else f"images: black is {low:.3g}, white is {high:.3g}"
-    return *(((images.float() - low) / (high - low)).clamp(0, 1) for images in tensors), note
+    return *(((images.double() - low) / (high - low)).clamp(0, 1).float() for images in tensors), note
 
 
 def _show_image(cell: Axes, image: Tensor) -> None:
@@ -314,12 +342,18 @@ def _show_image(cell: Axes, image: Tensor) -> None:
 
 def _map(attribution: Array, title: str) -> Tensor:
     """The attributions ``(N, H, W)`` with the channels summed, on the CPU."""
-    values = _tensor(attribution).float()
-    if values.dim() not in (3, 4):
+    values = _tensor(attribution)
+    if values.dim() not in (3, 4) or 0 in values.shape[1:]:
         raise ValueError(f"attribution {title!r} must be (N, C, H, W) or (N, H, W), got {tuple(values.shape)}")
     if not torch.isfinite(values).all():
         raise ValueError(f"attribution {title!r} holds NaN or infinite values")
-    return values.sum(1) if values.dim() == 4 else values
+    wide = values.double().sum(1) if values.dim() == 4 else values.double()
+    if not torch.isfinite(4 * wide).all():  # twice the largest value is the span of the colours
+        raise ValueError(
+            f"attribution {title!r} is too large for colours, {float(wide.abs().max()):.2g}; divide it by that"
+        )
+    narrow = wide.float()
+    return wide if values.dtype == torch.float64 or not torch.isfinite(4 * narrow).all() else narrow
 
 
 def _signed(values: Tensor) -> bool:
@@ -750,6 +784,7 @@ def numbers(tables: Mapping[str, Array], *, columns: int = 3, alt: str | None = 
     Raises:
         ValueError: nothing to draw, or a table that is no matrix.
     """
+    tables = {title: _tensor(table) for title, table in tables.items()}
     shapes = {tuple(table.shape) for table in tables.values()}
     if not tables or any(len(shape) != 2 for shape in shapes):
         raise ValueError(f"tables must be matrices (H, W), at least one, got shapes {sorted(shapes)}")
@@ -757,7 +792,7 @@ def numbers(tables: Mapping[str, Array], *, columns: int = 3, alt: str | None = 
     figure, axes = _grid(-(-len(tables) // columns), columns, 1.6)
     cells = [cell for row in axes for cell in row]
     for cell, (title, table) in zip(cells, tables.items(), strict=False):
-        values = _tensor(table).float()
+        values = table.double()
         scale = 2 * float(values.nan_to_num().abs().max()) or 1  # half of the colours: the numbers stay legible
         cell.set_facecolor("#dddddd")
         cell.imshow(values.numpy(), cmap=DIVERGING, vmin=-scale, vmax=scale)

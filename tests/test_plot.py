@@ -156,6 +156,41 @@ def test_maps_of_numpy_and_of_any_size_are_drawn():
     assert plot.heatmap(large, percentile=50).axes[0].images[0].norm.vmax == pytest.approx(4200**2 / 2)
 
 
+def png(figure: plot.Figure) -> bytes:
+    return figure._repr_mimebundle_()[0]["image/png"]
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-60, 1e39, 1e300])
+def test_float64_is_drawn_beyond_the_range_of_float32(size):
+    values = torch.randn(3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert png(plot.heatmap(values * size)) == png(plot.heatmap(values))
+    if size > 1:
+        shown, right = (np.asarray(plot.images(v[None]).axes[0].images[0].get_array()) for v in (values * size, values))
+        np.testing.assert_allclose(shown.max() - shown.min(), 1, rtol=1e-6)
+        np.testing.assert_allclose(shown, right, atol=1e-6)
+        assert plot.numbers({"a": values[0] * size}).axes[0].texts[0].get_text() == f"{values[0, 0, 0] * size:.3g}"
+
+
+def test_float32_at_the_end_of_its_range_is_drawn():
+    values = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    large = plot.heatmap(values * 3e38)  # whose channels sum to more
+    np.testing.assert_allclose(drawn(large, 0), drawn(plot.heatmap(values), 0), atol=0.02)
+    assert "black is -3e+38, white is 3e+38" in plot.images(torch.tensor([-3e38, 3e38]).view(1, 1, 1, 2)).alt
+
+
+def test_tensors_of_a_graph_of_half_precision_and_sparse_ones_are_drawn():
+    line, picture = torch.rand(3), torch.rand(1, 3, 8, 8)
+    names = {"xlabel": "x", "ylabel": "y"}
+    for other in (line.clone().requires_grad_(), line.bfloat16(), line.tolist()):
+        (shown,) = plot.curves([1, 2, 3], {"a": other}, bands={"a": other}, **names).axes[0].lines
+        np.testing.assert_allclose(shown.get_ydata(), line.numpy(), atol=0.01)
+    assert (
+        plot.bars({"a": line[0].clone().requires_grad_()}, xlabel="x").alt == plot.bars({"a": line[0]}, xlabel="x").alt
+    )
+    for other in (picture.to_sparse(), picture.numpy().astype(np.longdouble), picture.clone().requires_grad_()):
+        assert png(plot.images(other)) == png(plot.images(picture))
+
+
 def test_an_overlay_lies_over_the_whole_image_and_lets_it_through_where_there_is_nothing():
     attribution = torch.tensor([[2.0, 0.0], [-1.0, 0.5]])
     figure = plot.heatmap(attribution, IMAGE, overlay=True, percentile=100)
@@ -202,6 +237,22 @@ def test_every_figure_shows_itself_as_a_png_with_alt_text(figure):
         (lambda: plot.panel(None, {}), "common length"),
         (lambda: plot.panel(torch.rand(2, 3, 5, 5), {}, rows=["a"]), "common length"),
         (lambda: plot.images(torch.rand(3, 5, 5)), r"batch \(N, C, H, W\), got shape \(3, 5, 5\)"),
+        (lambda: plot.heatmap(torch.zeros(3, 0, 5)), r"\(N, H, W\), got \(1, 3, 0, 5\)"),
+        (lambda: plot.images(torch.rand(2, 3, 0, 5)), r"an image must have pixels, got shape \(3, 0, 5\)"),
+        (lambda: plot.images([[1]]), r"tensors or numpy arrays, got list; give torch\.stack"),
+        (lambda: plot.heatmap([[1.0]]), "tensors or numpy arrays, got list"),
+        (lambda: plot.numbers({"a": [[1.0]]}), "tensors or numpy arrays, got list"),
+        (lambda: plot.images(torch.rand(2, 3, 5, 5) + 0j), r"real numbers, got torch\.complex64; give their \.real"),
+        (lambda: plot.heatmap(np.array([["a"]])), "real numbers, got <U1"),
+        (lambda: plot.heatmap(torch.full((3, 5, 5), 1e308, dtype=torch.float64)), "is too large for colours"),
+        (
+            lambda: plot.heatmap(torch.full((5, 5), 1e308, dtype=torch.float64)),
+            "too large for colours, 1e[+]308; divide",
+        ),
+        (
+            lambda: plot.images(torch.tensor([-1e308, 1e308], dtype=torch.float64).view(1, 1, 1, 2)),
+            r"from -1e\+308 to 1e\+308 are too far apart",
+        ),
         (lambda: plot.images(torch.rand(2, 3, 5, 5), ["a"]), "2 pictures need as many titles, got 1"),
     ],
 )

@@ -37,6 +37,7 @@ from .. import networks
 from ..data.dataset import Dataset
 from ..data.digits import third
 from ..explain_decision import METHODS
+from ..explain_decision.contract import logits_of
 from .retraining import Network, Task, reproducibly, retrain
 
 Method = Callable[..., Tensor]
@@ -198,7 +199,7 @@ def roar(
         replaced: ``"least relevant"`` makes it KAR.
 
     Raises:
-        ValueError: an unknown name, a fraction that replaces no pixel or all of them, a results file of another sweep
+        ValueError: an unknown name, a network without a logit ``(N, K)`` for every class, a fraction that replaces no pixel or all of them, a results file of another sweep
             (the message names what differs).
     """
     training = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "weight_decay": weight_decay}
@@ -210,6 +211,7 @@ def roar(
     _check(train, test, fractions, seeds)
     new = _factory(network, train)
     starts = {seed: _start(new, seed) for seed in seeds}
+    _check_logits(starts[seeds[0]], train, test)
     together = _group(together, device, starts[seeds[0]])
     keys: list[Key] = [(WHOLE, 0.0, seed) for seed in seeds]
     keys += [(name, fraction, seed) for name in functions for fraction in fractions for seed in seeds]
@@ -366,6 +368,17 @@ def _check(train: Dataset, test: Dataset, fractions: Sequence[float], seeds: Seq
     for name, values in (("fractions", fractions), ("seeds", seeds)):
         if not values or len(set(values)) < len(values):
             raise ValueError(f"{name} must be different from each other, and one at least; got {list(values)}")
+
+
+def _check_logits(start: nn.Module, train: Dataset, test: Dataset) -> None:
+    with torch.no_grad():
+        logits = logits_of(copy.deepcopy(start).eval(), train.images[:2])
+    classes = max(2, 1 + max(int(part.labels.max()) for part in (train, test)))
+    if logits.shape[1] < classes:
+        raise ValueError(
+            f"the network must give logits (N, K) of two classes or more, here K = {classes} for labels up to {classes - 1}, "
+            f"since it is trained by the cross-entropy; it gives K = {logits.shape[1]}"
+        )
 
 
 def _factory(network: str | Callable[[], nn.Module], data: Dataset) -> Callable[[], nn.Module]:

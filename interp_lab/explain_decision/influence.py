@@ -133,7 +133,7 @@ def influence(
             with ``requires_grad``: a frozen layer keeps its weights when the rest is trained again. Where all are frozen,
             which tells nothing of their training, all are taken. A parameter that is named itself is taken in any case.
         top: give the k largest and smallest of every row only.
-        loss: the mean loss of a batch from (outputs, y). One logit needs ``F.binary_cross_entropy_with_logits`` and float
+        loss: the mean loss of a batch from (outputs, y), in which every row has the same weight. One logit needs ``F.binary_cross_entropy_with_logits`` and float
             labels of the outputs' shape.
         scale: s of LiSSA; None takes the largest eigenvalue met in 8 samples, by power iteration.
         depth: steps of LiSSA; None takes :math:`s / (\lambda + \delta) \cdot \ln 100`, at least 500.
@@ -145,9 +145,11 @@ def influence(
 
     Raises:
         ValueError: an argument is not as above; the Hessian is not positive definite (it needs damping); a solver did
-            not converge; the training set changed between passes.
-        UnsupportedModelError: an operation without per-example gradients (``torch.func.vmap``) or, for ``"kfac"``, a
-            parameter of another layer or of several, by name.
+            not converge; the training set changed between passes; the loss is a sum, weights the rows, leaves some out or
+            does not take the outputs and labels.
+        UnsupportedModelError: an operation without per-example gradients (``torch.func.vmap``); a parameter that is also
+            reached through another object than its module, such as a ``partial`` of its weight; for ``"kfac"``, a
+            parameter of another layer or of several, or a layer that does not read one row per example; by name.
     """
     if solver not in SOLVERS:
         raise ValueError(f"solver must be one of {', '.join(SOLVERS)}, got {solver!r}")
@@ -217,7 +219,8 @@ class _Problem:
                 "train must be a pair (x, y) or batches that come again in every pass, such as a list or a DataLoader, "
                 f"got {type(train).__name__}"
             )
-        self.model, self.train, self.loss = model, train, loss
+        self.own = {name: p for name, p in model.named_parameters() if name in chosen}
+        self.model, self.train, self.given, self.loss = model, train, loss, loss
         self.weight_decay, self.ridge = weight_decay, weight_decay + damping
         self.marks: list[tuple[int, float]] | None = None  # size and content of every batch of the first pass
         x, y = test[0], test[1].to(test[0].device)
@@ -228,6 +231,7 @@ class _Problem:
         self.rows = batch_size or min(most, max(1, budget // kept))
         self.vectors = max(1, budget // (self.rows * kept))
         self._try(x[:1], y[:1])
+        self.loss = _refusing(loss)  # from here on an error of the loss is one of its labels, not of torch.func
 
     def _kept(self, x: Tensor, y: Tensor) -> int:
         """How many numbers one row keeps for its backward pass."""
@@ -239,7 +243,8 @@ class _Problem:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            value = self.loss_of(self.theta.clone().requires_grad_(), x[0], y[0])
+            outputs = self.outputs(self.theta.clone().requires_grad_(), x[:1])
+            value = _refusing(self.given)(outputs, y[:1])
         if value.dim():
             raise ValueError(f"loss must give the mean over the batch as one number, got shape {tuple(value.shape)}")
         return count
@@ -256,6 +261,7 @@ class _Problem:
             hooks.append(module.register_forward_pre_hook(lambda *_, name=name: inside.append(name)))
             hooks.append(module.register_forward_hook(leave))
         try:
+            past = self._reached_otherwise(x[0], y[0])
             self.gradients(x, y)
             pair = torch.randn(2, len(self.theta), generator=torch.Generator().manual_seed(0)).to(self.theta)
             products = self.products(pair, x, y)
@@ -270,11 +276,33 @@ class _Problem:
         finally:
             for hook in hooks:
                 hook.remove()
+        if past:
+            raise UnsupportedModelError(
+                f"the parameter {past[0]!r} is also reached through another object than the attribute of its module (a "
+                "partial, a list, a closure, a stored view of it, the loss), where no other value can be put for it: "
+                f"read it as self.{past[0].rpartition('.')[2]} in the forward of its module"
+            )
         both = products @ pair.T
         if not (both - both.T).abs().max() <= torch.finfo(pair.dtype).eps ** 0.4 * products.norm() * pair.norm():
             raise UnsupportedModelError(
                 "the Hessian is not symmetric: an operation of the model has a wrong second derivative"
             )
+
+    def _reached_otherwise(self, x: Tensor, y: Tensor) -> list[str]:
+        """The chosen parameters that still have a part in the loss where others stand in their places."""
+        frozen = [p for p in self.own.values() if not (p.requires_grad or p.is_inference())]
+        try:
+            for p in frozen:
+                p.requires_grad_()
+            value = self.loss_of(self.theta.clone().requires_grad_(), x, y)
+            if not value.requires_grad:
+                return []
+            own = {name: p for name, p in self.own.items() if p.requires_grad}
+            found = torch.autograd.grad(value, list(own.values()), allow_unused=True)
+        finally:
+            for p in frozen:
+                p.requires_grad_(False)
+        return [name for name, gradient in zip(own, found, strict=True) if gradient is not None]
 
     def split(self, vectors: Tensor) -> dict[str, Tensor]:
         """Vectors ``(..., P)`` as tensors of the parameters' shapes, by name."""
@@ -349,21 +377,48 @@ class _Problem:
         """The first pass: the number of examples, the mean gradient of their losses, the examples of largest loss."""
         self.n, total, hardest = 0, torch.zeros_like(self.theta), None
         for x, y in self.batches():
-            losses, pull = vjp(lambda theta: self.losses(theta, x, y), self.theta)  # noqa: B023  used at once
+            losses, pull, z = vjp(lambda theta: self._with_outputs(theta, x, y), self.theta, has_aux=True)  # noqa: B023  used at once
             total += pull(torch.ones_like(losses))[0]
             self.n += len(x)
             if hardest is not None:
-                x, y, losses = (torch.cat(pair) for pair in zip(hardest, (x, y, losses), strict=True))
+                x, y, losses, z = (torch.cat(pair) for pair in zip(hardest, (x, y, losses, z), strict=True))
+            self._check_mean(z, y)  # with rows of earlier batches, whose labels may be others
             index = losses.topk(min(PROBES, len(x))).indices
-            hardest = x[index], y[index], losses[index]
+            hardest = x[index], y[index], losses[index], z[index]
         if hardest is None:
             raise ValueError("train gave no batch")
         self.loss_gradient, self.hardest = total / self.n, hardest[:2]
 
+    def _with_outputs(self, theta: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Every example's loss, and the outputs that it was taken of."""
+
+        def one(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+            z = self.outputs(theta, x[None])
+            return self.loss(z, y[None]), z[0]
+
+        return vmap(one)(x, y)
+
+    def _check_mean(self, z: Tensor, y: Tensor) -> None:
+        """Refuse a loss of a batch that is not the mean of its rows': weights of classes cancel in a row alone."""
+        alone = vmap(grad(lambda z, y: self.loss(z[None], y[None])))(z, y)
+        leaf = z.clone().requires_grad_()
+        (together,) = torch.autograd.grad(self.loss(leaf, y), leaf)
+        size, off = (t.flatten(1).abs().amax(1) for t in (alone[:, None], (len(z) * together - alone)[:, None]))
+        rounding = 16 * torch.finfo(z.dtype).eps * (1 + z.abs().max())
+        if not (off <= 1e-3 * size + rounding).all():
+            row = int((off / (size + rounding)).nan_to_num(torch.inf).argmax())
+            raise ValueError(
+                "loss must give the mean of its rows' losses, each with the same weight, since influence takes the rows one by "
+                f"one; of {len(z)} rows it gives another gradient, as for the label {y[row].flatten()[:3].tolist()}. A sum "
+                "(reduction='sum'), weights of classes (weight=), rows left out (ignore_index=) and labels of another shape "
+                f"than the outputs (here {tuple(y.shape)} and {tuple(z.shape)}) do so. For a sum divide by the number of rows "
+                "(and weight_decay as well); leave the rows out of train; for weights w give loss=lambda z, y: (w[y] * "
+                "F.cross_entropy(z, y, reduction='none')).mean() with w / w[y].mean() over the training labels"
+            )
+
     def _check_labels(self, y: Tensor) -> None:
-        if getattr(self.loss, "func", self.loss) is not F.cross_entropy and not isinstance(
-            self.loss, nn.CrossEntropyLoss
-        ):
+        given = self.given
+        if getattr(given, "func", given) is not F.cross_entropy and not isinstance(given, nn.CrossEntropyLoss):
             return
         if not self.shape or self.shape[0] == 1:
             raise ValueError(
@@ -390,6 +445,24 @@ def _budget(theta: Tensor) -> tuple[int, int]:
         return BUDGET, 256
     free, _ = torch.cuda.mem_get_info(theta.device)
     return free // (4 * theta.element_size()), 4096
+
+
+def _refusing(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss, whose errors say which outputs and labels it got."""
+
+    def refusing(z: Tensor, y: Tensor) -> Tensor:
+        try:
+            return loss(z, y)
+        except torch.OutOfMemoryError:
+            raise
+        except (IndexError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"the loss takes a batch of outputs {tuple(z.shape)}, {z.dtype}, and of labels {tuple(y.shape)}, {y.dtype}, but "
+                f"says: {error}. Labels must be as the loss wants them, such as y[:, None].float() for one logit (N, 1) "
+                "with F.binary_cross_entropy_with_logits; the cross-entropy needs two logits or more"
+            ) from error
+
+    return refusing
 
 
 class _WrittenOut(TorchFunctionMode):
@@ -599,7 +672,7 @@ def _kfac(problem: _Problem) -> Solve:
         for part in roots.split(problem.vectors):
             pulled = _pulled(z, seen, part, batched=True)
             for name, signals in pulled.items():
-                d = _signals(signals.flatten(0, 1))
+                d = _signals(problem, name, signals.flatten(0, 1))
                 positions = d.shape[1]
                 d = d.flatten(0, 1)
                 moments[name][1] += d.T @ d / (problem.n * positions)
@@ -653,13 +726,14 @@ def _matrix(parts: dict[str, Tensor], owned: list[str]) -> Tensor:
 def _check_blocks(problem: _Problem, blocks: dict[str, list[str]]) -> None:
     """Refuse a weight that acts anywhere but in the one call of its layer: that call does not give its gradient then."""
     x, y = problem.hardest
+    _watched(problem, blocks, x[:1])  # where an axis of as many steps as there are rows does not pass for theirs
     z, seen = _watched(problem, blocks, x)
     loss = vmap(lambda z, y: problem.loss(z[None], y[None]))(z, y).sum()
     pulled = _pulled(loss, seen, None)
     whole = problem.split(problem.gradients(x, y).sum(0, keepdim=True))
     for name, signals in pulled.items():
         inputs = _columns(problem, blocks, name, seen[name][0]).flatten(0, 1)
-        own, true = _signals(signals).flatten(0, 1).T @ inputs, _matrix(whole, blocks[name])[0]
+        own, true = _signals(problem, name, signals).flatten(0, 1).T @ inputs, _matrix(whole, blocks[name])[0]
         if not (own - true).abs().max() <= 1e-2 * true.abs().max().clamp(min=torch.finfo(true.dtype).eps):
             raise UnsupportedModelError(
                 f"solver 'kfac' needs layers whose weights act in one call of the layer alone, but those of {name!r} act "
@@ -674,16 +748,23 @@ def _watched(
     seen: dict[str, tuple[Tensor, Tensor]] = {}
 
     def watch(name: str) -> Callable:
-        def hook(layer: nn.Module, args: tuple[Tensor], out: Tensor) -> Tensor:
+        def hook(layer: nn.Module, args: tuple[Tensor], named: dict[str, Tensor], out: Tensor) -> Tensor:
+            (read,) = (*args, *named.values())
             if name in seen:
                 raise UnsupportedModelError(f"solver 'kfac' needs layers that run once, but {name!r} runs again")
+            if len(read) != len(x):
+                raise UnsupportedModelError(
+                    f"solver 'kfac' needs layers that read one row per example, (N, ...), but {name!r} reads "
+                    f"{tuple(read.shape)} for {len(x)} of them: put the batch first, apart from steps, crops and the "
+                    "like, or use solver 'cg'"
+                )
             probe = torch.zeros_like(out, requires_grad=True)
-            seen[name] = args[0].detach(), probe
+            seen[name] = read.detach(), probe
             return out + probe
 
         return hook
 
-    hooks = [problem.model.get_submodule(name).register_forward_hook(watch(name)) for name in blocks]
+    hooks = [problem.model.get_submodule(name).register_forward_hook(watch(name), with_kwargs=True) for name in blocks]
     try:
         z = problem.outputs(problem.theta, x)
     finally:
@@ -732,9 +813,11 @@ def _columns(problem: _Problem, blocks: dict[str, list[str]], name: str, inputs:
     return torch.cat([inputs if p.endswith("weight") else ones for p in blocks[name]], 2)
 
 
-def _signals(d: Tensor) -> Tensor:
+def _signals(problem: _Problem, name: str, d: Tensor) -> Tensor:
     """Gradients at a layer's output, ``(N, positions, out)``; of a convolution ``(N, out, height, width)``."""
-    return d.flatten(2).transpose(1, 2) if d.dim() == 4 else d.reshape(len(d), -1, d.shape[-1])
+    if isinstance(problem.model.get_submodule(name), nn.Conv2d):
+        return d.flatten(2).transpose(1, 2)
+    return d.reshape(len(d), -1, d.shape[-1])
 
 
 def _scores(problem: _Problem, solutions: Tensor, top: int | None) -> tuple[Tensor | TopInfluence, Tensor]:

@@ -11,13 +11,17 @@ is never held.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
+import numpy as np
 import torch
 from torch import Tensor
 
 BLOCK = 2048  # rows of the kernel in memory at a time
-EXPONENT_ERROR = 3e-6  # largest rounding of gamma times a squared distance
+EXPONENT_ERROR = 3e-6  # largest rounding of gamma times a squared distance, and a tenth of its largest share
+FLAT = 1e-13  # of 1 less the kernel of most pairs, where even double precision loses it
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +50,7 @@ def mmd_critic(
     n_criticisms: int = 0,
     *,
     gamma: float | None = None,
-    labels: Tensor | None = None,
+    labels: Tensor | np.ndarray | Sequence[int] | None = None,
     diversity: float = 1.0,
 ) -> Prototypes:
     r"""Greedy prototypes by maximum mean discrepancy, and criticisms by its witness function.
@@ -61,17 +65,19 @@ def mmd_critic(
     Kim, Khanna & Koyejo 2016, "Examples are not enough, learn to criticize!" (NIPS).
 
     Args:
-        x: float ``(N, ...)``, flattened; on any device. The kernel of half-precision data is of single precision.
+        x: float ``(N, ...)``, flattened; on any device. The kernel of half-precision data is of single precision, and of double where
+            it is so near 1 or some examples are so far off that single does not tell the others apart.
         n_prototypes: 1 .. N.
         n_criticisms: 0 .. N - n_prototypes.
         gamma: the kernel's parameter; None takes 1 / (median squared distance of 1,000 examples).
-        labels: LongTensor ``(N,)``: the kernel between classes is then 0 (the paper's local kernel).
+        labels: ``(N,)`` integers: the kernel between classes is then 0 (the paper's local kernel).
         diversity: the weight :math:`\lambda` of the log-determinant, at least 0.
 
     Time is O(N^2 D), memory O(N (D + n_criticisms)).
 
     Raises:
-        ValueError: an argument is not as above, or x is not finite.
+        ValueError: an argument is not as above, x is not finite, its squared distances are not, or gamma is so small that
+            the kernel is 1 everywhere.
     """
     kernel = _checked(x, n_prototypes, n_criticisms, gamma, labels, diversity)
     mean = kernel.mean()
@@ -90,7 +96,8 @@ def mmd_critic(
         mmd2.append(float(mean.mean()) - 2 * between / count + within / count**2)
     witness = mean - near / n_prototypes
     criticisms = _criticisms(witness, free, kernel.column, n_criticisms, diversity)
-    return Prototypes(torch.stack(prototypes), criticisms, witness, torch.tensor(mmd2), kernel.gamma)
+    shown = witness.to(torch.promote_types(x.dtype, torch.float32))
+    return Prototypes(torch.stack(prototypes), criticisms, shown, torch.tensor(mmd2), kernel.gamma)
 
 
 def _criticisms(witness: Tensor, free: Tensor, column, count: int, diversity: float) -> Tensor:
@@ -112,21 +119,21 @@ class _Kernel:
     r"""Columns of the kernel, without the whole of it.
 
     A squared distance by :math:`|x|^2 + |y|^2 - 2 x \cdot y`, one fast product of matrices, is off by the rounding of
-    :math:`|x|^2`. So the origin moves to the middle of the data, and where some example is still too far from it, double
-    precision or the differences themselves are taken.
+    :math:`|x|^2`, and a kernel near 1 by that of 1. So the origin moves to the middle of the data, and where an example
+    is still too far from it, or the examples are too near to each other, double precision or the differences themselves
+    are taken. ``near`` is the squared distance of near examples, to which the rounding is compared.
     """
 
-    def __init__(self, x: Tensor, centre: Tensor, gamma: float, labels: Tensor | None) -> None:
-        def scaled(dtype: torch.dtype) -> tuple[Tensor, Tensor, float]:
-            values = (x.to(dtype) - centre.to(dtype)) * math.sqrt(gamma)
-            squares = values.square().sum(1)
-            return values, squares, torch.finfo(dtype).eps * float(squares.max())
-
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        self.x, self.squares, error = scaled(dtype)
-        if not error <= EXPONENT_ERROR and dtype != torch.float64:
-            self.x, self.squares, error = scaled(torch.float64)
-        self.by_differences, self.gamma, self.labels, self.dtype = not error <= EXPONENT_ERROR, gamma, labels, dtype
+    def __init__(self, x: Tensor, centre: Tensor, near: float, gamma: float, labels: Tensor | None) -> None:
+        allowed = EXPONENT_ERROR * min(1, 10 * gamma * near)
+        for dtype in (torch.promote_types(x.dtype, torch.float32), torch.float64):
+            self.x = (x.to(dtype) - centre.to(dtype)) * math.sqrt(gamma)
+            self.squares = self.x.square().sum(1)
+            farthest, rounding = float(self.squares.max()), torch.finfo(dtype).eps
+            if rounding * max(1, farthest) <= allowed:
+                break
+        self.by_differences = not rounding * farthest <= allowed
+        self.gamma, self.labels = gamma, labels
 
     def block(self, rows: Tensor, columns: Tensor) -> Tensor:
         a, b = self.x[rows], self.x[columns]
@@ -137,7 +144,7 @@ class _Kernel:
         return squared.neg_().exp_()
 
     def column(self, j: Tensor) -> Tensor:
-        k = self.block(slice(None), j[None])[:, 0].to(self.dtype)
+        k = self.block(slice(None), j[None])[:, 0]
         k[j] = 1
         return k if self.labels is None else k * (self.labels == self.labels[j])
 
@@ -157,11 +164,16 @@ class _Kernel:
                     else:
                         block.fill_diagonal_(1)
                     total[rows] += block.sum(1)
-        return (total / len(total)).to(self.dtype)
+        return total / len(total)
 
 
 def _checked(
-    x: Tensor, n_prototypes: int, n_criticisms: int, gamma: float | None, labels: Tensor | None, diversity: float
+    x: Tensor,
+    n_prototypes: int,
+    n_criticisms: int,
+    gamma: float | None,
+    labels: Tensor | np.ndarray | Sequence[int] | None,
+    diversity: float,
 ) -> _Kernel:
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() < 2:
         got = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
@@ -172,6 +184,9 @@ def _checked(
     x = x.detach().flatten(1)
     if not torch.isfinite(x).all():
         raise ValueError("x must be finite, got NaN or infinite values")
+    for name, count in (("n_prototypes", n_prototypes), ("n_criticisms", n_criticisms)):
+        if not isinstance(count, Integral):
+            raise ValueError(f"{name} must be a whole number, got {count!r}; give int({name})")
     if not 1 <= n_prototypes <= len(x):
         raise ValueError(f"n_prototypes must lie in 1..{len(x)} (the number of examples), got {n_prototypes}")
     if not 0 <= n_criticisms <= len(x) - n_prototypes:
@@ -179,13 +194,28 @@ def _checked(
     if not diversity >= 0:
         raise ValueError(f"diversity must be at least 0, got {diversity}")
     if labels is not None:
-        if labels.shape != (len(x),) or labels.is_floating_point():
-            raise ValueError(f"labels must be a LongTensor ({len(x)},), got {labels.dtype} {tuple(labels.shape)}")
-        labels = labels.to(x.device)
+        given = np.asarray(labels.tolist() if isinstance(labels, Tensor) else labels)
+        if given.shape != (len(x),) or given.dtype.kind not in "iub":
+            raise ValueError(f"labels must be {len(x)} integers, got {given.dtype} {given.shape}")
+        labels = torch.from_numpy(given.astype(np.int64)).to(x.device)
     some = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:1000].to(x.device)].double()
+    squared = torch.pdist(some).square() if len(some) > 1 else some.new_zeros(1)
+    largest = float(squared.max())
+    if largest == math.inf or (largest == 0 and (some != some[0]).any()):
+        raise ValueError(
+            f"the squared distances in x {'over' if largest else 'under'}flow double precision; give x in another unit, "
+            "such as x / x.abs().max()"
+        )
+    median = float(squared.median())
     if gamma is None:
-        median = float(torch.pdist(some).square().median()) if len(some) > 1 else 0.0
         gamma = 1 / median if median > 0 else 1.0
     if not 0 < gamma < math.inf:
         raise ValueError(f"gamma must be positive, got {gamma}")
-    return _Kernel(x, some.median(0).values, float(gamma), labels)
+    if 0 < gamma * median < FLAT:
+        raise ValueError(
+            f"with gamma {gamma:g} the kernel of most pairs is 1 to the last digit, since their squared distance is about "
+            f"{median:.2g}; give a gamma near {1 / median:.2g}, or None"
+        )
+    apart = squared[squared > 0]
+    near = float(apart.quantile(0.01)) if len(apart) else math.inf
+    return _Kernel(x, some.median(0).values, near, float(gamma), labels)

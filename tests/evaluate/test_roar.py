@@ -390,6 +390,14 @@ def test_the_explained_network_and_the_random_state_stay_as_they_were():
         (lambda data: roar([], data, fractions=(0.5, 0.5)), r"fractions must be different"),
         (lambda data: roar([], data, together=0), "together must be a number of cells from 1 on"),
         (lambda data: roar([], data, "digits_cnn", together=2), "module '7' is a dropout"),
+        (
+            lambda data: roar(["saliency"], data, lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 1))),
+            r"logits \(N, K\) of two classes or more, here K = 10 .* it gives K = 1",
+        ),
+        (
+            lambda data: roar([], data, lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 1), nn.Flatten(0))),
+            r"the model must give logits of shape \(2, K\)",
+        ),
         (lambda data: roar([], data, replaced="best"), "replaced must be 'most relevant' or 'least relevant'"),
         (
             lambda data: roar([], (data[0], Dataset(torch.rand(5, 1, 8, 8), data[1].labels[:5], ()))),

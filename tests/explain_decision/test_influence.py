@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -463,6 +464,36 @@ LABELS = torch.arange(12) % 3
             "at most 20000 parameters, got 20301",
         ),
         (
+            lambda: influence(
+                nn.Linear(8, 1).double(),
+                *[(x, y.double()) for x, y in (TRAIN, TEST)],
+                damping=1.0,
+                loss=F.binary_cross_entropy_with_logits,
+            ),
+            r"takes a batch of outputs \(1, 1\), .* and of labels \(1,\), .* such as y\[:, None\]\.float\(\)",
+        ),
+        (
+            lambda: influence(
+                nn.Linear(8, 1).double(), TRAIN, TEST, damping=1.0, loss=lambda z, y: F.cross_entropy(z, y)
+            ),
+            "out of bounds.* the cross-entropy needs two logits",
+        ),
+        (
+            lambda: influence(
+                nn.Linear(8, 1).double(), *[(x, x[:, 0]) for x, _ in (TRAIN, TEST)], damping=1.0, loss=F.mse_loss
+            ),
+            r"labels of another shape than the outputs \(here \(40,\) and \(40, 1\)\)",
+        ),
+        (
+            lambda: influence(
+                nn.Linear(8, 1).double(),
+                *[(x, (y > 0).double()[:, None]) for x, y in (TRAIN, TEST)],
+                damping=1.0,
+                loss=nn.BCEWithLogitsLoss(weight=torch.rand(40, 1).double()),
+            ),
+            r"takes a batch of outputs \(1, 1\).* doesn't match the broadcast shape",
+        ),
+        (
             lambda: influence(MODEL, TRAIN, TEST),
             "not positive definite: its smallest eigenvalue is about .*add damping",
         ),
@@ -721,6 +752,139 @@ def test_in_single_precision_inputs_far_from_zero_give_the_answer_of_double_or_a
         return
     double = influence(model.double(), (x.double(), y), (x[:3].double(), y[:3]), **options)
     assert (single - double).norm() < 0.01 * double.norm()
+
+
+WEIGHTS = torch.tensor([0.1, 1.0, 10.0], dtype=torch.float64)
+CLASSES = TRAIN[1]
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        nn.CrossEntropyLoss(weight=WEIGHTS),
+        nn.CrossEntropyLoss(reduction="sum"),
+        nn.CrossEntropyLoss(ignore_index=0),
+        nn.CrossEntropyLoss(weight=torch.tensor([1.0, 1.0, 2.0], dtype=torch.float64)),
+        lambda z, y: F.cross_entropy(z, y) - z.softmax(1).mean(0).square().sum(),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_loss_that_is_not_the_mean_of_its_rows_is_refused(loss, stream):
+    """Also where every batch of the stream holds a single label, or a single row."""
+    x, y = TRAIN
+    train = [(x[y == k], y[y == k]) for k in (0, 1, 2)] if stream else TRAIN
+    for batch_size in (None, 1):
+        with pytest.raises(ValueError, match="each with the same weight"):
+            influence(two_layers(), train, TEST, damping=1.0, loss=loss, batch_size=batch_size)
+    if not isinstance(loss, nn.Module):
+        return
+    zero = nn.Linear(8, 3).double()
+    zero.weight.data.zero_(), zero.bias.data.zero_()  # all losses are equal, their gradients are not
+    with pytest.raises(ValueError, match="each with the same weight"):
+        influence(zero, train, TEST, damping=1.0, loss=loss)
+
+
+def test_weights_of_classes_in_the_way_that_the_refusal_tells():
+    model, w = two_layers(), WEIGHTS / WEIGHTS[CLASSES].mean()
+    found = influence(
+        model, TRAIN, TEST, damping=9.0, loss=lambda z, y: (w[y] * F.cross_entropy(z, y, reduction="none")).mean()
+    )
+    named = dict(model.named_parameters())
+
+    def objective(*parts):
+        z = functional_call(model, dict(zip(named, parts, strict=True)), (TRAIN[0],))
+        return F.cross_entropy(z, CLASSES, weight=WEIGHTS)
+
+    blocks = torch.autograd.functional.hessian(objective, tuple(p.detach() for p in named.values()))
+    sizes = [p.numel() for p in named.values()]
+    rows = [
+        torch.cat([b.reshape(m, n) for b, n in zip(row, sizes, strict=True)], 1)
+        for row, m in zip(blocks, sizes, strict=True)
+    ]
+    matrix = torch.cat(rows) + 9 * torch.eye(sum(sizes), dtype=torch.float64)
+    own, tested = (w[y][:, None] * gradients_by_loop(model, x, y) for x, y in (TRAIN, TEST))
+    assert_close(found, tested @ torch.linalg.solve(matrix, own.T) / len(CLASSES))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_mean_is_known_where_the_training_losses_are_next_to_nothing(dtype):
+    model = nn.Linear(8, 3).to(dtype)
+    x, y = torch.eye(8, dtype=dtype)[:3] * 20, torch.arange(3)
+    for scale in (0.1, 0.5, 1.0, 3.0):
+        model.weight.data, model.bias.data = torch.eye(3, 8, dtype=dtype) * scale, torch.zeros(3, dtype=dtype)
+        influence(model, (x, y), (x / 20, y), damping=1.0)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("how", ["partial", "list", "view", "loss"])
+@pytest.mark.parametrize("solver", ["exact", "cg", "kfac"])
+def test_a_weight_that_is_also_reached_past_its_module_is_refused(how, frozen, solver):
+    class Held(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.head = nn.Linear(8, 8, bias=False).double(), nn.Linear(8, 3).double()
+            self.held = {"partial": partial(F.linear, weight=self.a.weight), "list": [self.a.weight]}.get(how)
+            self.view = self.a.weight.t() if how == "view" else None
+
+        def forward(self, x):
+            h = torch.tanh(self.a(x))
+            h = self.held(h) if how == "partial" else h @ self.held[0].T if how == "list" else h
+            return self.head(torch.tanh(h @ self.view if how == "view" else h))
+
+    model = Held()
+    loss = F.cross_entropy
+    if how == "loss":
+        loss = lambda z, y: F.cross_entropy(z, y) + 0.1 * model.a.weight.square().sum()  # noqa: E731
+    if frozen and how != "view":  # a view of a weight that was trained has its graph
+        model.requires_grad_(False)
+    before = [p.requires_grad for p in model.parameters()]
+    with pytest.raises(UnsupportedModelError, match=r"'a\.weight' is also reached .* read it as self\.weight"):
+        influence(model, TRAIN, TEST, damping=9.0, solver=solver, loss=loss)
+    assert [p.requires_grad for p in model.parameters()] == before
+    if how != "loss":
+        influence(model, TRAIN, TEST, damping=9.0, solver=solver, parameters="head")
+
+
+class OverSteps(nn.Module):
+    """A dense layer over (N, ..., 4), laid out in one way or another."""
+
+    def __init__(self, layout):
+        torch.manual_seed(1)
+        super().__init__()
+        self.layout, self.a, self.head = layout, nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        if self.layout == "steps first":
+            h = self.a(x.transpose(0, 1)).transpose(0, 1)
+        elif self.layout == "one axis":
+            h = self.a(x.flatten(0, 1)).view(*x.shape[:-1], 5)
+        else:
+            h = self.a(input=x)
+        return self.head(torch.tanh(h).flatten(1, -2).mean(1))
+
+
+@pytest.mark.parametrize("steps", [1, 3, 8, 12])
+@pytest.mark.parametrize("layout", ["steps first", "one axis"])
+def test_kfac_refuses_a_layer_that_does_not_read_one_row_per_example(layout, steps):
+    train, test = cloud(12, shape=(steps, 4)), cloud(2, seed=2, shape=(steps, 4))
+    model = OverSteps(layout).double()
+    if layout == "one axis" and steps == 1:  # then an example is a row
+        expected = influence(OverSteps("").double(), train, test, damping=0.1, solver="kfac")
+        assert_close(influence(model, train, test, damping=0.1, solver="kfac"), expected)
+        return
+    for batch_size in (None, 2, 1):
+        with pytest.raises(UnsupportedModelError, match=r"one row per example, .* but 'a' reads .* or use solver 'cg'"):
+            influence(model, train, test, damping=0.1, solver="kfac", batch_size=batch_size)
+
+
+def test_kfac_of_a_dense_layer_over_a_plane():
+    train, test = cloud(12, shape=(3, 2, 4)), cloud(2, seed=2, shape=(3, 2, 4))
+    model = OverSteps("").double()
+    came, flat = (
+        influence(model, *((x.flatten(1, -2) if line else x, y) for x, y in (train, test)), damping=0.1, solver="kfac")
+        for line in (False, True)
+    )
+    assert_close(came, flat)
 
 
 def test_kfac_refuses_weights_that_act_elsewhere_too():

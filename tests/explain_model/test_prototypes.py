@@ -157,6 +157,44 @@ def test_two_far_clusters_of_doubles_are_told_apart_by_their_differences():
     assert_close(result.witness, k.mean(0) - k[result.prototypes].mean(0), rtol=0, atol=1e-12)
 
 
+CLUSTERS = torch.cat([BASE, BASE * 1.1 + 1e6]).float()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("x", "gamma"),
+    [*((BASE.float(), gamma) for gamma in (1e-2, 1e-5, 1e-6, 1e-7, 1e-9)), (CLUSTERS, None), (CLUSTERS / 1e6, None)],
+)
+def test_a_kernel_near_one_keeps_its_digits(x, gamma, dtype):
+    """The choice on float32 numbers is that of 1 - k by expm1, whose digits are all there, in float64."""
+    result = mmd_critic(x.to(dtype), 6, gamma=gamma)
+    lacking = -torch.expm1(-result.gamma * (x.double()[:, None] - x.double()).square().sum(2))
+    prototypes, _ = naive(-lacking, 6, 0, 0.0)  # a constant added to the kernel changes no MMD
+    witness = lacking[prototypes].mean(0) - lacking.mean(0)
+    assert result.prototypes.tolist() == prototypes
+    assert_close(result.witness.double(), witness, rtol=0, atol=1e-4 * float(witness.abs().max()))
+    assert result.witness.dtype == dtype
+
+
+def test_the_kernel_of_ordinary_data_stays_in_single_precision(monkeypatch):
+    types = []
+    plain = torch.addmm
+    monkeypatch.setattr(torch, "addmm", lambda *a, **options: types.append(a[1].dtype) or plain(*a, **options))
+    x = torch.rand(2000, 50, generator=torch.Generator().manual_seed(0))
+    for data in (x, x.view(2000, 5, 10) + 10, torch.randn(2000, 20)):
+        mmd_critic(data, 3, 3)
+    assert set(types) == {torch.float32}
+
+
+@pytest.mark.parametrize("kind", [list, lambda labels: labels.numpy(), lambda labels: labels.to(torch.uint8)])
+def test_labels_of_any_kind_of_integers(kind):
+    labels = torch.arange(80) % 3
+    given = kind(labels.tolist() if kind is list else labels)
+    expected, came = (mmd_critic(BASE, 6, 3, labels=each) for each in (labels, given))
+    assert torch.equal(came.prototypes, expected.prototypes)
+    assert torch.equal(came.criticisms, expected.criticisms)
+
+
 def test_half_precision_is_computed_in_single():
     x = BASE.half()
     half, single = mmd_critic(x, 6, 4), mmd_critic(x.float(), 6, 4)
@@ -179,7 +217,17 @@ X = torch.rand(10, 3)
         (lambda: mmd_critic(X, 11), r"n_prototypes must lie in 1\.\.10 .*, got 11"),
         (lambda: mmd_critic(X, 8, 3), r"n_criticisms must lie in 0\.\.2, got 3"),
         (lambda: mmd_critic(X, 1, gamma=0.0), "gamma must be positive, got 0.0"),
-        (lambda: mmd_critic(X, 1, labels=torch.zeros(9, dtype=torch.long)), r"labels must be a LongTensor \(10,\)"),
+        (
+            lambda: mmd_critic(X, 1, labels=torch.zeros(9, dtype=torch.long)),
+            r"labels must be 10 integers, got int64 \(9,\)",
+        ),
+        (lambda: mmd_critic(X, 1, labels=["a"] * 10), "labels must be 10 integers, got <U1"),
+        (lambda: mmd_critic(X, 1, labels=torch.rand(10)), "labels must be 10 integers, got float64"),
+        (lambda: mmd_critic(X, 5.0), r"n_prototypes must be a whole number, got 5\.0; give int\(n_prototypes\)"),
+        (lambda: mmd_critic(X, 5, 1.0), "n_criticisms must be a whole number"),
+        (lambda: mmd_critic(X.double() * 1e200, 2), r"distances in x overflow .* such as x / x\.abs\(\)\.max\(\)"),
+        (lambda: mmd_critic(X.double() * 1e-200, 2), "distances in x underflow double precision"),
+        (lambda: mmd_critic(X, 2, gamma=1e-15), r"with gamma 1e-15 the kernel of most pairs is 1 .* give a gamma near"),
         (lambda: mmd_critic(X, 1, diversity=-1), "diversity must be at least 0, got -1"),
     ],
 )

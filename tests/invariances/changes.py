@@ -21,7 +21,7 @@ from torchvision.ops import FrozenBatchNorm2d
 import interp_lab as il
 
 from .functions import FUNCTIONS, Answer, Function, tensors
-from .networks import NORMS, Apply, Case, Cell, Concatenated, Gated, Network, head, stack
+from .networks import CLASSES, NORMS, Apply, Case, Cell, Concatenated, Gated, Network, head, stack
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 Edit = Callable[[Case], Case | None]
@@ -486,6 +486,27 @@ def written_out(case: Case) -> Case:
     return case
 
 
+def weighted_mean(z: Tensor, y: Tensor) -> Tensor:
+    """The cross-entropy with the weight k + 1 of class k, for as many examples of each."""
+    return 2 / (CLASSES + 1) * ((y + 1) * F.cross_entropy(z, y, reduction="none")).mean()
+
+
+def captured(case: Case) -> Case:
+    """Every dense layer computes with its weight as it was captured, past the attribute of the layer."""
+    for layer in case.model.modules():
+        if isinstance(layer, nn.Linear):
+            layer.forward = partial(F.linear, weight=layer.weight, bias=layer.bias)
+    return case
+
+
+def over_steps(case: Case, to: Callable[[Tensor], Tensor], back: Callable[[Tensor, Tensor], Tensor]) -> Case:
+    """The dense layer "embed" reads its steps in another layout."""
+    layer = case.model.embed
+    case.model.embed = stack(layer=layer, apart=nn.Identity())
+    case.model.embed.forward = lambda h: back(layer(to(h)), h)
+    return case
+
+
 class Dense(nn.Module):
     """A 1 x 1 convolution as a dense layer, for maps whose channels come last."""
 
@@ -811,6 +832,15 @@ CHANGES: dict[str, Change] = {
     },
     "dense layer as a product": Change(partial(dense, bias=True, kind=Product), functions=excluding(RELEVANCE), may_refuse=either(PATTERNS, named("influence kfac"))),
     "dense layer as a product, no bias": Change(partial(dense, bias=False, kind=Product), partial(dense, bias=False), may_refuse=either(PATTERNS, named("influence kfac"))),
+    "dense layer over steps first": Change(partial(over_steps, to=lambda h: h.transpose(0, 1), back=lambda z, h: z.transpose(0, 1)), functions=named("influence"), may_refuse=named("influence kfac"), networks=("attention",)),
+    "dense layer over rows and steps": Change(partial(over_steps, to=lambda h: h.flatten(0, 1), back=lambda z, h: z.unflatten(0, h.shape[:2])), functions=named("influence"), may_refuse=named("influence kfac"), networks=("attention",)),
+    "captured weights": Change(captured, functions=named("influence"), may_refuse=named("influence")),
+    "weights of classes": Change(
+        lambda c: replace(c, options={"loss": nn.CrossEntropyLoss(weight=torch.arange(1.0, CLASSES + 1).double())}),
+        lambda c: replace(c, options={"loss": weighted_mean}),
+        functions=named("influence"),
+        may_refuse=named("influence"),
+    ),
     "activations and gates, not constants": Change(
         unchanged,
         as_factors,
