@@ -94,15 +94,15 @@ def lrp(
     ``"composite"``      ``"epsilon"`` in dense layers, ``"z_plus"`` in convolutions; the default for images
     ==================== =====================================================================================
 
-    A unit that has no positive contribution hands on through its negative ones in ``"z_plus"``; in ``"alpha2_beta1"``
-    a unit whose contributions all have one sign gains or loses (see ``balance``). With ``low`` and ``high`` a named
-    rule uses ``"z_b"`` in the input layer. What scales and shifts a layer's values by constants, as BatchNorm does, is
-    part of the layer, where the values are no more than moved between, and concatenated side by side (not pooled, upsampled, padded or
-    added). A nonlinearity passes its relevance unchanged. Of a product of two activations the signal takes
-    all and the gate is its weight: a gate is what sigmoid or hardsigmoid gives (then ReLU6 or a clamp to
-    :math:`[\ge 0, h]`), a function of it, or a sum, concatenation or product of gates, all scaled and moved at will; else
-    the factor that is broadcast; where neither tells, each gets half. Recurrent layers are written out. With epsilon -> 0 ``"epsilon"`` is gradient times input on a network of
-    ReLU, pooling and linear layers.
+    A unit that has no positive contribution hands on through its negative ones in ``"z_plus"``; in ``"alpha2_beta1"`` a
+    unit whose contributions all have one sign gains or loses (see ``balance``). With ``low`` and ``high`` a named rule
+    uses ``"z_b"`` in the input layer. What scales and shifts a layer's values by constants, as BatchNorm does, is part
+    of the layer, where the values are no more than moved between, and concatenated side by side (not pooled, upsampled,
+    padded or added). A nonlinearity passes its relevance unchanged. Of a product of two activations the signal takes
+    all and the gate is its weight: a gate is what sigmoid or hardsigmoid gives (then ReLU6 or a clamp to :math:`[\ge 0,
+    h]`), a function of it, or a sum, concatenation or product of gates, all scaled and moved at will; else the factor
+    that is broadcast; where neither tells, each gets half. Recurrent layers are written out. With epsilon -> 0
+    ``"epsilon"`` is gradient times input on a network of ReLU, pooling and linear layers.
 
     Bach et al. 2015, doi:10.1371/journal.pone.0130140; gamma and composites: Montavon et al. 2019,
     doi:10.1007/978-3-030-28954-6_10; gates: Arras et al. 2017, doi:10.18653/v1/W17-5221; halves: Achtibat et al. 2024,
