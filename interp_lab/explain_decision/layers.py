@@ -4,8 +4,8 @@ Layer-wise relevance propagation, deep Taylor decomposition and the pattern meth
 every linear layer :math:`z = L(a; w) + b` (convolution, dense layer, product with a constant matrix). What scales and
 shifts its values by constants afterwards - BatchNorm in eval mode, however it is written - is part of the layer: the
 map is that of the network with both merged. Between the two may lie what only moves values (a view, a transposition,
-a copy, a crop), and a concatenation of several layers side by side, each of which takes its places. Anything else - pooling,
-upsampling, padding, a sum - is not looked through: as one with no layer before it, an affine operation after it is left
+a copy, a crop), and a concatenation of several layers side by side, each of which takes its places. Anything else -
+pooling, upsampling, padding, a sum - is not looked through: as one with no layer before it, an affine operation after it is left
 to its gradient.
 """
 

@@ -94,15 +94,15 @@ def lrp(
     ``"composite"``      ``"epsilon"`` in dense layers, ``"z_plus"`` in convolutions; the default for images
     ==================== =====================================================================================
 
-    A unit that has no positive contribution hands on through its negative ones in ``"z_plus"``; in ``"alpha2_beta1"``
-    a unit whose contributions all have one sign gains or loses (see ``balance``). With ``low`` and ``high`` a named
-    rule uses ``"z_b"`` in the input layer. What scales and shifts a layer's values by constants, as BatchNorm does, is
-    part of the layer, where the values are no more than moved between, and concatenated side by side (not pooled, upsampled, padded or
-    added). A nonlinearity passes its relevance unchanged. Of a product of two activations the signal takes
+    A unit that has no positive contribution hands on through its negative ones in ``"z_plus"``; in ``"alpha2_beta1"`` a
+    unit whose contributions all have one sign gains or loses (see ``balance``). With ``low`` and ``high`` a named rule
+    uses ``"z_b"`` in the input layer. What scales and shifts a layer's values by constants, as BatchNorm does, is part
+    of the layer, where the values are no more than moved between, and concatenated side by side (not pooled, upsampled,
+    padded or added). A nonlinearity passes its relevance unchanged. Of a product of two activations the signal takes
     all and the gate is its weight: a gate is what sigmoid or hardsigmoid gives (then ReLU6 or a clamp to
-    :math:`[\ge 0, h]`), a function of it, or a sum, concatenation or product of gates, all scaled and moved at will; else
-    the factor that is broadcast; where neither tells, each gets half. Recurrent layers are written out. With epsilon -> 0 ``"epsilon"`` is gradient times input on a network of
-    ReLU, pooling and linear layers.
+    :math:`[\ge 0, h]`), a function of it, or a sum, concatenation or product of gates, all scaled and moved at will; else the factor
+    that is broadcast; where neither tells, each gets half. Recurrent layers are written out. With epsilon -> 0
+    ``"epsilon"`` is gradient times input on a network of ReLU, pooling and linear layers.
 
     Bach et al. 2015, doi:10.1371/journal.pone.0130140; gamma and composites: Montavon et al. 2019,
     doi:10.1007/978-3-030-28954-6_10; gates: Arras et al. 2017, doi:10.18653/v1/W17-5221; halves: Achtibat et al. 2024,
@@ -154,8 +154,8 @@ def deep_taylor(
     :math:`[l, h]`, else ``"w_squared"`` (see :func:`lrp`). It starts at :math:`\max(f_c, 0)`: where the logit is not
     positive, the map is zero. Sums, differences, averages and shifts outside the layers take ``"z_plus"`` too, so that
     the relevance is non-negative; where an operation breaks that (bicubic upsampling), it is refused. It sums to
-    :math:`\max(f_c, 0)` where a ReLU follows every layer and no bias is positive, or with ``bias="inputs"``; but for what
-    no contribution can carry (``lost`` in the balance), such as the constant that a BatchNorm adds to a ReLU's 0.
+    :math:`\max(f_c, 0)` where a ReLU follows every layer and no bias is positive, or with ``bias="inputs"``; but for
+    what no contribution can carry (``lost`` in the balance), such as the constant that a BatchNorm adds to a ReLU's 0.
 
     Montavon et al. 2017, doi:10.1016/j.patcog.2016.11.008.
 
@@ -674,7 +674,7 @@ class Custom(Replacement):
         if [s.shape for s in signals] != [a.shape for a in inputs]:
             raise ValueError(f"the rule for {ctx.name!r} must give a signal of each input's shape")
         parts = [y * g, *(-a * s.detach() for a, s in zip(inputs, signals, strict=True))]
-        # The rows lie along an axis that all have, the first or another one; where none is left, only the whole is known.
+        # The rows lie along an axis that all have, the first or another; where there is none, only the whole is known.
         axes = [d for d in range(min(p.dim() for p in parts)) if all(p.shape[d] == ctx.rows for p in parts)]
         by_row = [[p.movedim(d, 0).reshape(ctx.rows, -1) for p in parts] for d in axes if ctx.rows]
         leaks = [_leak(rows) for rows in by_row or [[p.reshape(1, -1) for p in parts]]]
@@ -704,8 +704,8 @@ class Unread(Replacement):
     @staticmethod
     def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
         raise UnsupportedModelError(
-            f"the rule for {ctx.name!r} is for its first output, but the model reads another: write the rule for a module "
-            "that gives one tensor"
+            f"the rule for {ctx.name!r} is for its first output, but the model reads another: write the rule for a "
+            "module that gives one tensor"
         )
 
 
