@@ -458,7 +458,7 @@ def _refusing(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Ten
         except (IndexError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(
                 f"the loss takes a batch of outputs {tuple(z.shape)}, {z.dtype}, and of labels {tuple(y.shape)}, {y.dtype}, but "
-                f"says: {error}. Labels must be as the loss wants them, such as y[:, None].float() for one logit (N, 1) "
+                f"says: {str(error).rstrip('.')}. Labels must be as the loss wants them, such as y[:, None].float() for one logit (N, 1) "
                 "with F.binary_cross_entropy_with_logits; the cross-entropy needs two logits or more"
             ) from error
 
