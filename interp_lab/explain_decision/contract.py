@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from types import CodeType, FunctionType, MethodType, ModuleType
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -38,8 +38,9 @@ class _Block:
 
 
 _block: ContextVar[_Block | None] = ContextVar("block", default=None)
-# Models that gave the same row twice; a function is mostly written anew for every call, and is asked again then.
-_repeated: WeakSet[Model] = WeakSet()
+# Models that gave the same row again: alone (1), or taken out of a batch (2). A function that is written anew for a call is
+# asked again.
+_repeated: WeakKeyDictionary[Model, int] = WeakKeyDictionary()
 
 
 @contextmanager
@@ -82,7 +83,8 @@ def in_eval_mode(model: Model) -> Iterator[None]:
     def switch(module: nn.Module, *_) -> None:
         if threading.get_ident() == thread:
             scripted, block = isinstance(module, torch.jit.ScriptModule), _block.get()
-            if scripted and block is not None:
+            if scripted and block is not None and module not in block.scripts:
+                _refuse_modes_of_a_script(module)
                 block.scripts.append(module)
             for part in module.modules() if scripted else (module,):  # a scripted module runs its parts itself
                 if getattr(part, "training", False):  # a frozen script has no mode
@@ -242,10 +244,9 @@ def output_of(model: Model, x: Tensor) -> Tensor:
         raise UnsupportedModelError("the model draws random numbers in eval mode, so that its output is random")
     block = _block.get()
     if block is not None:
-        for script in block.scripts:
-            _refuse_modes_of_a_script(script)
-        mixes = guard.mixes or bool(block.scripts)
-        if len(x) and (block.first is None or block.first[1] == 1 < len(x)) and (mixes or not _is_repeated(model)):
+        mixes = len(x) > 1 and (guard.mixes or bool(block.scripts))
+        is_first = len(x) > 0 and (block.first is None or block.first[1] == 1 < len(x))
+        if is_first and (mixes or not _is_repeated(model, len(x))):
             block.first, block.mixes = (model, len(x), x.detach()[[0, -1]], _ends(output, len(x))), mixes
     return output
 
@@ -256,9 +257,9 @@ def _ends(output: object, count: int) -> list[Tensor]:
     return [part[[0, -1]] for part in found if part.shape[:1] == (count,)]
 
 
-def _is_repeated(model: Model) -> bool:
+def _is_repeated(model: Model, count: int) -> bool:
     try:
-        return model in _repeated
+        return _repeated.get(model, 0) >= min(count, 2)
     except TypeError:  # it cannot be hashed
         return False
 
@@ -341,9 +342,8 @@ def _check_rows(model: Model, count: int, x: Tensor, outputs: list[Tensor], rows
                     f"row {row and count - 1}), so rows cannot be explained by themselves: look for random numbers, or a mean, a "
                     "softmax or a norm over axis 0, or attention over it"
                 )
-    if count > 1:
-        with suppress(TypeError):  # it cannot be hashed, or held weakly
-            _repeated.add(model)
+    with suppress(TypeError):  # it cannot be hashed, or held weakly
+        _repeated[model] = max(min(count, 2), _repeated.get(model, 0))
 
 
 def decisions(logits: Tensor) -> Tensor:
