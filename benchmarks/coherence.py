@@ -14,9 +14,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from interp_lab import METHODS, class_sensitivity, coherence, model_randomisation, networks
+from interp_lab import METHODS, bootstrap, class_sensitivity, coherence, model_randomisation, networks
 from interp_lab.data import photos, scenes
-from interp_lab.evaluate import bootstrap
 from interp_lab.evaluate.roar import edges
 
 BATCH = 16  # bounds the memory of the photographs' networks

@@ -1,76 +1,68 @@
 """Interpretable deep learning: every method of the course, as short as its equation."""
 
-import torch
+from importlib import import_module
 
-from . import _torchvision
+from . import _torchvision, antehoc, check, data, networks
 from .antehoc import BagOfLocalFeatures, additive_model, decision_tree, prototype_network, sparse_softmax
-from .evaluate import (
-    attack_attribution,
-    class_sensitivity,
-    coherence,
-    impute,
-    kar,
-    model_randomisation,
-    pointing_game,
-    relevance_mass,
-    relevance_rank,
-    roar,
-    selectivity,
-    top_k_overlap,
-)
-from .explain_decision import (
-    METHODS,
-    UnsupportedModelError,
-    channels_first,
-    deconvnet,
-    deep_taylor,
-    deeplift,
-    fit_patterns,
-    grad_cam,
+from .backprop.feature_maps import channels_first, tokens_to_maps
+from .contract import UnsupportedModelError
+from .evaluate.class_sensitivity import class_sensitivity
+from .evaluate.coherence import bootstrap, box_masks, chance, coherence, pointing_game, relevance_mass, relevance_rank
+from .evaluate.fragility import attack_attribution, top_k_overlap
+from .evaluate.imputation import impute
+from .evaluate.randomisation import model_randomisation
+from .evaluate.roar import kar, roar
+from .evaluate.selectivity import selectivity
+from .evaluate.similarity import similarity, spearman, ssim
+from .explain_decision.deconvnet_and_guided_backprop import deconvnet, guided_backprop
+from .explain_decision.deeplift import deeplift
+from .explain_decision.grad_cam import grad_cam, guided_grad_cam
+from .explain_decision.gradient_based import (
     gradient_x_input,
-    guided_backprop,
-    guided_grad_cam,
-    influence,
     integrated_gradients,
     interior_gradient,
-    lrp,
-    pattern_attribution,
-    pattern_net,
-    rectgrad,
     saliency,
     smoothgrad,
-    tokens_to_maps,
 )
-from .explain_model import (
-    am_code,
-    am_density,
+from .explain_decision.influence import TopInfluence, influence
+from .explain_decision.lrp import deep_taylor, lrp
+from .explain_decision.methods import METHODS
+from .explain_decision.patterns import fit_patterns, pattern_attribution, pattern_net
+from .explain_decision.rectgrad import rectgrad
+from .explain_model import priors
+from .explain_model.activation_maximisation import am_code, am_density, maximize_activation, total_variation
+from .explain_model.prototypes import mmd_critic
+from .explain_model.surrogates import (
     fidelity,
-    filters,
-    maximize_activation,
-    mmd_critic,
-    project_activation,
-    project_top,
+    fresh_queries,
+    segment,
     surrogate_graph,
     surrogate_linear,
     surrogate_local,
     surrogate_tree,
-    top_activations,
-    total_variation,
 )
+from .explain_model.weights import filters, project_activation, project_top, top_activations
 
 __version__ = "0.1.0"
 
 __all__ = [
     "METHODS",
     "BagOfLocalFeatures",
+    "TopInfluence",
     "UnsupportedModelError",
     "additive_model",
     "am_code",
     "am_density",
+    "antehoc",
     "attack_attribution",
+    "bootstrap",
+    "box_masks",
+    "chance",
     "channels_first",
+    "check",
     "class_sensitivity",
     "coherence",
+    "data",
     "decision_tree",
     "deconvnet",
     "deep_taylor",
@@ -78,6 +70,7 @@ __all__ = [
     "fidelity",
     "filters",
     "fit_patterns",
+    "fresh_queries",
     "grad_cam",
     "gradient_x_input",
     "guided_backprop",
@@ -91,9 +84,12 @@ __all__ = [
     "maximize_activation",
     "mmd_critic",
     "model_randomisation",
+    "networks",
     "pattern_attribution",
     "pattern_net",
+    "plot",
     "pointing_game",
+    "priors",
     "project_activation",
     "project_top",
     "prototype_network",
@@ -102,9 +98,13 @@ __all__ = [
     "relevance_rank",
     "roar",
     "saliency",
+    "segment",
     "selectivity",
+    "similarity",
     "smoothgrad",
     "sparse_softmax",
+    "spearman",
+    "ssim",
     "surrogate_graph",
     "surrogate_linear",
     "surrogate_local",
@@ -115,16 +115,10 @@ __all__ = [
     "total_variation",
 ]
 
-# Until a block of nearly 32 MB has been freed once, glibc may give the memory of every pass back to the system, and the
-# next pass fetch it again page by page, at up to twice the time.
-torch.empty(2**25 - 2**16, dtype=torch.uint8)
-
-del _torchvision, torch
+del _torchvision
 
 
 def __getattr__(name: str):
-    if name == "priors":  # on demand: it brings scikit-learn's mixtures along
-        from .explain_model import priors
-
-        return priors
+    if name == "plot":  # on demand: it brings matplotlib along, which takes half a second
+        return import_module(f"{__name__}.plot")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

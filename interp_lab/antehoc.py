@@ -15,23 +15,18 @@ numbers that a function ``features`` computes from the batch.
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import SplineTransformer
-from sklearn.tree import DecisionTreeClassifier
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .explain_decision.contract import (
-    UnsupportedModelError,
-    check_input,
-    explaining,
-    in_eval_mode,
-    is_finite,
-    output_of,
-)
+from .contract import UnsupportedModelError, check_input, explaining, in_eval_mode, is_finite, output_of
+
+if TYPE_CHECKING:
+    from sklearn.preprocessing import SplineTransformer
+    from sklearn.tree import DecisionTreeClassifier
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,7 +229,7 @@ class TreeModel:
     """
 
     features: Features
-    tree: DecisionTreeClassifier
+    tree: "DecisionTreeClassifier"
     classes: int
     queried: frozenset[int] = field(default=frozenset(), repr=False)
 
@@ -327,6 +322,8 @@ def fit_tree(reader: Features, x: Tensor, y: Tensor, classes: int, depth: int | 
     """As :func:`decision_tree`, with labels in which a class may be missing."""
     if depth is not None and (not isinstance(depth, int) or depth < 1):
         raise ValueError(f"depth must be None or an integer of at least 1, got {depth!r}")
+    from sklearn.tree import DecisionTreeClassifier  # here: it takes a second to import
+
     tree = DecisionTreeClassifier(max_depth=depth, random_state=seed)
     return TreeModel(reader, tree.fit(_numpy(reader(x)), y.cpu().numpy()), classes)
 
@@ -351,7 +348,7 @@ class AdditiveModel:
     low: Tensor
     high: Tensor
     importance: Tensor
-    _splines: SplineTransformer
+    _splines: "SplineTransformer"
     _varies: np.ndarray  # indices of the features that are not constant
     _centre: np.ndarray  # (D', B) mean of each basis function
     _coefficients: np.ndarray  # (D', B, K)
@@ -418,6 +415,9 @@ def additive_model(
     varies = (high > low).nonzero().flatten().cpu().numpy()
     if len(varies) == 0:
         raise ValueError("all features are constant: there is nothing to fit")
+    from sklearn.linear_model import LogisticRegression  # here: it takes a second to import
+    from sklearn.preprocessing import SplineTransformer
+
     splines = SplineTransformer(knots, extrapolation="constant").fit(_numpy(values)[:, varies].astype(np.float64))
     basis = _basis(splines, values, varies)
     centre = basis.mean(0)
@@ -441,7 +441,7 @@ def additive_model(
     return AdditiveModel(reader, bias, low, high, importance, splines, varies, centre, weight)
 
 
-def _basis(splines: SplineTransformer, values: Tensor, varies: np.ndarray) -> np.ndarray:
+def _basis(splines: "SplineTransformer", values: Tensor, varies: np.ndarray) -> np.ndarray:
     """The B-splines of every feature that is not constant, ``(N, D', B)``."""
     flat = splines.transform(_numpy(values)[:, varies].astype(np.float64))
     return flat.reshape(len(values), len(varies), -1)

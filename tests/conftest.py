@@ -3,8 +3,18 @@
 import math
 
 import pytest
+import torch
 
 import interp_lab  # noqa: F401  # before tests, or Zennit, import torchvision, which it may have to mend
+
+
+@pytest.fixture
+def double():
+    """Networks and tensors made in a test are float64, from a fixed seed."""
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture(scope="session")

@@ -490,7 +490,7 @@ def test_evaluations_are_drawn_in_one_call_with_their_levels():
 
 
 def test_influential_images_stand_beside_the_test_image_in_their_order():
-    from interp_lab.explain_decision import TopInfluence
+    from interp_lab import TopInfluence
 
     pictures, scores = torch.rand(6, 1, 4, 4), torch.tensor([[0.0] * 6, [0.001, -0.002, 0.03, -0.004, 0.0, 0.005]])
     top = TopInfluence(*scores.topk(2), *scores.topk(2, largest=False))

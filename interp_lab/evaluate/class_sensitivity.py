@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..explain_decision.contract import Model, Target, check_target, explaining, logits_of
+from ..contract import Model, Target, check_target, explaining, logits_of
 from .coherence import check_mask, positive_share
 from .relevance import relevance_map
 from .similarity import Similarity, similarity

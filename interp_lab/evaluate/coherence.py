@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
 import torch
 from torch import Tensor
 
@@ -144,6 +143,8 @@ def bootstrap(values: Tensor, *, confidence: float = 0.95, resamples: int = 5000
     if not np.isfinite(sample).all():
         raise ValueError(f"{(~np.isfinite(sample)).sum()} of {len(sample)} values are NaN or infinite: leave them out")
     rng = np.random.default_rng(seed)
+    import scipy.stats  # here: it takes half a second to import
+
     low, high = scipy.stats.bootstrap(
         (sample,), np.mean, confidence_level=confidence, n_resamples=resamples, method="percentile", rng=rng
     ).confidence_interval

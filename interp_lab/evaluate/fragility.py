@@ -7,19 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..explain_decision.contract import (
-    Model,
-    Target,
-    decisions,
-    differentiated,
-    explaining,
-    gradient,
-    logits_of,
-    pick,
-    resolve,
-)
-from ..explain_decision.interception import CHOICES, Interception, operations
-from ..explain_decision.modified_backprop import works_in_place
+from ..backprop.modified_backprop import works_in_place
+from ..contract import Model, Target, decisions, differentiated, explaining, gradient, logits_of, pick, resolve
+from ..contract.interception import CHOICES, Interception, operations
 
 
 def top_k_overlap(a: Tensor, b: Tensor, k: int) -> Tensor:

@@ -16,7 +16,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from ..explain_decision.contract import Target, UnsupportedModelError, explaining, logits_of, resolve
+from ..contract import Target, UnsupportedModelError, explaining, logits_of, resolve
 from .class_sensitivity import Method
 from .relevance import relevance_map
 from .similarity import Similarity, similarity

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..explain_decision.contract import is_finite
+from ..contract import is_finite
 
 
 def relevance_map(attribution: Tensor, name: str = "attribution") -> Tensor:

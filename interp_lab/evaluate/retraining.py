@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from .. import networks
 from ..data.dataset import Dataset
-from ..data.scenes import one_thread
+from ..data.drawn_scenes import one_thread
 
 _LOCK = threading.Lock()
 _UPLOADED: dict[tuple[int, str], Tensor] = {}

@@ -34,10 +34,10 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from .. import networks
+from ..contract import logits_of
 from ..data.dataset import Dataset
-from ..data.digits import third
-from ..explain_decision import METHODS
-from ..explain_decision.contract import logits_of
+from ..data.digit_images import third
+from ..explain_decision.methods import METHODS
 from .retraining import Network, Task, reproducibly, retrain
 
 Method = Callable[..., Tensor]

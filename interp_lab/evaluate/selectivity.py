@@ -17,9 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..explain_decision.contract import (
+from ..contract import (
     Model,
     Target,
+    check_baseline,
     check_target,
     explaining,
     is_finite,
@@ -30,7 +31,6 @@ from ..explain_decision.contract import (
     rows_per_pass,
     with_rows_that_fit,
 )
-from ..explain_decision.gradient_based import check_baseline
 from .relevance import relevance_map
 
 FILLS, ORDERS, SCORES = (

@@ -13,12 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .contract import Model, Target, UnsupportedModelError, explaining, logits_of, pick
-from .decompositions import MAXIMA, written_out
-from .gradient_based import check_baseline
-from .interception import Interception, Replacement, Rule, operations, origin
-from .layers import Layer, LinearLayer, layer_of, layer_table, to_layer
-from .modified_backprop import (
+from ..backprop.decompositions import MAXIMA, written_out
+from ..backprop.layers import Layer, LinearLayer, layer_of, layer_table, to_layer
+from ..backprop.modified_backprop import (
     BATCH_NORM,
     LAYERS,
     PASSED,
@@ -28,6 +25,8 @@ from .modified_backprop import (
     modified_gradient,
     product_table,
 )
+from ..contract import Model, Target, UnsupportedModelError, check_baseline, explaining, logits_of, pick
+from ..contract.interception import Interception, Replacement, Rule, operations, origin
 
 ELEMENTWISE = operations(
     "relu", "relu6", "leaky_relu", "prelu", "rrelu", "threshold", "hardtanh", "hardsigmoid", "hardswish", "sigmoid", "tanh",

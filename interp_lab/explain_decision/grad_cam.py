@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from .contract import Model, Target, UnsupportedModelError, chosen_logit, differentiated, explaining
-from .feature_maps import (
+from ..backprop.feature_maps import (
     CONVOLUTIONS,
     MATRIX_PRODUCTS,
     SUMS_OF_PRODUCTS,
@@ -25,7 +24,8 @@ from .feature_maps import (
     channel_axis,
     without,
 )
-from .relu_rules import guided_backprop
+from ..contract import Model, Target, UnsupportedModelError, chosen_logit, differentiated, explaining
+from .deconvnet_and_guided_backprop import guided_backprop
 
 WEIGHTED = SUMS_OF_PRODUCTS | CONVOLUTIONS | {"linear"}
 LEAST_SHIFT = 0.05  # between the gradients of the halves of a map, as a share of the axis of x along which it runs

@@ -1,6 +1,6 @@
 r"""Gradient-based attribution: perturb the input to :math:`x^*` and use the ordinary gradient there.
 
-One line of mathematics each, over :func:`~interp_lab.explain_decision.contract.gradient`. SmoothGrad and integrated
+One line of mathematics each, over :func:`~interp_lab.contract.gradient`. SmoothGrad and integrated
 gradients are both a weighted sum of gradients at n points per image; ``_sum_of_gradients`` runs those n passes
 in batches.
 """
@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .contract import (
+from ..contract import (
     Model,
     Target,
+    check_baseline,
     check_target,
     explaining,
     gradient,
@@ -41,7 +42,7 @@ def saliency(model: Model, x: Tensor, target: Target = None) -> Tensor:
         The attribution, of the shape, dtype and device of x. A linear model's is its weight row.
 
     Raises:
-        ValueError: x, target or the logits are not as above (see :mod:`~interp_lab.explain_decision.contract`).
+        ValueError: x, target or the logits are not as above (see :mod:`~interp_lab.contract`).
         UnsupportedModelError: the logits do not depend on x through differentiable operations.
     """
     with explaining(model, x) as x:
@@ -107,7 +108,7 @@ def smoothgrad(
         return _sum_of_gradients(model, x, target, noisy, weights, batch_size)
 
 
-def interior_gradient(model: Model, x: Tensor, target: Target = None, *, alpha: float) -> Tensor:
+def interior_gradient(model: Model, x: Tensor, target: Target = None, *, alpha: float = 0.5) -> Tensor:
     r"""Interior gradient: the gradient at a scaled-down copy of the input, :math:`R(x) = \nabla f_c(\alpha x)`.
 
     Sundararajan, Taly & Yan 2016, arXiv:1611.02639. A feature that saturates the network at x may still act at
@@ -184,23 +185,6 @@ def _warn_of_a_gap(attribution: Tensor, value: Tensor, start: Tensor, steps: int
             "steps",
             stacklevel=3,
         )
-
-
-def check_baseline(baseline: float | Tensor, x: Tensor, name: str = "baseline") -> Tensor:
-    """The baseline, or what an error shall call ``name``, as a tensor of x's shape, dtype and device.
-
-    Raises:
-        ValueError: it is not finite or does not broadcast to x.
-    """
-    value = torch.as_tensor(baseline, dtype=x.dtype, device=x.device).detach()
-    if not torch.isfinite(value).all():
-        raise ValueError(f"{name} must be finite")
-    try:
-        return value.expand_as(x)
-    except RuntimeError:
-        raise ValueError(
-            f"{name} must be a number or broadcast to x {tuple(x.shape)}, got shape {tuple(value.shape)}"
-        ) from None
 
 
 def _logits(model: Model, x: Tensor, batch_size: int | None) -> Tensor:

@@ -25,8 +25,8 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from .contract import UnsupportedModelError, check_input, explaining, output_of
-from .decompositions import DECOMPOSED
+from ..backprop.decompositions import DECOMPOSED
+from ..contract import UnsupportedModelError, check_input, explaining, output_of
 
 Pair = tuple[Tensor, Tensor]
 Solve = Callable[[Tensor], Tensor]

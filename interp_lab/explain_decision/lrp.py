@@ -21,11 +21,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from .contract import Model, Target, UnsupportedModelError, explaining, logits_of, pick, resolve
-from .decompositions import written_out
-from .interception import Replacement, Rule, operations, origin
-from .layers import AFFINE, Layer, LayerRule, LinearLayer, affine_parts, first_layer, layer_table, moved_from
-from .modified_backprop import (
+from ..backprop.decompositions import written_out
+from ..backprop.layers import AFFINE, Layer, LayerRule, LinearLayer, affine_parts, first_layer, layer_table, moved_from
+from ..backprop.modified_backprop import (
     BATCH_NORM,
     CHOICES,
     MAX_POOLS,
@@ -38,6 +36,8 @@ from .modified_backprop import (
     product_table,
     works_in_place,
 )
+from ..contract import Model, Target, UnsupportedModelError, explaining, logits_of, pick, resolve
+from ..contract.interception import Replacement, Rule, operations, origin
 
 Predicate = Callable[[Layer], bool]
 CustomRule = Callable[..., Tensor | Sequence[Tensor]]  # (inputs ..., output, signal at it) -> signal at every input
@@ -112,7 +112,7 @@ def lrp(
         model: a module or function from ``(N, ...)`` to logits ``(N, K)``.
         x: float batch ``(N, ...)``.
         target: None (the predicted class), an int, or a LongTensor ``(N,)``.
-        rule: a name, or an ordered list of (predicate of a :class:`~interp_lab.explain_decision.layers.Layer`, rule);
+        rule: a name, or an ordered list of (predicate of a :class:`~interp_lab.backprop.layers.Layer`, rule);
             the first predicate that holds decides, and a rule may be a function (layer, signal) -> (signal below,).
         epsilon: stabiliser added to every denominator with its sign, at least 0.
         gamma: weight of the favoured contributions in ``"gamma"``, at least 0.

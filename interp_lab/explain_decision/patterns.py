@@ -12,11 +12,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .contract import Target, UnsupportedModelError, explaining, logits_of, pick
-from .decompositions import written_out
-from .interception import Interception, operations
-from .layers import Layer, LinearLayer, layer_table, moved_layers
-from .modified_backprop import CHOICES, MAX_POOLS, PASSED, modified_gradient, nodes, paths
+from ..backprop.decompositions import written_out
+from ..backprop.layers import Layer, LinearLayer, layer_table, moved_layers
+from ..backprop.modified_backprop import CHOICES, MAX_POOLS, PASSED, modified_gradient, nodes, paths
+from ..contract import Target, UnsupportedModelError, explaining, logits_of, pick
+from ..contract.interception import Interception, operations
 
 
 @torch.inference_mode(False)  # patterns take part in graphs, wherever they were fitted

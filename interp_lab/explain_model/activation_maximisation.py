@@ -18,7 +18,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ..explain_decision.contract import (
+from ..backprop.feature_maps import Axes, captured
+from ..contract import (
     Model,
     Target,
     UnsupportedModelError,
@@ -29,8 +30,7 @@ from ..explain_decision.contract import (
     output_of,
     pick,
 )
-from ..explain_decision.feature_maps import Axes, captured
-from ..explain_decision.interception import CHOICES, ORDINARY_GRADIENT, Interception
+from ..contract.interception import CHOICES, ORDINARY_GRADIENT, Interception
 
 Score = Callable[[Tensor], Tensor]
 Bounds = tuple[float | Tensor, float | Tensor]

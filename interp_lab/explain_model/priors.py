@@ -14,7 +14,6 @@ from collections.abc import Callable
 
 import torch
 from safetensors.torch import load_file, save_file
-from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -214,6 +213,8 @@ def fit_mixture(
     h, _ = subspace(images)
     if not 1 <= components <= len(h):
         raise ValueError(f"components must lie in 1..{len(h)}, the number of images, got {components}")
+    from sklearn.mixture import GaussianMixture  # here: it takes a second to import
+
     em = GaussianMixture(components, random_state=seed, reg_covar=float(h.var(0).mean()) * 0.01).fit(h.cpu().double())
     weights, means, covariances = (torch.as_tensor(a).to(h) for a in (em.weights_, em.means_, em.covariances_))
     return Gaussians(weights, means, _shrunk(covariances, shrinkage), subspace)

@@ -9,14 +9,14 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-import networkx as nx
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from ..antehoc import LinearModel, TreeModel, fit_tree, linear_in_units, read_features, standardised
-from ..explain_decision.contract import (
+from ..backprop.feature_maps import Axes, captured, reading
+from ..contract import (
     Model,
     Target,
     UnsupportedModelError,
@@ -29,7 +29,9 @@ from ..explain_decision.contract import (
     logits_of,
     pick,
 )
-from ..explain_decision.feature_maps import Axes, captured, reading
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 CHUNK = 512  # inputs that one pass of the network takes
 
@@ -193,7 +195,7 @@ class SurrogateGraph:
         queried: see :func:`fidelity`.
     """
 
-    graph: nx.DiGraph
+    graph: "nx.DiGraph"
     kept: Mapping[str, Tensor]
     means: Mapping[str, Tensor]
     model: nn.Module
@@ -335,8 +337,10 @@ def _flow(
     layers: Sequence[str],
     kept: Mapping[str, Tensor],
     relevance: Mapping[str, Tensor],
-) -> nx.DiGraph:
+) -> "nx.DiGraph":
     """The graph of the channels kept: relevance of each, and the flow along each edge between them."""
+    import networkx as nx
+
     graph = nx.DiGraph()
     channels = {name: mask.nonzero().flatten().tolist() for name, mask in kept.items()}
     for depth, name in enumerate(layers):
@@ -494,6 +498,8 @@ def segment(image: Tensor, n: int = 40, *, compactness: float = 0.5) -> Tensor:
     columns = (columns + 0.5) * width / len(columns)
     centres = points[:, rows.long()[:, None], columns.long()].flatten(1).T
     points = points.flatten(1).T
+    from sklearn.cluster import KMeans  # here: it takes a second to import
+
     found = KMeans(len(centres), init=centres.numpy(), n_init=1, max_iter=20).fit_predict(points.numpy())
     numbers = torch.from_numpy(found).long().unique(return_inverse=True)[1]  # a cluster may have become empty
     return numbers.view(height, width).to(image.device)

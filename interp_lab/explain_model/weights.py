@@ -7,10 +7,10 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from ..explain_decision.contract import UnsupportedModelError, explaining, output_of
-from ..explain_decision.feature_maps import Axes, Layer, Reshape, captured, reading
-from ..explain_decision.modified_backprop import modified_gradient
-from ..explain_decision.relu_rules import ALLOWED, relu_table
+from ..backprop.feature_maps import Axes, Layer, Reshape, captured, reading
+from ..backprop.modified_backprop import modified_gradient
+from ..backprop.relu_rules import ALLOWED, relu_table
+from ..contract import UnsupportedModelError, explaining, output_of
 
 
 def filters(model: nn.Module, layer: Layer | None = None) -> Tensor:

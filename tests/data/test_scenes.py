@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from interp_lab import networks
 from interp_lab.data import SHAPES, Dataset, paste_watermark, scenes
-from interp_lab.data.scenes import PARTS, _distance, _one_over_f
+from interp_lab.data.drawn_scenes import PARTS, _distance, _one_over_f
 
 OPTIONS = [{}, {"objects": 2}, {"watermark": 0.9}, {"objects": 2, "watermark": 1.0}, {"evidence": "dot"}]
 

@@ -10,9 +10,8 @@ from skimage.metrics import structural_similarity
 from torch import nn
 from torch.testing import assert_close
 
-from interp_lab import METHODS, class_sensitivity, networks, saliency
+from interp_lab import METHODS, class_sensitivity, networks, saliency, similarity, spearman, ssim
 from interp_lab.data import photos, scenes
-from interp_lab.evaluate import similarity, spearman, ssim
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
 

@@ -6,9 +6,8 @@ import torch
 from scipy import stats
 from torch.testing import assert_close
 
-from interp_lab import coherence, pointing_game, relevance_mass, relevance_rank
+from interp_lab import bootstrap, box_masks, chance, coherence, pointing_game, relevance_mass, relevance_rank
 from interp_lab.data import scenes
-from interp_lab.evaluate import bootstrap, box_masks, chance
 
 SCORES = [pointing_game, relevance_mass, relevance_rank]
 MASK = torch.tensor([[[True, True, False], [False, False, False]]])

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from interp_lab import UnsupportedModelError, gradient_x_input
+from interp_lab.explain_decision.deconvnet_and_guided_backprop import deconvnet, guided_backprop
 from interp_lab.explain_decision.deeplift import deeplift
 from interp_lab.explain_decision.lrp import lrp
-from interp_lab.explain_decision.relu_rules import deconvnet, guided_backprop
 
 pytestmark = pytest.mark.usefixtures("double")
 

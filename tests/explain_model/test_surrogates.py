@@ -12,7 +12,9 @@ from interp_lab import (
     UnsupportedModelError,
     additive_model,
     fidelity,
+    fresh_queries,
     networks,
+    segment,
     smoothgrad,
     surrogate_graph,
     surrogate_linear,
@@ -20,7 +22,6 @@ from interp_lab import (
     surrogate_tree,
 )
 from interp_lab.data import digits
-from interp_lab.explain_model import fresh_queries, segment
 from interp_lab.explain_model.surrogates import _flow, _labels, _means_and_relevance
 
 

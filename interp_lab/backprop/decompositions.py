@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .contract import UnsupportedModelError
-from .interception import Interception, Rule, operations
+from ..contract import UnsupportedModelError
+from ..contract.interception import Interception, Rule, operations
 
 
 def written_out(

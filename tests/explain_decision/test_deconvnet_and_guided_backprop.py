@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from interp_lab import UnsupportedModelError, gradient_x_input
-from interp_lab.explain_decision.relu_rules import deconvnet, guided_backprop, rectgrad
+from interp_lab.explain_decision.deconvnet_and_guided_backprop import deconvnet, guided_backprop
+from interp_lab.explain_decision.rectgrad import rectgrad
 
 pytestmark = pytest.mark.usefixtures("double")
 

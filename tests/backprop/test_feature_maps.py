@@ -17,7 +17,7 @@ from interp_lab import (
     tokens_to_maps,
     top_activations,
 )
-from interp_lab.explain_decision.feature_maps import CHANNEL, Axes, captured, channel_axis
+from interp_lab.backprop.feature_maps import CHANNEL, Axes, captured, channel_axis
 
 C = CHANNEL
 

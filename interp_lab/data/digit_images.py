@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -52,6 +51,8 @@ def digits(
 
 
 def _sklearn(split: str) -> Dataset:
+    from sklearn.datasets import load_digits  # here: it takes a second to import
+
     data = load_digits()
     images = torch.from_numpy(data.images / 16).float()[:, None]
     images = F.interpolate(images, size=(28, 28), mode="bilinear").clamp(0, 1)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import interp_lab as il
-from interp_lab.explain_decision.contract import explaining, rows_per_pass
+from interp_lab.contract import explaining, rows_per_pass
 
 X = torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(1))
 every_method = pytest.mark.parametrize("method", il.METHODS.values(), ids=il.METHODS.keys())

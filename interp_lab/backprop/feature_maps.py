@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .contract import Model, UnsupportedModelError, owners
-from .interception import tensors_in
+from ..contract import Model, UnsupportedModelError, owners
+from ..contract.interception import tensors_in
 
 Layer = str | nn.Module
 Reshape = Callable[[Tensor], Tensor]

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from sklearn.datasets import load_sample_images
 from torch import Tensor
 
 from .dataset import Dataset
@@ -52,6 +51,8 @@ def photos(folder: str | os.PathLike | None = None, *, size: int = 224, normaliz
         ValueError: a column is missing or a row cannot be understood; the message names the row.
     """
     if folder is None:
+        from sklearn.datasets import load_sample_images  # here: it takes a second to import
+
         samples = load_sample_images()
         pictures = {
             Path(name).name: Image.fromarray(x) for name, x in zip(samples.filenames, samples.images, strict=True)

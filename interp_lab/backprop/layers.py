@@ -21,9 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node
 
-from .contract import Model, UnsupportedModelError, logits_of
+from ..contract import Model, UnsupportedModelError, logits_of
+from ..contract.interception import Interception, Replacement, Rule, operations, origin
 from .decompositions import written_out
-from .interception import Interception, Replacement, Rule, operations, origin
 from .modified_backprop import PASSED, in_place, operation_of, works_in_place
 
 

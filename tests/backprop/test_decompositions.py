@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from interp_lab import UnsupportedModelError, deeplift, guided_backprop
-from interp_lab.explain_decision.decompositions import MAXIMA, written_out
-from interp_lab.explain_decision.interception import Interception
+from interp_lab.backprop.decompositions import MAXIMA, written_out
+from interp_lab.contract.interception import Interception
 from interp_lab.explain_decision.lrp import lrp
 
 pytestmark = pytest.mark.usefixtures("double")

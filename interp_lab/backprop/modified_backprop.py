@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node, disable_saved_tensors_hooks
 from torch.utils._pytree import tree_leaves
 
-from .contract import Model, UnsupportedModelError, differentiated, is_finite, logits_of
-from .interception import Interception, Rule, is_replacement, operations, origin
+from ..contract import Model, UnsupportedModelError, differentiated, is_finite, logits_of
+from ..contract.interception import Interception, Rule, is_replacement, operations, origin
 
 
 def nodes(*names: str) -> frozenset[str]:

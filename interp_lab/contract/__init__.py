@@ -1,0 +1,38 @@
+r"""What every method keeps: checked inputs, an untouched model, the gradient of one logit per row.
+
+An attribution method is ``method(model, x, target=None, *, ...) -> Tensor`` of the shape, dtype and device of ``x``. It
+explains the logit :math:`f_c(x)` of the target class in eval mode and leaves the model as it was.
+"""
+
+from .gradients import chosen_logit, differentiated, gradient
+from .guard import explaining, full_precision, in_eval_mode, output_of
+from .inputs import Model, Target, check_baseline, check_input, check_target, is_finite
+from .interception import UnsupportedModelError
+from .logits import decisions, logits_of, pick, probabilities, resolve
+from .owners import owners
+from .passes import rows_per_pass, with_rows_that_fit
+
+__all__ = [
+    "Model",
+    "Target",
+    "UnsupportedModelError",
+    "check_baseline",
+    "check_input",
+    "check_target",
+    "chosen_logit",
+    "decisions",
+    "differentiated",
+    "explaining",
+    "full_precision",
+    "gradient",
+    "in_eval_mode",
+    "is_finite",
+    "logits_of",
+    "output_of",
+    "owners",
+    "pick",
+    "probabilities",
+    "resolve",
+    "rows_per_pass",
+    "with_rows_that_fit",
+]

@@ -1,0 +1,198 @@
+"""A block that leaves the model as it was, and refuses one whose answer for a row is not its own."""
+
+import random
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils._pytree import tree_leaves
+
+from .inputs import Model, check_input
+from .interception import Guard, UnsupportedModelError
+from .owners import owners
+from .scripts import refuse_modes
+
+
+@dataclass
+class _Block:
+    """What :func:`explaining` finds out while its block runs."""
+
+    first: tuple[Model, int, Tensor, list[Tensor]] | None = (
+        None  # of a pass: its rows, and the first and the last of each
+    )
+    mixes: bool = False  # whether the rows of a pass may depend on each other
+    scripts: list[torch.jit.ScriptModule] = field(default_factory=list)  # those that ran
+
+
+_block: ContextVar[_Block | None] = ContextVar("block", default=None)
+# Models that gave the same row again: alone (1), or taken out of a batch (2). A function that is written anew for a call is
+# asked again.
+_repeated: WeakKeyDictionary[Model, int] = WeakKeyDictionary()
+
+
+@contextmanager
+def explaining(model: Model, x: Tensor) -> Iterator[Tensor]:
+    """The checked, detached x, inside a block that leaves the model and the global random state as they were.
+
+    Every module that runs in the block is in eval mode, also inside a function, with gradients on and in the full
+    precision of its dtype (no autocast, no TF32), whatever the caller has set. At the end of the block a model's first
+    row is run again, alone, and where its operations may mix the rows of a batch, so is the last.
+
+    Raises:
+        ValueError: x is not a finite floating-point batch ``(N, ...)``, or not of the model's dtype and device.
+        UnsupportedModelError: the output for a row changes from call to call or depends on the other rows.
+    """
+    check_input(model, x)
+    cuda = [x.device] if x.device.type == "cuda" else []
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.random.fork_rng(cuda),
+        full_precision(x.device.type),
+        in_eval_mode(model),
+    ):
+        block = _Block()
+        token = _block.set(block)
+        try:
+            yield x.clone() if x.is_inference() else x.detach()
+        finally:
+            _block.reset(token)
+        if block.first is not None:
+            _check_rows(*block.first, (0, 1) if block.mixes else (0,))
+
+
+@contextmanager
+def in_eval_mode(model: Model) -> Iterator[None]:
+    """Every module of the model, and every other one that this thread runs in the block, is in eval mode."""
+    switched: list[nn.Module] = []
+    thread = threading.get_ident()
+
+    def switch(module: nn.Module, *_) -> None:
+        if threading.get_ident() == thread:
+            scripted, block = isinstance(module, torch.jit.ScriptModule), _block.get()
+            if scripted and block is not None and module not in block.scripts:
+                refuse_modes(module)
+                block.scripts.append(module)
+            for part in module.modules() if scripted else (module,):  # a scripted module runs its parts itself
+                if getattr(part, "training", False):  # a frozen script has no mode
+                    switched.append(part)
+                    part.training = False
+
+    try:
+        for owner in owners(model):
+            for module in owner.modules():
+                switch(module)
+        handle = register_module_forward_pre_hook(switch)
+        try:
+            yield
+        finally:
+            handle.remove()
+    finally:
+        for module in switched:
+            module.training = True
+
+
+@contextmanager
+def full_precision(device: str) -> Iterator[None]:
+    """Neither autocast nor TF32, which change maps by percents; what was set comes back."""
+    precision = torch.get_float32_matmul_precision()
+    convolutions = torch.backends.cudnn.allow_tf32
+    with ExitStack() as stack:
+        for kind in {"cpu", device} & {"cpu", "cuda", "xpu", "mps"}:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if precision != "highest":
+            stack.callback(torch.set_float32_matmul_precision, precision)
+            torch.set_float32_matmul_precision("highest")
+        if device == "cuda" and convolutions:
+            stack.callback(setattr, torch.backends.cudnn, "allow_tf32", True)
+            torch.backends.cudnn.allow_tf32 = False
+        yield
+
+
+def output_of(model: Model, x: Tensor) -> Tensor:
+    """``model(x)``, which is the same whenever it is computed.
+
+    Raises:
+        ValueError: the model cannot take x's shape.
+        UnsupportedModelError: the model draws random numbers or uses statistics of the batch.
+    """
+    guard, before = Guard(len(x)), _random_states(x.device)
+    try:
+        with guard:
+            output = model(x)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, IndexError, TypeError) as error:
+        raise ValueError(
+            f"the model could not be run on x of shape {tuple(x.shape)}, {x.dtype}: {error}. (A function that holds a second input "
+            "takes the rows of that input and no others: pass batch_size=N, or explain its rows one by one.)"
+        ) from error
+    if _random_states(x.device) != before:
+        raise UnsupportedModelError("the model draws random numbers in eval mode, so that its output is random")
+    block = _block.get()
+    if block is not None:
+        mixes = len(x) > 1 and (guard.mixes or bool(block.scripts))
+        is_first = len(x) > 0 and (block.first is None or block.first[1] == 1 < len(x))
+        if is_first and (mixes or not _is_repeated(model, len(x))):
+            block.first, block.mixes = (model, len(x), x.detach()[[0, -1]], _ends(output, len(x))), mixes
+    return output
+
+
+def scripts_that_ran() -> list[torch.jit.ScriptModule]:
+    """Those that the surrounding block of :func:`explaining` has met."""
+    block = _block.get()
+    return block.scripts if block else []
+
+
+def _ends(output: object, count: int) -> list[Tensor]:
+    """The first and the last of these rows in every floating-point tensor of the output that has as many."""
+    found = [part.detach() for part in tree_leaves(output) if isinstance(part, Tensor) and part.is_floating_point()]
+    return [part[[0, -1]] for part in found if part.shape[:1] == (count,)]
+
+
+def _is_repeated(model: Model, count: int) -> bool:
+    try:
+        return _repeated.get(model, 0) >= min(count, 2)
+    except TypeError:  # it cannot be hashed
+        return False
+
+
+def _random_states(device: torch.device) -> tuple:
+    """The state of every global source of random numbers that a model may draw from, as values that compare."""
+    _, keys, position, *_ = np.random.get_state()  # noqa: NPY002
+    torch_states = [torch.get_rng_state()] + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])
+    return random.getstate(), keys.tobytes(), position, *(state.numpy().tobytes() for state in torch_states)
+
+
+def _check_rows(model: Model, count: int, x: Tensor, outputs: list[Tensor], rows: Sequence[int]) -> None:
+    """Refuse a model whose output for these rows changes when they are run again, without the others or in their place.
+
+    Raises:
+        UnsupportedModelError: they do, by more than the rounding of another order of the sums.
+    """
+    shapes = [part.shape for part in outputs]
+    for row in rows:  # a sum that runs over the batch leaves the one as it is
+        again: list[Tensor] = []
+        with torch.no_grad():
+            with suppress(Exception):  # a function that holds a second input of as many rows as x
+                again = _ends(model(x[row][None]), 1)
+            if [part.shape for part in again] != shapes:
+                again = _ends(model(x[row][None].repeat(count, *[1] * (x.dim() - 1))), count)
+        for was, now in zip(outputs, again, strict=False):
+            change, size, eps = (now[row] - was[row]).abs().max(), was.abs().max(), torch.finfo(was.dtype).eps
+            if not change <= eps**0.5 * size + 100 * eps * x.abs().max().clamp(min=1):
+                raise UnsupportedModelError(
+                    f"the output for a row changes from call to call, or depends on the other rows of its batch (by {change:.2g} in "
+                    f"row {row and count - 1}), so rows cannot be explained by themselves: look for random numbers, or a mean, a "
+                    "softmax or a norm over axis 0, or attention over it"
+                )
+    with suppress(TypeError):  # it cannot be hashed, or held weakly
+        _repeated[model] = max(min(count, 2), _repeated.get(model, 0))
