@@ -51,3 +51,12 @@ class Dataset:
         masks = {name: change(mask) for name, mask in self.masks.items()}
         second = None if self.second_labels is None else change(self.second_labels)
         return Dataset(change(self.images), change(self.labels), self.classes, masks, second)
+
+
+def third(labels: Tensor, test: bool) -> Tensor:
+    """Rows of a fixed third of every class, or of the other two thirds, in their first order."""
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    by_class = shuffled[labels[shuffled].argsort(stable=True)]
+    held_out = torch.zeros(len(labels), dtype=torch.bool)
+    held_out[by_class[::3]] = True
+    return (held_out == test).nonzero().flatten()

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
-from .dataset import Dataset
+from .dataset import Dataset, third
 
 SPLITS = ("train", "test", "all")
 
@@ -59,15 +58,6 @@ def _sklearn(split: str) -> Dataset:
     labels = torch.from_numpy(data.target.astype(np.int64))
     index = torch.arange(len(labels)) if split == "all" else third(labels, test=split == "test")
     return Dataset(images[index], labels[index], tuple("0123456789"))
-
-
-def third(labels: Tensor, test: bool) -> Tensor:
-    """Rows of a fixed third of every class, or of the other two thirds, in their first order."""
-    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    by_class = shuffled[labels[shuffled].argsort(stable=True)]
-    held_out = torch.zeros(len(labels), dtype=torch.bool)
-    held_out[by_class[::3]] = True
-    return (held_out == test).nonzero().flatten()
 
 
 def _torchvision_digits(split: str, source: str, root: str | os.PathLike | None, download: bool) -> Dataset:

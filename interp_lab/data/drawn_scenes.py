@@ -9,12 +9,12 @@ All random numbers are drawn by a generator of the CPU, then moved to the device
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from ..reproducible import one_thread
 from .dataset import Dataset
 
 CHUNK = 128  # scenes drawn at a time, whatever n: it bounds the memory and makes scenes(m) a prefix of scenes(n)
@@ -144,17 +144,6 @@ def scenes(
                 rows[name][start : start + CHUNK] = value[: n - start]
     images, labels, second = rows.pop("images"), rows.pop("labels"), rows.pop("second_labels", None)
     return Dataset(images, labels, PARTS[evidence] if evidence else SHAPES, rows, second)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Many short operations: a second thread gains little, and on a busy machine they wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def paste_watermark(images: Tensor) -> Tensor:

@@ -9,10 +9,7 @@ that both ways give the same accuracies up to rounding.
 
 import copy
 import math
-import threading
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,9 +21,8 @@ from torch.nn import functional as F
 
 from .. import networks
 from ..data.dataset import Dataset
-from ..data.drawn_scenes import one_thread
+from ..reproducible import reproducibly
 
-_LOCK = threading.Lock()
 _UPLOADED: dict[tuple[int, str], Tensor] = {}
 
 
@@ -51,16 +47,6 @@ class Task:
     together: bool
     training: dict[str, float]
     device: str
-
-
-@contextmanager
-def reproducibly() -> Iterator[None]:
-    """A block that gives the same numbers in every executor: on one thread of the CPU, and alone in its process.
-
-    Sums depend on the number of threads; this number and the global random state belong to the whole process.
-    """
-    with _LOCK, one_thread():
-        yield
 
 
 def retrain(task: Task) -> list[float | str]:

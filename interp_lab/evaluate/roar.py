@@ -35,10 +35,10 @@ from tqdm.auto import tqdm
 
 from .. import networks
 from ..contract import logits_of
-from ..data.dataset import Dataset
-from ..data.digit_images import third
+from ..data.dataset import Dataset, third
 from ..explain_decision.methods import METHODS
-from .retraining import Network, Task, reproducibly, retrain
+from ..reproducible import reproducibly
+from .retraining import Network, Task, retrain
 
 Method = Callable[..., Tensor]
 Key = tuple[str, float, int]  # of a cell: method, fraction, seed

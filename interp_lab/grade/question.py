@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from .. import check
-from ..data.drawn_scenes import one_thread
+from ..reproducible import one_thread
 from . import calls as protocol
 from .calls import Call, Outcome
 

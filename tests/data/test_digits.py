@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from torch.testing import assert_close
 
 from interp_lab.data import digits
-from interp_lab.data.digit_images import third
+from interp_lab.data.dataset import third
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "data" / "torchvision-data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the folder shared/ is not beside the checkout")
