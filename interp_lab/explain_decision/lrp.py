@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..backprop.decompositions import written_out
@@ -37,7 +36,7 @@ from ..backprop.modified_backprop import (
     works_in_place,
 )
 from ..contract import Model, Target, UnsupportedModelError, explaining, logits_of, pick, resolve
-from ..contract.interception import Replacement, Rule, operations, origin
+from ..contract.interception import Replacement, Rule, operations, origin, running
 
 Predicate = Callable[[Layer], bool]
 CustomRule = Callable[..., Tensor | Sequence[Tensor]]  # (inputs ..., output, signal at it) -> signal at every input
@@ -380,17 +379,17 @@ def _relevance(
             layer.bounds, bounded = at_layer, True
             return LinearLayer.apply(layer, rule, layer.read, *at_layer)
 
-        others = dict.fromkeys(NONLINEAR, partial(_proportional, o=o, leaves=leaves))
-        others |= _sums(leaves, o, positive)
+        others = dict.fromkeys(NONLINEAR, partial(_proportional, o=o))
+        others |= _sums(o, positive)
         ran: set[str] = set()
-        own = _custom_functions(functions, leaves, ran)
+        own = _custom_functions(functions, ran)
         allowed = PASSED | BATCH_NORM | PROPORTIONAL | MAX_POOLS | CHOICES | nodes("Mul", "Div")
-        with _custom_modules(modules, leaves, ran):
+        with _custom_modules(modules, ran):
             signals = modified_gradient(
                 model,
                 x,
                 partial(pick, target=target),
-                written_out({**layer_table(model, leaves, replace, others), **own}, leaves),
+                written_out({**layer_table(model, replace, others), **own}),
                 allowed=allowed,
                 leaves=bounds,
                 start=start,
@@ -506,11 +505,11 @@ class Proportional(Replacement):
         return g * ctx.saved_tensors[0], None, None, None
 
 
-def _proportional(func: Callable, args: tuple, kwargs: dict, *, o: Options, leaves: Sequence[Tensor]) -> Tensor:
-    if any(origin(value, leaves) for value in (*args[1:], *kwargs.values())):
+def _proportional(func: Callable, args: tuple, kwargs: dict, *, o: Options) -> Tensor:
+    if any(origin(value) for value in (*args[1:], *kwargs.values())):
         return func(*args, **kwargs)  # of two activations: the graph search decides
     z, phi, inplace = elementwise(func, args, kwargs)
-    gate = _gate(func.__name__.strip("_"), args, kwargs) or _gate_of(z, leaves)  # what is clamped stays a gate
+    gate = _gate(func.__name__.strip("_"), args, kwargs) or _gate_of(z)  # what is clamped stays a gate
     out = Proportional.apply(z, phi, gate, o.lost)
     return in_place(args[0], out) if inplace else out
 
@@ -527,12 +526,12 @@ def _gate(name: str, args: tuple, kwargs: dict) -> int:
     return int(name == "relu6")
 
 
-def _gate_of(tensor: Tensor, leaves: Sequence[Tensor]) -> int:
+def _gate_of(tensor: Tensor) -> int:
     """The weakest gate of those that the values come from by linear operations with constants; 0 if not all do."""
     weakest, seen, stack = 2, set(), [tensor.grad_fn]
     while stack and weakest:
         node = stack.pop()
-        if node is None or node in seen or (operation_of(node) == "AccumulateGrad" and not _is_leaf(node, leaves)):
+        if node is None or node in seen or (operation_of(node) == "AccumulateGrad" and not running().is_leaf(node)):
             continue  # a constant
         seen.add(node)
         parents = [parent for parent, _ in node.next_functions]
@@ -545,10 +544,6 @@ def _gate_of(tensor: Tensor, leaves: Sequence[Tensor]) -> int:
         else:
             weakest = 0
     return weakest
-
-
-def _is_leaf(node: Node, leaves: Sequence[Tensor]) -> bool:
-    return any(getattr(node, "variable", None) is leaf for leaf in leaves)
 
 
 MOVED_AND_SCALED = PASSED | MAX_POOLS | CHOICES | nodes("Mul", "Div")
@@ -569,9 +564,9 @@ class Product(Replacement):
         return (g * b * ctx.share).sum_to_size(a.shape), (g * a * (1 - ctx.share)).sum_to_size(b.shape), None, None
 
 
-def _product(a: Tensor, b: Tensor, leaves: Sequence[Tensor]) -> Tensor:
+def _product(a: Tensor, b: Tensor) -> Tensor:
     """The signal takes all and the gate is its weight: what a gate's nonlinearity gives, else the broadcast factor."""
-    gates = _gate_of(a, leaves), _gate_of(b, leaves)
+    gates = _gate_of(a), _gate_of(b)
     difference = gates[0] - gates[1] or b.numel() - a.numel()
     return Product.apply(a, b, 0.5 if difference == 0 else float(difference < 0), min(gates))
 
@@ -593,17 +588,17 @@ class PositiveSum(Replacement):
         return tuple(signals)
 
 
-def _sums(leaves: Sequence[Tensor], o: Options, positive: bool) -> dict[Callable, Rule]:
+def _sums(o: Options, positive: bool) -> dict[Callable, Rule]:
     """The rules of products and sums that are no layer's: the gradient, or z+ where relevance must be positive."""
-    products = product_table(leaves, partial(_product, leaves=leaves))
+    products = product_table(_product)
 
     def rule(func, args, kwargs):
-        parts = affine_parts(func, args, kwargs, leaves)
+        parts = affine_parts(func, args, kwargs)
         if parts is None:
-            both = positive and func in SUMS and all(origin(arg, leaves) for arg in args[:2]) and "out" not in kwargs
+            both = positive and func in SUMS and all(origin(arg) for arg in args[:2]) and "out" not in kwargs
             return add(func, args, kwargs) if both else products.get(func, _plain)(func, args, kwargs)
         t, scale, shift = parts
-        if origin(t, leaves) == "input" or not shift.any() or (o.bias == "share" and not positive):
+        if origin(t) == "input" or not shift.any() or (o.bias == "share" and not positive):
             return func(*args, **kwargs)
         changes = works_in_place(func, args, kwargs)
         t = t.clone() if changes else t
@@ -628,7 +623,7 @@ def _sums(leaves: Sequence[Tensor], o: Options, positive: bool) -> dict[Callable
 
     def average(func, args, kwargs):
         t, phi, _ = elementwise(func, args, kwargs)
-        if origin(t, leaves) == "input" or (t >= 0).all() or "bicubic" in (*args, *kwargs.values()):
+        if origin(t) == "input" or (t >= 0).all() or "bicubic" in (*args, *kwargs.values()):
             return func(*args, **kwargs)
         out = func(*args, **kwargs)
         if out.numel() == t.numel() and torch.equal(out.flatten(), t.flatten()):
@@ -721,12 +716,10 @@ def _split(
     return functions, {name: (modules[name], rule) for name, rule in custom.items() if name in modules}
 
 
-def _custom_functions(
-    custom: Mapping[str, CustomRule], leaves: Sequence[Tensor], ran: set[str]
-) -> dict[Callable, Rule]:
+def _custom_functions(custom: Mapping[str, CustomRule], ran: set[str]) -> dict[Callable, Rule]:
     def table(name: str, rule: CustomRule) -> dict[Callable, Rule]:
         def call(func, args, kwargs):
-            return _run_custom(name, rule, func, args, kwargs, leaves, ran)
+            return _run_custom(name, rule, func, args, kwargs, ran)
 
         return dict.fromkeys(operations(name), call)
 
@@ -734,13 +727,11 @@ def _custom_functions(
 
 
 @contextmanager
-def _custom_modules(
-    modules: Mapping[str, tuple[nn.Module, CustomRule]], leaves: Sequence[Tensor], ran: set[str]
-) -> Iterator[None]:
+def _custom_modules(modules: Mapping[str, tuple[nn.Module, CustomRule]], ran: set[str]) -> Iterator[None]:
     """The modules run their own rule in this block."""
 
     def wrapped(name: str, forward: Callable, rule: CustomRule) -> Callable:
-        return lambda *args, **kwargs: _run_custom(name, rule, forward, args, kwargs, leaves, ran)
+        return lambda *args, **kwargs: _run_custom(name, rule, forward, args, kwargs, ran)
 
     kept = {name: module.__dict__.get("forward") for name, (module, _) in modules.items()}
     try:
@@ -754,10 +745,8 @@ def _custom_modules(
                 module.forward = kept[name]
 
 
-def _run_custom(
-    name: str, rule: CustomRule, func: Callable, args: tuple, kwargs: dict, leaves: Sequence[Tensor], ran: set[str]
-):
-    inputs = [value for value in tree_leaves((args, kwargs)) if origin(value, leaves)]
+def _run_custom(name: str, rule: CustomRule, func: Callable, args: tuple, kwargs: dict, ran: set[str]):
+    inputs = [value for value in tree_leaves((args, kwargs)) if origin(value)]
     with torch._C.DisableTorchFunction(), torch.no_grad():  # what happens inside is the rule's affair
         args, kwargs = tree_map_only(
             Tensor, lambda t: t.detach().clone() if t.is_floating_point() else t, (args, kwargs)
@@ -766,7 +755,7 @@ def _run_custom(
     if not inputs:
         return out
     ran.add(name)
-    apply = [partial(Custom.apply, rule, name, len(leaves[0]))]  # for the first output
+    apply = [partial(Custom.apply, rule, name, len(running().leaves[0]))]  # for the first output
 
     def with_rule(y: Tensor) -> Tensor:
         return (apply.pop() if apply else partial(Unread.apply, name))(y, *inputs) if y.is_floating_point() else y
