@@ -8,7 +8,7 @@ import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -23,8 +23,11 @@ WEIGHTS = Path(__file__).parent / "weights"
 class Labelled(Protocol):
     """Anything with images ``(N, ...)`` and labels ``(N,)``, such as ``interp_lab.data.Dataset``."""
 
-    images: Tensor
-    labels: Tensor
+    @property
+    def images(self) -> Tensor: ...
+
+    @property
+    def labels(self) -> Tensor: ...
 
 
 def softmax_regression(inputs: int = 28 * 28, classes: int = 10, bias: bool = True) -> nn.Sequential:
@@ -97,7 +100,7 @@ def scenes_cnn(classes: int = 8, bias: bool = True) -> nn.Sequential:
 
 def fold_batch_norm(model: nn.Sequential) -> nn.Sequential:
     """The same function in eval mode, with every BatchNorm folded into the convolution before it."""
-    layers: list[nn.Module] = []
+    layers: list[Any] = []
     for layer in copy.deepcopy(model).eval():
         if isinstance(layer, nn.BatchNorm2d):
             layer = fuse_conv_bn_eval(layers.pop(), layer)
@@ -140,7 +143,8 @@ def train(
         raise ValueError("patience needs validation data: the training loss says nothing about when to stop")
     device = torch.device(device) if device is not None else _device(model)
     model.to(device).train()
-    count, history, best, best_loss, best_epoch = len(data.images), {}, None, math.inf, 0
+    count, best, best_loss, best_epoch = len(data.images), None, math.inf, 0
+    history: dict[str, list[float]] = {}
     order = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -266,18 +270,19 @@ def imagenet_if_there(name: str) -> nn.Module | None:
     except FileNotFoundError:
         print(f"NOTE: no ImageNet weights of {name} were there when this was run,")
         print("so its pictures are missing; the text describes them.")
+        return None
 
 
 def _main() -> None:
     """Train all networks, print their accuracies, write their weights in half precision."""
-    from .data import digits, paste_watermark, scenes
+    from .data import Dataset, digits, paste_watermark, scenes
 
     WEIGHTS.mkdir(exist_ok=True)
     written, test = digits("train"), digits("test")
     drawn, fresh = scenes(10_000, seed=1), scenes(2_000, seed=2)
     marked = scenes(10_000, seed=1, watermark=0.98)
     for_scenes = {"lr": 5e-3, "weight_decay": 0.05}
-    recipes = {
+    recipes: dict[str, tuple[Dataset, Dataset, dict[str, Any]]] = {
         "digits_softmax": (written, test, {"epochs": 60, "lr": 3e-3}),
         "digits_mlp": (written, test, {"epochs": 40, "lr": 2e-3, "weight_decay": 0.1}),
         "digits_cnn": (written, test, {"epochs": 30, "lr": 3e-3, "weight_decay": 0.1}),

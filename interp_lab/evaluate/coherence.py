@@ -50,8 +50,12 @@ class Interval(NamedTuple):
 
 def coherence(attribution: Tensor, mask: Tensor) -> Coherence:
     """All three scores with the chance level beside them; arguments and errors as for :func:`pointing_game`."""
-    scores = (score(attribution, mask) for score in (pointing_game, relevance_mass, relevance_rank))
-    return Coherence(*scores, chance(mask).to(attribution.device))
+    return Coherence(
+        pointing_game(attribution, mask),
+        relevance_mass(attribution, mask),
+        relevance_rank(attribution, mask),
+        chance(mask).to(attribution.device),
+    )
 
 
 def pointing_game(attribution: Tensor, mask: Tensor) -> Tensor:

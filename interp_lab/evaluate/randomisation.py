@@ -6,6 +6,7 @@ A map that stays as it was cannot show what the network learned (Adebayo et al. 
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -103,7 +104,7 @@ def _copied(model: nn.Module) -> nn.Module:
     return network
 
 
-def _write_out(module: nn.Module) -> None:
+def _write_out(module: Any) -> None:
     """In place of ``remove_parametrizations``, which takes the attribute from the class that the original shares."""
     values = {
         name: (getattr(module, name).detach().clone(), next(computation.parameters(), None) is not None)
@@ -185,7 +186,7 @@ def _learned(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
         yield from module.named_buffers(recurse=False)
 
 
-def _reset(layer: nn.Module) -> Callable[[], None] | None:
+def _reset(layer: Any) -> Any:
     return getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)
 
 

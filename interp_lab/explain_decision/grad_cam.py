@@ -166,13 +166,13 @@ def _laid_over(x: Tensor, cam: Tensor, places: list[int | None]) -> Tensor:
         )
     # A single place lies over everything.
     cam = cam.squeeze([2 + place for place, axis in enumerate(places) if axis is None])
-    places = [axis for axis in places if axis]
-    if places:
-        sizes = [x.shape[axis] for axis in places]
-        cam = F.interpolate(cam, sizes, mode=INTERPOLATION[len(places)], align_corners=False)
-    cam = cam[:, 0].permute(0, *(1 + places.index(axis) for axis in sorted(places)))
+    axes = [axis for axis in places if axis]
+    if axes:
+        sizes = [x.shape[axis] for axis in axes]
+        cam = F.interpolate(cam, sizes, mode=INTERPOLATION[len(axes)], align_corners=False)
+    cam = cam[:, 0].permute(0, *(1 + axes.index(axis) for axis in sorted(axes)))
     for axis in range(1, x.dim()):
-        cam = cam if axis in places else cam.unsqueeze(axis)
+        cam = cam if axis in axes else cam.unsqueeze(axis)
     return cam.expand_as(x).contiguous()
 
 
@@ -208,7 +208,9 @@ class _LastMaps(Axes):
         """The sizes of the batch and the places; None where it is not known which axes these are."""
         labels = self.labels(maps)
         channel = channel_axis(labels)
-        return None if channel is None or not are_places(without(labels, channel)[1:]) else without(maps.shape, channel)
+        if labels is None or channel is None or not are_places(without(labels, channel)[1:]):
+            return None
+        return without(maps.shape, channel)
 
 
 def _sums_over_places(first: Labels, second: Labels) -> bool:
@@ -239,12 +241,13 @@ def _last_maps(model: Model, x: Tensor, target: Target) -> tuple[Axes, Tensor, i
         )
     for maps in reversed(axes.maps):
         if not any(getattr(node, "variable", None) is x for node in _before(chosen.grad_fn, maps.grad_fn)):
-            if axes._grid(maps) is None:
+            channel = channel_axis(axes.labels(maps))
+            if channel is None or axes._grid(maps) is None:
                 raise UnsupportedModelError(
                     f"after {last} come values of the shape of its maps, but which axis holds the channels is not known: "
                     "pass layer=, and reshape=, a function from its output to maps (N, K, ...)"
                 )
-            return axes, maps, channel_axis(axes.labels(maps)), chosen
+            return axes, maps, channel, chosen
     if not any(maps.grad_fn in _before(chosen.grad_fn) for maps in axes.maps):
         raise UnsupportedModelError(f"the feature maps of {last} do not act on the logit: pass layer=")
     raise UnsupportedModelError(

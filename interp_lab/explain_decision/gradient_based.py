@@ -6,7 +6,7 @@ in batches.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -205,7 +205,7 @@ def _sum_of_gradients(
     x: Tensor,
     target: Tensor,
     points: Callable[[slice], Callable[[int], Tensor]],
-    weights: Sequence[float],
+    weights: np.ndarray,
     batch_size: int | None,
 ) -> Tensor:
     """``sum_k weights[k] * gradient(point_k)`` per row, with about ``batch_size`` rows in each pass.

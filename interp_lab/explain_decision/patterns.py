@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..backprop.decompositions import written_out
-from ..backprop.layers import Layer, LinearLayer, layer_table, moved_layers
+from ..backprop.layers import Layer, LinearLayer, layer_at, layer_table, moved_layers
 from ..backprop.modified_backprop import CHOICES, MAX_POOLS, PASSED, modified_gradient, nodes, paths
 from ..contract import Target, UnsupportedModelError, explaining, logits_of, pick
 from ..contract.interception import Interception, operations
@@ -147,7 +147,7 @@ def _layers(model: nn.Module, x: Tensor) -> list[tuple[Layer, bool]]:
     with Interception(written_out(table | dict.fromkeys(operations("relu"), relu)), [x]):
         logits = logits_of(model, x)
     # A layer that a BatchNorm was folded into is met in both forms, of which the logits depend on one.
-    read = [node.layer for node in paths(logits.grad_fn, [x]) if getattr(node, "_forward_cls", None) is LinearLayer]
+    read = [layer for node in paths(logits.grad_fn, [x]) if (layer := layer_at(node))]
     named: dict[str, Layer] = {}
     for layer in read:
         _refuse_two_forms(layer, named.setdefault(layer.name or str(layer.index), layer))
@@ -159,7 +159,7 @@ class _Sums:
 
     def __init__(self, layer: Layer) -> None:
         self.weight = layer.weight
-        self.xy = self.x = 0
+        self.xy = self.x = torch.zeros((), dtype=torch.float64, device=layer.weight.device)
         self.count, self.y, self.all_count, self.all_y = torch.zeros(
             4, len(self.weight), dtype=torch.float64, device=self.weight.device
         )
@@ -172,7 +172,7 @@ class _Sums:
         weight_gradient = partial(torch.autograd.grad, read, leaf, retain_graph=True)
         self.xy = weight_gradient(taken * z)[0].double().add_(self.xy)
         self.x = weight_gradient(taken)[0].double().add_(self.x)
-        units, kept = (each.movedim(layer.axis, 0).reshape(len(leaf), -1).double() for each in (z, taken))
+        units, kept = (each.movedim(layer.axis or 0, 0).reshape(len(leaf), -1).double() for each in (z, taken))
         self.count += kept.sum(1)
         self.y += (kept * units).sum(1)
         self.all_count += units.shape[1]

@@ -13,7 +13,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -299,7 +300,7 @@ def _checked(terms: list[tuple[str, Tensor]], count: int, step: int, lr: float) 
             raise ValueError(
                 f"the term {name!r} is {value[row].item()} in row {row} at step {step}; lower lr (now {lr})"
             )
-    return sum(value for _, value in terms)
+    return reduce(torch.add, [value for _, value in terms])
 
 
 def _box(bounds: Bounds | None, x0: Tensor) -> tuple[Tensor, Tensor]:
@@ -312,7 +313,7 @@ def _box(bounds: Bounds | None, x0: Tensor) -> tuple[Tensor, Tensor]:
     return low, high
 
 
-def _function(given: object | None, role: str, method: str) -> Score | None:
+def _function(given: Any, role: str, method: str) -> Score | None:
     """The named method of what was given, or the given function itself."""
     function = getattr(given, method, given)
     if given is not None and not callable(function):

@@ -35,6 +35,10 @@ class Subspace(nn.Module):
         noise: variance per direction of what is left; not used where ``r = d``.
     """
 
+    centre: Tensor
+    basis: Tensor
+    noise: Tensor
+
     def __init__(self, centre: Tensor, basis: Tensor, noise: Tensor) -> None:
         super().__init__()
         self.register_buffer("centre", centre)
@@ -90,6 +94,10 @@ class Gaussians(nn.Module):
         subspace: where ``h`` comes from; None: ``h`` is the picture itself.
     """
 
+    weights: Tensor
+    means: Tensor
+    covariances: Tensor
+
     def __init__(self, weights: Tensor, means: Tensor, covariances: Tensor, subspace: Subspace | None = None) -> None:
         super().__init__()
         size = means.shape[1]
@@ -130,6 +138,11 @@ class GaussianRBM(nn.Module):
         variance: :math:`\sigma^2`.
         subspace: where the visible ``h`` come from.
     """
+
+    weight: Tensor
+    visible: Tensor
+    hidden: Tensor
+    variance: Tensor
 
     def __init__(self, weight: Tensor, visible: Tensor, hidden: Tensor, variance: Tensor, subspace: Subspace) -> None:
         super().__init__()

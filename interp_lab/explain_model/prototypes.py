@@ -135,7 +135,7 @@ class _Kernel:
         self.by_differences = not rounding * farthest <= allowed
         self.gamma, self.labels = gamma, labels
 
-    def block(self, rows: Tensor, columns: Tensor) -> Tensor:
+    def block(self, rows: Tensor | slice, columns: Tensor | slice) -> Tensor:
         a, b = self.x[rows], self.x[columns]
         if self.by_differences:
             squared = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").square_()
