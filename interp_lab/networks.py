@@ -99,7 +99,14 @@ def scenes_cnn(classes: int = 8, bias: bool = True) -> nn.Sequential:
 
 
 def fold_batch_norm(model: nn.Sequential) -> nn.Sequential:
-    """The same function in eval mode, with every BatchNorm folded into the convolution before it."""
+    """The same function in eval mode, with every BatchNorm folded into the convolution before it.
+
+    >>> fold_batch_norm(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU()))
+    Sequential(
+      (0): Conv2d(1, 2, kernel_size=(3, 3), stride=(1, 1))
+      (1): ReLU()
+    )
+    """
     layers: list[Any] = []
     for layer in copy.deepcopy(model).eval():
         if isinstance(layer, nn.BatchNorm2d):
@@ -138,6 +145,11 @@ def train(
 
     Raises:
         ValueError: ``patience`` without ``validation``, or a loss that is no longer finite.
+
+    >>> from interp_lab.data import digits
+    >>> history = train(softmax_regression(), digits("train")[:200], epochs=3, progress=False)
+    >>> history["loss"][-1] < history["loss"][0]
+    True
     """
     if patience is not None and validation is None:
         raise ValueError("patience needs validation data: the training loss says nothing about when to stop")
@@ -185,7 +197,12 @@ def train(
 
 
 def accuracy(model: nn.Module, data: Labelled, batch_size: int = 256) -> float:
-    """Share of images whose largest logit is that of their label, computed in eval mode."""
+    """Share of images whose largest logit is that of their label, computed in eval mode.
+
+    >>> from interp_lab.data import digits
+    >>> accuracy(load("digits_cnn"), digits("test")) > 0.97
+    True
+    """
     return _evaluate(model, data, batch_size)[1]
 
 
@@ -226,6 +243,9 @@ def load(name: str) -> nn.Sequential:
 
     Raises:
         ValueError: unknown name.
+
+    >>> load("digits_mlp")
+    Sequential(...)
     """
     if name not in TRAINED:
         raise ValueError(f"no trained network {name!r}; there are {', '.join(TRAINED)}")

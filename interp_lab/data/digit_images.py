@@ -40,6 +40,9 @@ def digits(
 
     Source: Alpaydin and Kaynak (1998), Optical recognition of handwritten digits, UCI; LeCun, Cortes and Burges,
     The MNIST database; Xiao, Rasul and Vollgraf (2017), Fashion-MNIST, arXiv:1708.07747.
+
+    >>> digits("test").images.shape
+    torch.Size([599, 1, 28, 28])
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")

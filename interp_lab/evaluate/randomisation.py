@@ -61,6 +61,11 @@ def model_randomisation(
         ValueError: the model is no module; the method gives NaN; x or target is not as above.
         UnsupportedModelError: a layer has parameters but no ``reset_parameters``, or one that leaves some of them as
             they were; the model uses weights that are no parameters of its own, or cannot be copied; no layer has any.
+
+    >>> from interp_lab import saliency
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 2))
+    >>> model_randomisation(saliency, model, torch.rand(3, 1, 8, 8)).spearman.shape  # after each layer, each image
+    torch.Size([2, 3])
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"only a torch.nn.Module has layers to randomise, got {type(model).__name__}")

@@ -79,6 +79,12 @@ def grad_cam(
             does not act on the logit; it is not known along which axes of x the maps run, and ``upsample`` is set; without a
             layer: no convolution, later layers with weights act on tokens, or the
             logit does not depend on the last maps alone (an image encoded twice, parallel branches).
+
+    >>> model = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.Flatten(), nn.Linear(4, 1, bias=False))
+    >>> _ = model[0].weight.data.fill_(1.0), model[2].weight.data.fill_(0.5)
+    >>> grad_cam(model, torch.tensor([[[[0.0, 2.0], [4.0, 6.0]]]]), upsample=False)  # mean gradient 0.5 times the map
+    tensor([[[[0., 1.],
+              [2., 3.]]]])
     """
     if layer is None and reshape is not None:
         raise ValueError("reshape says how the output of a layer is laid out: pass layer= too")
@@ -109,8 +115,25 @@ def guided_grad_cam(
 ) -> Tensor:
     """Guided Grad-CAM: guided backpropagation times Grad-CAM, detail only where the class is seen.
 
-    Selvaraju et al. 2017, arXiv:1610.02391. Arguments, shapes and errors as for :func:`grad_cam` and
-    :func:`~interp_lab.guided_backprop`.
+    Selvaraju et al. 2017, arXiv:1610.02391.
+
+    Args:
+        model: a network from ``(N, ...)`` to logits ``(N, K)`` with feature maps, whose only nonlinearities are ReLU and
+            max-pooling.
+        x: float batch ``(N, ...)``.
+        target: None (the predicted class), an int, or a LongTensor ``(N,)``.
+        layer, reshape: the layer whose maps are weighted, and how they lie in its output; see :func:`grad_cam`.
+
+    Returns:
+        The attribution, of the shape, dtype and device of x.
+
+    Raises:
+        ValueError: x, target or the logits are not as above.
+        UnsupportedModelError: the model has no ReLU or no feature maps, or an operation without a rule, by name.
+
+    >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 4))
+    >>> guided_grad_cam(model, torch.rand(5, 1, 6, 6)).shape
+    torch.Size([5, 1, 6, 6])
     """
     return guided_backprop(model, x, target) * grad_cam(model, x, target, layer=layer, reshape=reshape)
 

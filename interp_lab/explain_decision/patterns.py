@@ -46,6 +46,13 @@ def fit_patterns(
     Raises:
         ValueError: no batch, or a batch that is not as above.
         UnsupportedModelError: a linear operation that is no convolution or dense layer with a parameter as weight.
+
+    >>> model = nn.Sequential(nn.Linear(2, 1, bias=False))
+    >>> _ = model[0].weight.data.copy_(torch.tensor([[1.0, -1.0]]))  # subtracts the distractor (1, 1)
+    >>> signal, distractor = torch.randn(10_000, 1), torch.randn(10_000, 1)
+    >>> patterns = fit_patterns(model, [torch.cat([signal + distractor, distractor], 1)])
+    >>> patterns["0"].shape, bool(patterns["0"][0, 0] > 10 * patterns["0"][0, 1].abs())  # the signal lies along (1, 0)
+    (torch.Size([1, 2]), True)
     """
     sums: dict[str, _Sums] = {}
     for batch in batches:
@@ -84,6 +91,11 @@ def pattern_net(model: nn.Module, x: Tensor, target: Target = None, *, patterns:
     Raises:
         ValueError: x, target or the logits are not as above, or a layer has no pattern of its shape.
         UnsupportedModelError: an operation other than convolution, dense layer, ReLU and pooling, by name.
+
+    >>> model = nn.Sequential(nn.Linear(2, 1, bias=False))
+    >>> _ = model[0].weight.data.copy_(torch.tensor([[1.0, -1.0]]))
+    >>> pattern_net(model, torch.tensor([[3.0, 1.0]]), patterns={"0": torch.tensor([[1.0, 0.0]])})  # y = 2 along (1, 0)
+    tensor([[2., 0.]])
     """
     return _backward(model, x, target, patterns, lambda layer, pattern: pattern)
 
@@ -94,7 +106,26 @@ def pattern_attribution(
     r"""PatternAttribution: the logit, sent back through :math:`w \odot a`: how much each input's signal contributed.
 
     Of a linear unit it is :math:`w_i a_i y`, which sums to :math:`y`. Kindermans et al. 2018, arXiv:1705.05598.
-    Arguments, shapes and errors as for :func:`pattern_net`.
+
+    Args:
+        model: the network that the patterns were fitted for.
+        x: float batch ``(N, ...)``.
+        target: None (the predicted class), an int, or a LongTensor ``(N,)``.
+        patterns: from :func:`fit_patterns`.
+
+    Returns:
+        The attribution, of the shape, dtype and device of x.
+
+    Raises:
+        ValueError: x, target or the logits are not as above, or a layer has no pattern of its shape.
+        UnsupportedModelError: an operation other than convolution, dense layer, ReLU and pooling, by name.
+
+    >>> model = nn.Sequential(nn.Linear(2, 1, bias=False))
+    >>> _ = model[0].weight.data.copy_(torch.tensor([[1.0, -1.0]]))  # subtracts the distractor (1, 1)
+    >>> signal, distractor = torch.randn(1000, 1), torch.randn(1000, 1)
+    >>> patterns = fit_patterns(model, [torch.cat([signal + distractor, distractor], 1)])
+    >>> pattern_attribution(model, torch.tensor([[3.0, 1.0]]), patterns=patterns).round(decimals=0).abs()
+    tensor([[2., 0.]])
     """
     return _backward(model, x, target, patterns, lambda layer, pattern: pattern * layer.weight)
 

@@ -200,6 +200,10 @@ def fit_gaussians(
 
     Raises:
         ValueError: no picture of a class below the highest label, or images as in :class:`Subspace`.
+
+    >>> images, labels = torch.rand(60, 1, 4, 4), torch.arange(60) % 3
+    >>> fit_gaussians(images, labels, dim=5).log_prob(images[:2]).shape
+    torch.Size([2])
     """
     counts = torch.bincount(labels)
     if labels.shape != (len(images),) or (counts == 0).any():
@@ -221,6 +225,9 @@ def fit_mixture(
 
     Raises:
         ValueError: more components than images, or images as in :class:`Subspace`.
+
+    >>> fit_mixture(torch.rand(60, 1, 4, 4), components=2, dim=5).log_prob(torch.rand(3, 1, 4, 4)).shape
+    torch.Size([3])
     """
     subspace = Subspace.fit(images, dim)
     h, _ = subspace(images)
@@ -342,6 +349,11 @@ def load(name: str) -> nn.Module:
 
     Raises:
         ValueError: unknown name.
+
+    >>> from interp_lab.data import digits
+    >>> density, x = load("digits_gaussians"), digits("test").images[:5]
+    >>> bool((density.log_prob(x) > density.log_prob(torch.rand_like(x))).all())  # noise is no digit
+    True
     """
     if name not in TRAINED:
         raise ValueError(f"no fitted prior {name!r}; there are {', '.join(TRAINED)}")

@@ -109,6 +109,12 @@ def lrp(
         ValueError: x, target, the logits or an option are not as above, or a custom rule does not conserve or is for
             what never runs on x.
         UnsupportedModelError: an operation without a rule (softmax, LayerNorm, attention, compiled code ...), by name.
+
+    >>> model = lambda x: x @ torch.tensor([[1.0], [-2.0]])
+    >>> lrp(model, torch.tensor([[3.0, 1.0]]), rule="epsilon", epsilon=0.0)  # w x, which sums to the logit
+    tensor([[ 3., -2.]])
+    >>> lrp(model, torch.tensor([[3.0, 1.0]]), rule="z_plus", epsilon=0.0)  # what speaks for it shares it all
+    tensor([[1., 0.]])
     """
     options = Options(epsilon, gamma, bias)
     relevance = balanced_relevance if balance else relevance_of
