@@ -27,17 +27,17 @@ from PIL import Image
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from .antehoc import AdditiveModel, LinearModel, PrototypeEvidence, TreeModel
-    from .evaluate.class_sensitivity import ClassSensitivity
-    from .evaluate.coherence import Coherence
-    from .evaluate.randomisation import ModelRandomisation
-    from .evaluate.roar import Retraining
-    from .evaluate.selectivity import Selectivity
-    from .explain_decision.influence import TopInfluence
-    from .explain_model.activation_maximisation import Maximum
-    from .explain_model.prototypes import Prototypes
-    from .explain_model.surrogates import LocalSurrogate, SurrogateGraph
-    from .explain_model.weights import TopActivations
+    from ..antehoc import AdditiveModel, LinearModel, PrototypeEvidence, TreeModel
+    from ..evaluate.class_sensitivity import ClassSensitivity
+    from ..evaluate.coherence import Coherence
+    from ..evaluate.randomisation import ModelRandomisation
+    from ..evaluate.roar import Retraining
+    from ..evaluate.selectivity import Selectivity
+    from ..explain_decision.influence import TopInfluence
+    from ..explain_model.activation_maximisation import Maximum
+    from ..explain_model.prototypes import Prototypes
+    from ..explain_model.surrogates import LocalSurrogate, SurrogateGraph
+    from ..explain_model.weights import TopActivations
 
 Array = Tensor | np.ndarray
 
@@ -1005,7 +1005,7 @@ def _intervals(
     columns: dict[str, dict[str, Tensor]], references: dict[str, tuple[str, float]], title: str, alt: str | None
 ) -> Figure:
     """One plot per column with one row per method: mean and interval; values that are NaN are left out and counted."""
-    from .evaluate.coherence import bootstrap
+    from ..evaluate.coherence import bootstrap
 
     methods = list(next(iter(columns.values())))
     if not methods:
