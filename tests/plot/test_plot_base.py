@@ -364,7 +364,7 @@ def test_what_makes_no_slider_is_refused_by_name(monkeypatch):
         plot.slider(frames, label="shift", start=5)
     with pytest.raises(ValueError, match="one size in pixels"):
         plot.slider(frames | {9: plot.bars({"a": 1}, xlabel="x")}, label="shift")
-    monkeypatch.setattr(plot, "SLIDER_BYTES", 5000)
+    monkeypatch.setattr("interp_lab.plot.sliders.SLIDER_BYTES", 5000)
     with pytest.raises(ValueError, match=r"3 frames take .* draw fewer or smaller"):
         plot.slider(frames, label="shift")
 
