@@ -1,6 +1,7 @@
 """Every picture of the book: images, heatmaps, curves and bars, colour-blind safe and with alt text.
 
-Each function returns a :class:`Figure`, a matplotlib figure that a notebook shows as a PNG with its alt text.
+Each function but :func:`slider` returns a :class:`Figure`, a matplotlib figure that a notebook shows as a PNG with its
+alt text.
 Signed attributions use a diverging map with white at zero (red positive, blue negative), magnitudes a
 sequential one; what the colours clip is written under the picture.
 
@@ -8,6 +9,8 @@ Images may have any finite values: what leaves [0, 1] (normalised pictures, 0 ..
 images of the figure, and what is black and what is white in it is written under the picture and into its alt text.
 Tensors have their channels first; batches of numpy arrays may have them last.
 """
+
+# The examples in the docstrings are run by `pytest --doctest-modules interp_lab/plot`.
 
 from .antehoc import prototype_evidence, shape_functions, templates, tree
 from .base import COLORS, DIVERGING, DPI, SEQUENTIAL, WIDTH, Figure

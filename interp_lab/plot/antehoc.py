@@ -12,10 +12,23 @@ if TYPE_CHECKING:
 def templates(model: "LinearModel", classes: Sequence[str] | None = None, *, alt: str | None = None) -> Figure:
     """The weights of every class of a linear model as pictures, each weight times the deviation of its feature.
 
-    Channels are summed. Without the deviation, a pixel that hardly ever varies would look important.
+    Channels are summed; red speaks for the class, blue against it, and each picture has its own scale. Without the
+    deviation, a pixel that hardly ever varies would look important.
+
+    Args:
+        model: from :func:`~interp_lab.sparse_softmax` or :func:`~interp_lab.surrogate_linear`.
+        classes: a name for each class.
+        alt: the alt text; None lists the classes and counts the weights that are not zero.
 
     Raises:
         ValueError: the features are no picture (show ``bars`` of ``model.importance`` then), or another number of names.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import plot, sparse_softmax
+        >>> model = sparse_softmax(torch.eye(4).view(4, 1, 2, 2), torch.tensor([0, 0, 1, 1]), l1=0.01)
+        >>> plot.templates(model, ["top", "bottom"]).alt
+        'Weights of a linear model as pictures, one per class: top, bottom; 8 of 8 weights are not zero.'
     """
     weights = model.importance.unflatten(1, model.features.shape)
     if weights.dim() not in (3, 4):
@@ -41,10 +54,23 @@ def templates(model: "LinearModel", classes: Sequence[str] | None = None, *, alt
 
 
 def tree(model: "TreeModel", classes: Sequence[str] | None = None, *, depth: int = 3, alt: str | None = None) -> Figure:
-    """A decision tree from its root, at most ``depth`` tests deep; to the left where the test holds.
+    """A decision tree from its root; to the left where the test holds.
+
+    Args:
+        model: from :func:`~interp_lab.decision_tree` or :func:`~interp_lab.surrogate_tree`.
+        classes: a name for each class.
+        depth: at most so many tests deep; what goes on below ends in three dots.
+        alt: the alt text; None tells the size of the tree and its first test.
 
     Raises:
         ValueError: another number of names than classes.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import decision_tree, plot
+        >>> x = torch.linspace(0, 1, 9)[:, None]
+        >>> plot.tree(decision_tree(x, (x[:, 0] > 0.5).long()), ["dark", "bright"]).alt
+        'Decision tree with 2 leaves, depth 1; its first test is x0 <= 0.562.'
     """
     names = classes if classes is not None else [f"class {c}" for c in range(model.classes)]
     if len(names) != model.classes:
@@ -95,8 +121,21 @@ def _first_test(model: "TreeModel") -> str:
 def shape_functions(model: "AdditiveModel", target: int, *, count: int = 6, alt: str | None = None) -> Figure:
     """The most important curves of an additive model for one class, on one common scale.
 
+    Args:
+        model: from :func:`~interp_lab.additive_model`.
+        target: the class.
+        count: curves to draw, the most important first.
+        alt: the alt text; None lists the features drawn.
+
     Raises:
         ValueError: no such class.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import additive_model, plot
+        >>> x = torch.rand(50, 3, generator=torch.Generator().manual_seed(0))
+        >>> plot.shape_functions(additive_model(x, (x[:, 1] > 0.5).long()), 1, count=1).alt
+        'Curves of an additive model for class 1, the most important first: x1.'
     """
     if not 0 <= target < len(model.importance):
         raise ValueError(f"target must lie in 0..{len(model.importance) - 1}, got {target}")
@@ -122,8 +161,25 @@ def prototype_evidence(
 ) -> Figure:
     """The prototypes that add most to one image's logit: its piece, the piece of a training image that it resembles.
 
+    Over each column stands what the prototype adds to the logit, below it the class that it was taken from.
+
+    Args:
+        evidence: from the ``explain`` of a :func:`~interp_lab.prototype_network`.
+        row: the image's row in the evidence.
+        count: prototypes to draw, the one that adds most first.
+        alt: the alt text; None tells the logit and what the prototypes drawn add to it.
+
     Raises:
         ValueError: no such row.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import plot, prototype_network
+        >>> x, y = torch.rand(12, 1, 6, 6), torch.arange(12) % 2
+        >>> body = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU())
+        >>> network = prototype_network(x, y, body, per_class=1, epochs=1)
+        >>> len(plot.prototype_evidence(network.explain(x[:1]), count=2).axes)
+        4
     """
     if not 0 <= row < len(evidence.images):
         raise ValueError(f"row must lie in 0..{len(evidence.images) - 1}, got {row}")

@@ -40,12 +40,20 @@ def heatmap(
     Args:
         attribution: ``(C, H, W)`` or ``(H, W)``; channels are summed.
         image: ``(C, H, W)`` with one or three channels.
-        percentile: colours clip at this percentile of the map's magnitude.
-        overlay: lay the heatmap over the image.
+        title: stands above the map.
+        percentile: colours clip at this percentile of the map's magnitude, in (0, 100].
+        overlay: lay the heatmap over the image, in grey; the larger a value, the less of the image shines through.
         alt: the alt text; None describes the layout.
 
     Raises:
-        ValueError: a shape other than the above, no real numbers, NaN, or a percentile outside (0, 100].
+        ValueError: a shape other than the above, no real numbers, NaN, a percentile outside (0, 100], or an overlay
+            without an image.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import plot
+        >>> plot.heatmap(torch.tensor([[2.0, 0.0], [-1.0, 0.0]]), torch.rand(3, 2, 2), title="saliency").alt
+        'Heatmaps. Rows: image 1. Columns: image, saliency.'
     """
     images = None if image is None else as_array(image)[None]
     return panel(images, {title: as_array(attribution)[None]}, percentile=percentile, overlay=overlay, alt=alt)
@@ -64,17 +72,25 @@ def panel(
     """A table of heatmaps: one row per image, one column per attribution, each map with its own scale.
 
     Args:
-        images: ``(N, C, H, W)``, the first column; None leaves it out.
+        images: ``(N, C, H, W)`` with one or three channels, the first column; None leaves it out.
         attributions: title -> ``(N, C, H, W)`` or ``(N, H, W)``; channels are summed.
         rows: a label for each row.
-        percentile: colours clip at this percentile of each map's magnitude.
+        percentile: colours clip at this percentile of each map's magnitude, in (0, 100].
         overlay: lay each map over its image, in grey; the larger a value, the less of the image shines through.
-        size: inches of one cell.
+        size: inches of one cell; a table wider than the page's column shrinks to it.
         alt: the alt text; None describes the layout.
 
     Raises:
-        ValueError: batches of different lengths, NaN, a percentile outside (0, 100], an overlay without images, or
-            nothing to draw.
+        ValueError: another shape, batches of different lengths, no real numbers, NaN, a percentile outside (0, 100], an
+            overlay without images, or nothing to draw.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import METHODS, plot
+        >>> model, x = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)), torch.rand(2, 1, 4, 4)
+        >>> maps = {name: METHODS[name](model, x) for name in ("saliency", "gradient_x_input")}
+        >>> plot.panel(x, maps, rows=["first", "second"]).alt
+        'Heatmaps. Rows: first, second. Columns: image, saliency, gradient_x_input.'
     """
     if not 0 < percentile <= 100:
         raise ValueError(f"percentile must lie in (0, 100], got {percentile}")
@@ -122,16 +138,26 @@ def influential(
 ) -> Figure:
     """A test image beside the training images that help it most (above) and harm it most (below).
 
+    Over each training image stands its influence, the rise of the test loss without it, times 1000.
+
     Args:
-        image: ``(C, H, W)``, the test image.
+        image: ``(C, H, W)`` with one or three channels, the test image.
         pictures: ``(N, C, H, W)``, the training images.
-        result: from ``influence``, whole or its ends only.
+        result: from :func:`~interp_lab.influence`, whole, ``(n_test, N)``, or its ends only.
         row: the test image's row in the result.
         count: training images at each end, at most as many as the result has.
         labels: a label for each training image.
+        alt: the alt text; None lists the influences drawn, with their labels.
 
     Raises:
         ValueError: another number of pictures or labels than influences.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import plot
+        >>> scores = torch.tensor([[0.003, -0.002, 0.001]])
+        >>> plot.influential(torch.rand(1, 8, 8), torch.rand(3, 1, 8, 8), scores, count=1, labels="abc").alt
+        'A test image and its most influential training images (x 1000): helpful a +3; harmful b -2.'
     """
     if isinstance(result, Tensor):
         count = min(count, result.shape[1])

@@ -25,8 +25,22 @@ def retraining(table: "Retraining", *, columns: int = 4, alt: str | None = None)
     (dashed), and both baselines, the random order and the edge detector, in grey. Methods that failed are left out and
     named below.
 
+    Args:
+        table: from :func:`~interp_lab.roar` or :func:`~interp_lab.kar`.
+        columns: plots in a row.
+        alt: the alt text; None lists the accuracies at the largest fraction.
+
     Raises:
         ValueError: no method has a result.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import plot, roar
+        >>> from interp_lab.data import digits
+        >>> options = {"fractions": (0.5,), "seeds": (0, 1), "epochs": 1, "progress": False}
+        >>> table = roar(["saliency"], digits()[:200], "softmax_regression", **options)
+        >>> [axis.get_title() for axis in plot.retraining(table).axes]
+        ['saliency']
     """
     lines: dict[str, list] = {}
     for row in table.summary():
@@ -88,7 +102,23 @@ def retraining(table: "Retraining", *, columns: int = 4, alt: str | None = None)
 
 
 def coherence(results: Mapping[str, "Coherence"], *, alt: str | None = None) -> Figure:
-    """The three scores of every method, each mean with its 95 % bootstrap interval and the chance level dashed."""
+    """The three scores of every method, each mean with its 95 % bootstrap interval and the chance level dashed.
+
+    Args:
+        results: name -> what :func:`~interp_lab.coherence` gave for the method, of two or more images.
+        alt: the alt text; None lists the means and the chance level.
+
+    Raises:
+        ValueError: no result.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import coherence, plot
+        >>> mask = torch.zeros(3, 4, 4, dtype=torch.bool)
+        >>> mask[:, :2, :2] = True
+        >>> plot.coherence({"the mask itself": coherence(mask.float(), mask)}).alt.split(". ")[1]
+        'pointing_game (chance 0.25): the mask itself 1.00'
+    """
     scores = ("pointing_game", "relevance_mass", "relevance_rank")
     columns = {score: {name: getattr(result, score) for name, result in results.items()} for score in scores}
     chance = torch.cat([torch.zeros(0), *(result.chance.cpu() for result in results.values())]).mean().item()
@@ -99,6 +129,22 @@ def class_sensitivity(results: Mapping[str, "ClassSensitivity"], *, alt: str | N
     """Similarity of the maps of two classes, signed and absolute, by method; 1 (dashed) is a map that ignores the class.
 
     Where masks were given, the share of relevance that moves to the right object stands beside; there, 0 is such a map.
+    Values that are NaN are left out, and the caption counts them.
+
+    Args:
+        results: name -> what :func:`~interp_lab.class_sensitivity` gave for the method, of two or more images.
+        alt: the alt text; None lists the means.
+
+    Raises:
+        ValueError: no result.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import METHODS, class_sensitivity, plot
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 3))
+        >>> result = class_sensitivity(METHODS["saliency"], model, torch.rand(2, 1, 16, 16), 0, 1)
+        >>> [axis.get_xlabel() for axis in plot.class_sensitivity({"saliency": result}).axes]
+        ['spearman', 'spearman abs', 'ssim', 'ssim abs']
     """
     names = ["spearman", "spearman_abs", "ssim", "ssim_abs"]
     blind = dict.fromkeys(names, ("a map that ignores the class", 1.0))
@@ -148,10 +194,21 @@ def model_randomisation(
 ) -> Figure:
     """Similarity to the original map, mean over the images, while layers are randomised from the top.
 
-    ``part`` is ``"spearman"``, ``"spearman_abs"``, ``"ssim"`` or ``"ssim_abs"``.
+    Args:
+        results: name -> what :func:`~interp_lab.model_randomisation` gave for the method, all of one network.
+        part: the similarity drawn: ``"spearman"``, ``"spearman_abs"``, ``"ssim"`` or ``"ssim_abs"``.
+        alt: the alt text; None tells the similarities after the first and after all layers.
 
     Raises:
         ValueError: results of different layers, or none.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import METHODS, model_randomisation, plot
+        >>> layers = torch.nn.Flatten(), torch.nn.Linear(256, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)
+        >>> result = model_randomisation(METHODS["saliency"], torch.nn.Sequential(*layers), torch.rand(2, 1, 16, 16))
+        >>> [tick.get_text() for tick in plot.model_randomisation({"saliency": result}).axes[0].get_xticklabels()]
+        ['none', '3', '1']
     """
     layers = {result.layers for result in results.values()}
     if len(layers) != 1:
@@ -175,8 +232,20 @@ def model_randomisation(
 def selectivity(results: Mapping[str, "Selectivity"], *, alt: str | None = None) -> Figure:
     """The score while patches are removed, mean over the images; random (grey) and optimal order where they are known.
 
+    Args:
+        results: name -> what :func:`~interp_lab.selectivity` gave for the method, all with one order, score and number
+            of steps; the random and the optimal order drawn are those of the first result that has them.
+        alt: the alt text; None lists the areas under the curves.
+
     Raises:
         ValueError: results of different steps, orders or scores, or none.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import plot, selectivity
+        >>> model, x = (lambda x: x.flatten(1)), torch.eye(4).view(4, 1, 2, 2)
+        >>> plot.selectivity({"the input": selectivity(model, x, x, fill=0.0)}).alt
+        'Mean logit while patches are removed, most relevant first. Areas under the curves: the input 0.125.'
     """
     kinds = {(result.order, result.score, len(result.removed)) for result in results.values()}
     if len(kinds) != 1:

@@ -34,10 +34,25 @@ def images(
     size: float = 1.4,
     alt: str | None = None,
 ) -> Figure:
-    """A grid of images ``(N, C, H, W)``, each with its title, or each row with its label.
+    """A grid of images, each with its title, or each row with its label.
+
+    Args:
+        pictures: ``(N, C, H, W)`` with one or three channels, any finite values; what leaves [0, 1] is shown by one
+            linear scaling of all images, and the caption says what is black and what is white.
+        titles: one for each image.
+        rows: one label for each row.
+        columns: images in a row.
+        size: inches of one image; a grid wider than the page's column shrinks to it.
+        alt: the alt text; None lists the labels and titles.
 
     Raises:
         ValueError: not a batch of finite images with one or three channels, or another number of titles or rows.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import plot
+        >>> plot.images(torch.rand(4, 3, 8, 8), ["a", "b", "c", "d"], columns=2).alt
+        'Images: a, b, c, d.'
     """
     pictures = as_array(pictures)
     if len(pictures.shape) != 4 or len(pictures) == 0:
@@ -74,7 +89,25 @@ def curves(
     bands: Mapping[str, Sequence[float] | Tensor] | None = None,
     alt: str | None = None,
 ) -> Figure:
-    """Named lines over a common x, told apart by colour, marker and dash; ``bands`` gives half-widths by name."""
+    """Named lines over a common x, told apart by colour, marker and dash.
+
+    Args:
+        x: n numbers.
+        lines: name -> n numbers.
+        xlabel: what x is.
+        ylabel: what the lines are.
+        bands: name -> n half-widths of a band around the line of that name, e.g. its standard deviation.
+        alt: the alt text; None names the lines and both axes.
+
+    Raises:
+        ValueError: a line or a band that is not as long as x.
+
+    Example:
+        >>> from interp_lab import plot
+        >>> accuracies = {"train": [0.5, 0.8, 0.9], "test": [0.5, 0.7, 0.7]}
+        >>> plot.curves([0, 1, 2], accuracies, xlabel="epoch", ylabel="accuracy").alt
+        'Curves of train, test: accuracy against epoch.'
+    """
     figure = Figure(figsize=(5.4, 3 + 0.2 * math.ceil(len(lines) / 3)), layout="constrained")
     axis = figure.subplots()
     styles = ("-", "--", "-.", ":")
@@ -97,7 +130,19 @@ def curves(
 def bars(
     values: Mapping[str, float], *, xlabel: str, reference: tuple[str, float] | None = None, alt: str | None = None
 ) -> Figure:
-    """Named horizontal bars with their values; ``reference`` is a dashed line with its name, e.g. chance."""
+    """Named horizontal bars with their values, from top to bottom.
+
+    Args:
+        values: name -> length of the bar.
+        xlabel: what the values are.
+        reference: name and value of a dashed line, e.g. ``("chance", 0.1)``.
+        alt: the alt text; None lists the names and values.
+
+    Example:
+        >>> from interp_lab import plot
+        >>> plot.bars({"saliency": 0.61, "lrp": 0.82}, xlabel="relevance mass", reference=("chance", 0.25)).alt
+        'relevance mass: saliency 0.61, lrp 0.82.'
+    """
     figure = Figure(figsize=(5.4, 0.6 + 0.32 * len(values)), layout="constrained")
     axis = figure.subplots()
     values = {name: float(value) for name, value in values.items()}
@@ -117,8 +162,19 @@ def bars(
 def numbers(tables: Mapping[str, Array], *, columns: int = 3, alt: str | None = None) -> Figure:
     """Small matrices with their numbers written in, red positive, blue negative; NaN stays an empty grey cell.
 
+    Args:
+        tables: title -> ``(H, W)``; every matrix has its own scale of colours.
+        columns: matrices in a row.
+        alt: the alt text; None lists the titles and numbers.
+
     Raises:
-        ValueError: nothing to draw, or a table that is no matrix.
+        ValueError: nothing to draw, a table that is no matrix, or no real numbers.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import plot
+        >>> plot.numbers({"weight": torch.tensor([[1.0, -0.5]]), "input": torch.tensor([[2.0, 4.0]])}).alt
+        'Matrices: weight [[1.0, -0.5]]; input [[2.0, 4.0]].'
     """
     tables = {title: as_tensor(table) for title, table in tables.items()}
     shapes = {tuple(table.shape) for table in tables.values()}

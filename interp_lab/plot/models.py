@@ -32,7 +32,24 @@ if TYPE_CHECKING:
 
 
 def segments(local: "LocalSurrogate", *, alt: str | None = None) -> Figure:
-    """A local surrogate: the image with the borders of its segments, and the effect of each."""
+    """A local surrogate: the image with the borders of its segments, and the effect of each.
+
+    Args:
+        local: from :func:`~interp_lab.surrogate_local`.
+        alt: the alt text; None tells the number of segments, the class and the R2 of the linear model.
+
+    Raises:
+        ValueError: an image without one or three channels.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import plot, surrogate_local
+        >>> model = lambda x: torch.stack([x.sum((1, 2, 3)), x[:, 0, 0, 0]], 1)
+        >>> halves = torch.tensor([[0, 1], [0, 1]])
+        >>> local = surrogate_local(model, torch.ones(1, 1, 2, 2), 0, segments=halves, fill=0.0, n=20)
+        >>> plot.segments(local).alt.partition(",")[0]
+        'An image cut into 2 segments'
+    """
     figure, ((left, right),) = grid(1, 2, 2.4)
     (image,), note = as_images(local.image[None])
     show_image(left, image)
@@ -58,7 +75,24 @@ def segments(local: "LocalSurrogate", *, alt: str | None = None) -> Figure:
 def channel_graph(
     surrogate: "SurrogateGraph", classes: Sequence[str] | None = None, *, alt: str | None = None
 ) -> Figure:
-    """A graph of channels, one column per layer; lines are as strong as the relevance that flows along them."""
+    """A graph of channels, one column per layer, from input to classes.
+
+    Lines are as strong as the relevance that flows along them, with one scale for each pair of layers; orange and solid
+    where it is positive, blue and dashed where it is negative.
+
+    Args:
+        surrogate: from :func:`~interp_lab.surrogate_graph`.
+        classes: a name for each class that the network has.
+        alt: the alt text; None tells how many channels of each layer were kept.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import plot, surrogate_graph
+        >>> layers = torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(64, 3)
+        >>> graph = surrogate_graph(torch.nn.Sequential(*layers), torch.rand(8, 1, 6, 6), threshold=1.0)
+        >>> plot.channel_graph(graph, ["a", "b", "c"]).alt.partition(":")[0]
+        'Graph of the channels that a network needs for its decisions'
+    """
     graph, layers = surrogate.graph, list(surrogate.kept)
     columns = [[node for node in graph if node[0] == layer] for layer in (*layers, "logit")]
     tallest = max(map(len, columns))
@@ -104,8 +138,23 @@ def ascent(
     One scaling would wash out all pictures for one that grows large, so that values outside [0, 1] are clipped, and the
     share of them is told; under each column stands by how much the objective rose.
 
+    Args:
+        result: from :func:`~interp_lab.maximize_activation`, with pictures ``(N, C, H, W)``.
+        titles: one for each picture.
+        size: inches of one picture; a table wider than the page's column shrinks to it.
+        alt: the alt text; None tells the titles and the last step.
+
     Raises:
         ValueError: the result holds no pictures ``(N, C, H, W)``, or another number of titles.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import maximize_activation, plot
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
+        >>> grey = torch.full((2, 1, 4, 4), 0.5)
+        >>> result = maximize_activation(model, torch.tensor([0, 2]), grey, bounds=(0, 1), steps=9)
+        >>> plot.ascent(result, ["zero", "two"]).alt
+        'Pictures of zero, two found by activation maximisation, one column each, from step 0 (top) to step 9 (bottom).'
     """
     steps, count = len(result.at), len(result.x)
     if result.x.dim() != 4:
@@ -146,11 +195,21 @@ def top_patches(
     """The patches that activate each feature map most, the strongest first, above their projections if given.
 
     Args:
-        projections: of the shape of ``top.patches``, from :func:`interp_lab.project_top`.
+        top: from :func:`~interp_lab.top_activations`.
+        projections: of the shape of ``top.patches``, from :func:`~interp_lab.project_top`.
         channels: the feature maps to draw; None draws the first eight.
+        size: inches of one mosaic of patches; a table wider than the page's column shrinks to it.
+        alt: the alt text; None tells how many patches of which channels.
 
     Raises:
         ValueError: no such channel, or projections of another shape.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import plot, top_activations
+        >>> layers = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU())
+        >>> plot.top_patches(top_activations(layers, [torch.rand(9, 1, 8, 8)], "1", k=4), channels=[0, 2]).alt
+        'The 4 patches that activate channels 0, 2 most'
     """
     channels = list(range(min(8, len(top.values)))) if channels is None else list(channels)
     if not channels or not all(0 <= c < len(top.values) for c in channels):
@@ -192,10 +251,20 @@ def prototypes(chosen: "Prototypes", pictures: Array, *, columns: int = 10, alt:
     """Prototypes in the order of their choice, and below them the criticisms with their witness.
 
     Args:
-        pictures: ``(N, C, H, W)``, the examples that were chosen from.
+        chosen: from :func:`~interp_lab.mmd_critic`.
+        pictures: ``(N, C, H, W)`` with one or three channels, the examples that were chosen from.
+        columns: pictures in a row.
+        alt: the alt text; None tells how many of both there are.
 
     Raises:
         ValueError: other pictures than those chosen from.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import mmd_critic, plot
+        >>> pictures = torch.rand(20, 1, 4, 4)
+        >>> plot.prototypes(mmd_critic(pictures, 3, 2), pictures).alt
+        '3 prototypes in the order of their choice, and 2 criticisms with their witness.'
     """
     if len(pictures) != len(chosen.witness):
         raise ValueError(f"the choice was among {len(chosen.witness)} examples, got {len(pictures)} pictures")

@@ -74,7 +74,14 @@ def slider(
         alt: what the frames show together; each frame keeps the alt text of its own.
 
     Raises:
-        ValueError: fewer than two frames, frames of different sizes, no frame ``start``, or more than SLIDER_BYTES.
+        ValueError: fewer than two frames, frames of different sizes, no frame ``start``, or more than a million bytes.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import plot
+        >>> frames = {n: plot.heatmap(torch.eye(4).roll(n, 1), alt=f"moved by {n}") for n in range(3)}
+        >>> plot.slider(frames, label="shift", start=1).alt
+        'Slider over shift from 0 to 2. At 1: moved by 1'
     """
     pictures = {str(value): figure for value, figure in frames.items()}
     first = next(iter(pictures), "") if start is None else str(start)
