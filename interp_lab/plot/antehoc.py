@@ -40,7 +40,7 @@ def templates(model: "LinearModel", classes: Sequence[str] | None = None, *, alt
     figure, axes = grid(-(-len(weights) // columns), columns, 1.5)
     cells = [cell for row in axes for cell in row]
     for cell, values, name in zip(cells, as_maps(weights, "weights"), names, strict=False):
-        show_map(cell, values, 100)
+        show_map(cell, values, signed=True)
         cell.set_title(name, fontsize=9)
     for cell in cells[len(weights) :]:
         cell.set_axis_off()

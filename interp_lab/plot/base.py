@@ -155,18 +155,12 @@ def as_maps(attribution: Array, title: str) -> Tensor:
     return wide if values.dtype == torch.float64 or not torch.isfinite(4 * narrow).all() else narrow
 
 
-def is_signed(values: Tensor) -> bool:
-    """Whether a map takes the diverging colours: it has negative values, or nothing at all to show."""
-    return bool((values < 0).any() or (values == 0).all())
-
-
-def show_map(cell: Axes, values: Tensor, percentile: float, under: Tensor | None = None) -> None:
+def show_map(cell: Axes, values: Tensor, *, signed: bool, percentile: float = 100, under: Tensor | None = None) -> None:
     magnitude = values.abs()
     # A sparse map has its percentile at zero: then the maximum sets the scale.
     scale = float(np.quantile(magnitude.numpy(), percentile / 100)) or float(magnitude.max())
     if scale == 0:
         cell.text(0.5, 0.5, "all zero", ha="center", va="center", transform=cell.transAxes, fontsize=8)
-    signed = is_signed(values)
     style = {}
     if under is not None:  # in the map's own pixels, which may be fewer
         style["extent"] = (-0.5, values.shape[1] - 0.5, values.shape[0] - 0.5, -0.5)

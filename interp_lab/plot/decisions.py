@@ -16,7 +16,6 @@ from .base import (
     count_lines,
     describe,
     grid,
-    is_signed,
     show_image,
     show_map,
     wrap,
@@ -109,12 +108,13 @@ def panel(
         if pictures is not None:
             show_image(cells.pop(0), pictures[i])
         for cell, values in zip(cells, maps.values(), strict=True):
-            show_map(cell, values[i], percentile, under=pictures[i] if overlay else None)
+            under = pictures[i] if overlay else None
+            show_map(cell, values[i], signed=_signed(values[i]), percentile=percentile, under=under)
         if rows is not None:
             row[0].set_ylabel(rows[i], fontsize=9)
     for cell, title in zip(axes[0], shown, strict=True):
         cell.set_title(title, fontsize=9)
-    signed = {is_signed(a[i]) for a in maps.values() for i in range(len(axes))}
+    signed = {_signed(a[i]) for a in maps.values() for i in range(len(axes))}
     keys = ["red positive, blue negative, white zero"] * (True in signed) + ["dark zero, bright large"] * (
         False in signed
     )
@@ -124,6 +124,11 @@ def panel(
     names = rows if rows is not None else [f"image {i + 1}" for i in range(len(axes))]
     alt = alt or f"Heatmaps{' over their images' * overlay}. Rows: {', '.join(names)}. Columns: {', '.join(titles)}."
     return describe(figure, alt, f"{'; '.join(keys)}; {clip}", note)
+
+
+def _signed(values: Tensor) -> bool:
+    """Whether a map takes the diverging colours: it has negative values, or nothing at all to show."""
+    return bool((values < 0).any() or (values == 0).all())
 
 
 def influential(

@@ -60,7 +60,7 @@ def segments(local: "LocalSurrogate", *, alt: str | None = None) -> Figure:
     ink = torch.zeros(*numbers.shape, 4)
     ink[border] = torch.tensor([1.0, 0.9, 0.0, 0.6])
     left.imshow(ink.numpy(), interpolation="nearest")
-    show_map(right, local.attribution.detach().cpu(), 100)
+    show_map(right, local.attribution.detach().cpu(), signed=True)
     count = len(local.effects)
     left.set_title(f"{count} segments", fontsize=9)
     right.set_title(f"effect on class {local.target}", fontsize=9)
@@ -227,7 +227,7 @@ def top_patches(
             maps = as_maps(projections[channel, found], f"channel {channel}")
             # Each patch has its own scale, as each was projected from its own activation.
             scaled = maps / maps.abs().amax((1, 2), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
-            show_map(axes[1][column], _mosaic(scaled[:, None], 0.0)[0], 100)
+            show_map(axes[1][column], _mosaic(scaled[:, None], 0.0)[0], signed=True)
     axes[0][0].set_ylabel("patches", fontsize=9)
     names = ", ".join(map(str, channels))
     told, caption = f"The {top.values.shape[1]} patches that activate channels {names} most", ""
