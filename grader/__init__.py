@@ -1,1 +1,1 @@
-"""The instructor's side: releasing exercises from their solutions, and grading what students hand in."""
+"""The teacher's side: releasing exercises from their solutions, and grading what students hand in."""

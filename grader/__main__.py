@@ -1,7 +1,9 @@
-"""``python -m interp_lab.grade SUBMISSIONS --out GRADES``: the same as ``interp-lab grade``."""
+"""``python -m grader SUBMISSIONS --out GRADES``: the same as ``interp-lab grade``."""
 
 import sys
 
-from ..cli import main
+from interp_lab.cli import run
 
-sys.exit(main(["grade", *sys.argv[1:]]))
+from .cli import add_grade
+
+sys.exit(run([add_grade], ["grade", *sys.argv[1:]]))

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .release import CODE_STUB, TEXT_STUB
+from interp_lab.notebook import CODE_STUB, TEXT_STUB, is_by_hand
 
 STUBS = ("", "\n".join(TEXT_STUB), "\n".join(CODE_STUB))  # what stands in a cell that was never answered
 COMMENT = "comment"  # the last column, for the student to read
@@ -53,11 +53,6 @@ def items(solution: bytes) -> tuple[Item, ...]:
             scheme = f"{text}\n\n{model.get(name, '')}" if grader.get("task") else text
             found.append(Item(name, title, grader["points"], scheme))
     return tuple(found)
-
-
-def is_by_hand(grader: dict) -> bool:
-    """Whether nbgrader's metadata are those of a task or of a written answer with points."""
-    return bool(grader.get("task") or (grader.get("grade") and grader.get("solution")))
 
 
 def written(notebook: bytes) -> dict[str, str]:

@@ -85,21 +85,21 @@ class Call:
     """``function(*args, **options)``; args are tensors, `Net`s, numbers or nested lists of numbers.
 
     Args:
-        look: also return what the call left behind: the values and modes of its networks, the values of its tensors
+        inspect: also return what the call left behind: the values and modes of its networks, the values of its tensors
             and the global random state, which is set before.
-        elsewhere: the tensors and networks lie on a simulated device that is not the CPU.
+        on_simulated_device: the tensors and networks lie on a simulated device that is not the CPU.
     """
 
     function: str
     args: list
     options: dict[str, Any] = field(default_factory=dict)
-    look: bool = False
-    elsewhere: bool = False
+    inspect: bool = False
+    on_simulated_device: bool = False
 
 
 @dataclass
 class Outcome:
-    """What a call gave: ``tensors["result"]`` and what `Call.look` adds, or an error in words."""
+    """What a call gave: ``tensors["result"]`` and what `Call.inspect` adds, or an error in words."""
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     kind: str = ""  # type of the result: "Tensor", "float", "list", ...
@@ -115,34 +115,34 @@ def perform(function: Callable, call: Call) -> Outcome:
     """Call the function on copies of the arguments. Its exceptions pass through."""
     from contextlib import nullcontext
 
-    if call.elsewhere:
-        import elsewhere
+    if call.on_simulated_device:
+        import simulated_device
     args = [
         arg.build() if isinstance(arg, Net) else arg.clone() if isinstance(arg, Tensor) else arg for arg in call.args
     ]
-    if call.elsewhere:
-        args = [elsewhere.move(arg) for arg in args]
-    if call.look:
+    if call.on_simulated_device:
+        args = [simulated_device.move(arg) for arg in args]
+    if call.inspect:
         torch.manual_seed(0)
-    with elsewhere.Device() if call.elsewhere else nullcontext():
+    with simulated_device.DeviceMode() if call.on_simulated_device else nullcontext():
         result = function(*args, **call.options)
     outcome = Outcome(kind=type(result).__name__)
     if isinstance(result, Tensor):
         outcome.kind, outcome.attached = "Tensor", bool(result.requires_grad)
-        if call.elsewhere:
-            result = elsewhere.fetch(result)
+        if call.on_simulated_device:
+            result = simulated_device.fetch(result)
         with torch._C.DisableTorchFunctionSubclass():
             outcome.tensors["result"] = result.detach().as_subclass(Tensor).cpu().contiguous().clone()
     elif not isinstance(result, float | int | list | tuple):
         raise TypeError(f"the result must be a torch.Tensor or made of numbers, got {type(result).__name__}")
     else:
         outcome.tensors["result"] = torch.tensor(result, dtype=torch.float64)
-    if call.look:
-        outcome.tensors |= left_behind(args)
+    if call.inspect:
+        outcome.tensors |= side_effects(args)
     return outcome
 
 
-def left_behind(args: list) -> dict[str, Tensor]:
+def side_effects(args: list) -> dict[str, Tensor]:
     """State of the arguments after a call, under names for the feedback; an absent .grad is an empty tensor."""
     found = {"the global random state of torch": torch.get_rng_state()}
     for number, arg in enumerate(args, 1):

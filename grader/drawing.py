@@ -1,16 +1,13 @@
-"""What the graded questions of several exercises draw their inputs with, and the judge of answers found by hand."""
+"""What the graded questions of several exercises draw their inputs with."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
 
-from ... import check
-from ..calls import Call, Net, Outcome
-from ..question import Reference, same_kind, same_state
+from .calls import Call, Net
 
 F64 = torch.float64
-ENTRY = "row {row}, entry {n}"  # of a table found by hand
 
 
 def uniform(g: Generator, low: float, high: float) -> float:
@@ -60,43 +57,3 @@ def conv(g: Generator, channels: int, dtype: torch.dtype = torch.float32) -> Net
 
 def nothing(function: str) -> Callable[[Generator], list[Call]]:
     return lambda g: [Call(function, [])]
-
-
-def by_hand(
-    what: str,
-    calls: list[Call],
-    got: list[Outcome],
-    reference: Reference,
-    *,
-    only: Collection[int] | None = None,
-    name: str = "number {n}",
-    tolerance: float = 1e-4,
-) -> None:
-    """Right numbers in a list, or in a table's rows; the feedback names the wrong ones and not what they should be.
-
-    Args:
-        only: places of the list, or rows of the table, that count; None for all.
-        name: of an entry; i and n are its place in the list or row, counted from 0 and from 1, row that of its row from 1.
-    """
-    expected = reference(calls[0])
-    same_kind(what, got[0], expected)
-    check.same_kind(got[0].result, expected.result, what)
-    wrong = (got[0].result - expected.result).abs() > tolerance
-    if wrong.dim() > 1:
-        wrong = wrong.flatten(1)
-    places = [place for place in wrong.nonzero().tolist() if only is None or place[0] in only]
-    if names := dict.fromkeys(name.format(row=p[0] + 1, i=p[-1], n=p[-1] + 1) for p in places):
-        raise AssertionError(f"{what}\nWrong: {'; '.join(names)}.")
-
-
-def repeatable(what: str, calls: list[Call], got: list[Outcome], reference: Reference) -> None:
-    """Three calls, the first two with the same seed: same result; the third with another: another; nothing else changed."""
-    for call, outcome in zip(calls, got, strict=True):
-        expected = reference(call)
-        same_kind(what, outcome, expected)
-        check.same_kind(outcome.result, expected.result, what)
-        same_state(what, outcome, expected)
-    first, again, other = (outcome.result for outcome in got)
-    check.close(again, first, f"{what}\nTwo calls with the same seed gave two results.", tolerance=1e-6)
-    if (other - first).abs().max() < 1e-5:
-        raise AssertionError(f"{what}\nTwo seeds gave the same result: it does not depend on the seed.")

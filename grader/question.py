@@ -1,7 +1,7 @@
 """Graded questions: which calls try a student's function, and how the trusted side judges what comes back.
 
 A `Part` draws fresh inputs from a generator that only the course key can make. Expected values come from the solution
-notebook, run in this process; the student's process gets inputs and gives tensors. See `questions/exercise_01.py`.
+notebook, run in this process; the student's process gets inputs and gives tensors. See ``solutions/*/questions.py``.
 """
 
 import hashlib
@@ -13,46 +13,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from .. import check
-from ..data.scenes import one_thread
+from interp_lab.data.scenes import one_thread
+
 from . import calls as protocol
 from .calls import Call, Outcome
-
-Reference = Callable[[Call], Outcome]
-Judge = Callable[[str, list[Call], list[Outcome], Reference], None]
-
-
-def same(what: str, calls: list[Call], got: list[Outcome], reference: Reference) -> None:
-    """Fail unless every call gives what the reference gives and leaves behind what the reference leaves behind."""
-    for call, outcome in zip(calls, got, strict=True):
-        expected = reference(call)
-        same_kind(what, outcome, expected)
-        check.close(outcome.result, expected.result, what)
-        same_state(what, outcome, expected)
-
-
-def same_state(what: str, got: Outcome, expected: Outcome) -> None:
-    """Fail unless a call left behind what the reference leaves behind."""
-    for name in sorted(expected.tensors.keys() - {"result"}):
-        left, wanted = got.tensors.get(name), expected.tensors[name]
-        if left is None or left.dtype != wanted.dtype or not torch.equal(left, wanted):
-            raise AssertionError(f"{what}\nThe result is right, but afterwards {name} had changed.")
-
-
-def shape_only(what: str, calls: list[Call], got: list[Outcome], reference: Reference) -> None:
-    """Fail unless type, shape and dtype are right and all values finite."""
-    for call, outcome in zip(calls, got, strict=True):
-        expected = reference(call)
-        same_kind(what, outcome, expected)
-        check.same_kind(outcome.result, expected.result, what)
-
-
-def same_kind(what: str, got: Outcome, expected: Outcome) -> None:
-    kind = "torch.Tensor" if expected.kind == "Tensor" else expected.kind
-    if got.kind != expected.kind and {got.kind, expected.kind} != {"list", "tuple"}:
-        raise AssertionError(f"{what}\nThe result must be a {kind}, got {got.kind}.")
-    if got.attached:
-        raise AssertionError(f"{what}\nThe result still hangs on the graph of the computation; it must be detached.")
+from .judges import Judge, same
 
 
 @dataclass(frozen=True)
@@ -60,7 +25,7 @@ class Part:
     """Some points of a question: the calls to make for one student, and the judge of their outcomes.
 
     Args:
-        kind: "easy", "shape", "general", "batch", "manners" or "device".
+        kind: "easy", "shape", "general", "batch", "side effects" or "device".
         what: the input and the property that it must have, in a sentence for the feedback.
         needs: kind of a part without which this one counts nothing, because a wrong answer could pass it.
     """
@@ -119,7 +84,7 @@ def _faults(
     question: Question, plans: list[list[Call]], outcomes: list[Outcome], answers: dict[str, Callable]
 ) -> list[str]:
     def reference(call: Call) -> Outcome:
-        return protocol.perform(answers[call.function], replace(call, elsewhere=False))
+        return protocol.perform(answers[call.function], replace(call, on_simulated_device=False))
 
     faults: dict[str, str] = {}
     for part, plan in zip(question.parts, plans, strict=True):

@@ -1,7 +1,7 @@
-"""Exercises from solutions: ``python -m interp_lab.grade.release [--check]`` in the root of the course.
+"""Exercises from solutions: ``python -m grader.release [--check]`` in the root of the course.
 
-A solution ``solutions/NN_topic.ipynb`` is an executed notebook with nbgrader's cell metadata (schema version 3) and
-marks; the exercise of the same name is the student's edition of it, equal byte for byte on every run. The marks are
+A solution ``solutions/NN_topic/solution.ipynb`` is an executed notebook with nbgrader's cell metadata (schema version 3)
+and marks; ``exercises/NN_topic.ipynb`` is the student's edition of it, equal byte for byte on every run. The marks are
 lines that contain these words, in a comment of the cell's language:
 
 ==================================== ======================== ===================================================
@@ -13,11 +13,10 @@ BEGIN MARK SCHEME ... END            task cells               nothing
 BEGIN SCAFFOLD ... END SCAFFOLD      code solution cells      its lines, uncommented, in place of the error above
 ==================================== ======================== ===================================================
 
-All but the scaffold is what ``nbgrader generate_assignment`` does, and nbgrader opens the result; the format is
-described in nbgrader's own documentation (Project Jupyter et al. 2019, nbgrader, JOSE 2(11), 32).
+All but the scaffold is what ``nbgrader generate_assignment`` does, and nbgrader opens the result. Links to the book
+lose one ``../``, since an exercise lies one folder higher than its solution.
 """
 
-import hashlib
 import json
 import re
 import sys
@@ -25,12 +24,12 @@ from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
+from interp_lab.notebook import CODE_STUB, TEXT_STUB, checksum, source
+
 # What a hosted notebook installs, pinned: a requirement such as "interp_lab @ git+https://...@v0.1.0". Empty until the
 # course has a public address; the install cell then only says whether the package is there.
 INSTALL = ""
 
-CODE_STUB = ["# YOUR CODE HERE", "raise NotImplementedError()"]
-TEXT_STUB = ["YOUR ANSWER HERE"]
 KEYS = {"schema_version", "grade", "solution", "locked", "task", "grade_id", "points", "checksum", "cell_type"}
 
 
@@ -72,22 +71,6 @@ def install_cell() -> str:
     return "\n".join(
         ["# The package of the course, where it is not installed yet.", "import importlib.util", "", test, install]
     )
-
-
-def checksum(cell: dict) -> str:
-    """nbgrader's fingerprint of a cell: md5 of source, type, kind, grade_id and points."""
-    grader = cell["metadata"]["nbgrader"]
-    grade, solution = grader["grade"], grader["solution"]
-    locked = not solution and (grade or grader["locked"])
-    parts = [source(cell), cell["cell_type"], str(grade), str(solution), str(locked), grader["grade_id"]]
-    if grade:
-        parts.append(str(float(grader["points"])))
-    return hashlib.md5("".join(parts).encode()).hexdigest()
-
-
-def source(cell: dict) -> str:
-    """A cell's text, which JSON holds as one string or as a list of lines."""
-    return cell["source"] if isinstance(cell["source"], str) else "".join(cell["source"])
 
 
 def dumps(notebook: dict) -> str:
@@ -147,6 +130,7 @@ def _release_cell(cell: dict, grader: dict, where: str) -> dict:
     text = _replace(text, "SCAFFOLD", lambda indent, lines: _uncomment(indent, lines, where), where)
     text = _replace(text, "HIDDEN TESTS", lambda *_: [], where)
     text = _replace(text, "MARK SCHEME", lambda *_: [], where)
+    text = text if code else text.replace("](../../", "](../")
 
     new = {"id": cell["id"], "cell_type": cell["cell_type"]}
     if pictures := {k: v for k, v in cell.get("attachments", {}).items() if f"attachment:{k}" in text}:
@@ -199,15 +183,15 @@ def main(arguments: list[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments not in ([], ["--check"]):
-        print("usage: python -m interp_lab.grade.release [--check]", file=sys.stderr)
+        print("usage: python -m grader.release [--check]", file=sys.stderr)
         return 2
-    solutions = sorted(Path("solutions").glob("*.ipynb"))
+    solutions = {path.parent.name: path for path in sorted(Path("solutions").glob("*/solution.ipynb"))}
     if not solutions:
-        print("no solutions/*.ipynb here: run this in the root of the course", file=sys.stderr)
+        print("no solutions/*/solution.ipynb here: run this in the root of the course", file=sys.stderr)
         return 2
     stale = 0
-    for path in solutions:
-        target = Path("exercises", path.name)
+    for name, path in solutions.items():
+        target = Path("exercises", f"{name}.ipynb")
         try:
             text = dumps(release(json.loads(path.read_text(encoding="utf-8"))))
         except ValueError as error:
@@ -222,9 +206,9 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{target}: {'rewritten' if target.exists() else 'new'}")
             target.parent.mkdir(exist_ok=True)
             target.write_text(text, encoding="utf-8", newline="\n")
-    for orphan in sorted({p.name for p in Path("exercises").glob("*.ipynb")} - {p.name for p in solutions}):
+    for orphan in sorted({path.stem for path in Path("exercises").glob("*.ipynb")} - solutions.keys()):
         stale += 1
-        print(f"exercises/{orphan}: there is no solutions/{orphan}; delete it")
+        print(f"exercises/{orphan}.ipynb: there is no solutions/{orphan}/solution.ipynb; delete it")
     return int(stale > 0)
 
 

@@ -5,16 +5,13 @@ Whatever a student wrote, error messages of the student's code included, is esca
 
 import hashlib
 import json
-import re
-from typing import TYPE_CHECKING
 
 import jinja2
 
 from .by_hand import Item, Marks
+from .collect import NAME
 from .question import Question
-
-if TYPE_CHECKING:
-    from .gradebook import Result
+from .result import Result
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; color: #1b1b1b; }
@@ -120,7 +117,7 @@ Nothing could be graded for {{ unread }} of them; the gradebook says why.
 
 
 def feedback(
-    result: "Result", asked: tuple[Question, ...], exercise: str, by_person: tuple[Item, ...], marks: Marks
+    result: Result, asked: tuple[Question, ...], exercise: str, by_person: tuple[Item, ...], marks: Marks
 ) -> str:
     """A page that says, per part of each question, on which input it was tried and what was wrong."""
     rows = [
@@ -146,7 +143,7 @@ def to_mark(texts: dict[str, dict[str, str]], by_person: tuple[Item, ...], exerc
     return _TO_MARK.render(title=f"{exercise.replace('_', ' ')}: to mark by hand", texts=texts, asked=by_person)
 
 
-def rates(results: list["Result"], asked: tuple[Question, ...]) -> list[tuple[str, str, float, float]]:
+def rates(results: list[Result], asked: tuple[Question, ...]) -> list[tuple[str, str, float, float]]:
     """Question, part, points, and the share of students: of the points for a question, with the part for a part."""
     rows, count = [], max(1, len(results))
     for q in asked:
@@ -158,7 +155,7 @@ def rates(results: list["Result"], asked: tuple[Question, ...]) -> list[tuple[st
     return rows
 
 
-def summary(results: list["Result"], asked: tuple[Question, ...], exercise: str) -> str:
+def summary(results: list[Result], asked: tuple[Question, ...], exercise: str) -> str:
     """A page with the success rate of each question and part."""
     mean = sum(result.earned(q) for result in results for q in asked) / max(1, len(results))
     return _SUMMARY.render(
@@ -171,13 +168,13 @@ def summary(results: list["Result"], asked: tuple[Question, ...], exercise: str)
     )
 
 
-def table(results: list["Result"], asked: tuple[Question, ...]) -> str:
+def table(results: list[Result], asked: tuple[Question, ...]) -> str:
     """The success rates of the questions, for a terminal."""
     rows = [(name, points, rate) for name, _, points, rate in rates(results, asked) if name]
     return "\n".join(f"{name:50} {points:4g} points  {100 * rate:3.0f} %" for name, points, rate in rows)
 
 
-def gradescope(result: "Result", asked: tuple[Question, ...], by_person: tuple[Item, ...], marks: Marks) -> str:
+def gradescope(result: Result, asked: tuple[Question, ...], by_person: tuple[Item, ...], marks: Marks) -> str:
     """Gradescope's ``results.json``: one test per part, and one per answer that was marked by hand."""
     tests = []
 
@@ -199,6 +196,6 @@ def gradescope(result: "Result", asked: tuple[Question, ...], by_person: tuple[I
 
 def file_name(student: str) -> str:
     """A safe file name: the student's, or a fingerprint of it where it holds anything that a path could mind."""
-    if re.fullmatch(r"\w[\w .,@+()'-]{0,99}", student) and student == student.strip():
+    if NAME.fullmatch(student) and student == student.strip():
         return student
     return "refused-" + hashlib.sha256(student.encode(errors="surrogateescape")).hexdigest()[:16]

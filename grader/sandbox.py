@@ -15,8 +15,8 @@ return what harms the grader         only JSON and safetensors of limited size a
 ==================================== ====================================================================================
 
 What it does not promise. A flaw of the Linux kernel, or a side channel of the processor, is not covered: for a
-class that you would not let log in on the machine, run the whole grader in a throw-away virtual machine. What a
-function leaves behind (modes, ``.grad``, the random state) is looked at inside the student's process: a program that
+class that you would not let log in on the machine, run the whole grader in a throw-away virtual machine. The side
+effects of a function (modes, ``.grad``, the random state) are looked at inside the student's process: a program that
 computes the right map and then lies about the rest gets the points for the rest. Copied code is not found.
 
 `Lane` raises `SandboxError` where there is no such protection; ``unsafe=True`` runs the worker unprotected, under the
@@ -39,11 +39,14 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from interp_lab import check
+
 from . import calls as protocol
 from .calls import Call, Outcome
 
 HERE = Path(__file__).parent
-INSIDE = [HERE / "worker.py", HERE / "calls.py", HERE / "extract.py", HERE / "elsewhere.py", HERE.parent / "check.py"]
+# All that a student's code can see of the course; the first is the program.
+INSIDE = [*(HERE / f"{name}.py" for name in ("worker", "calls", "extract", "simulated_device")), Path(check.__file__)]
 # Choose the kernels of torch, oneDNN and MKL: the answer runs on the same ones as the reference outside.
 KERNELS = ("ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS")
 
@@ -67,7 +70,7 @@ class Lane:
 
     def __init__(self, *, unsafe: bool = False, limits: Limits | None = None) -> None:
         self.unsafe, self.limits = unsafe, limits or Limits()
-        self.proven: set[tuple[str, bytes]] = set()  # exercises and solutions; see `gradebook.prove`
+        self.proven: set = set()  # exercises; see `gradebook.prove`
         self._start()
 
     def run(self, cells: dict[str, str], wanted: list[list[Call]]) -> list[list[Outcome]]:
@@ -204,17 +207,8 @@ def _settings() -> dict[str, str]:
 def _unprotected() -> list[str]:
     if not hasattr(os, "fork"):
         raise SandboxError("the worker forks, which Windows cannot; use WSL")
-    return [
-        sys.executable,
-        "-I",
-        "-S",
-        "-B",
-        str(INSIDE[0]),
-        "--unsafe",
-        str(HERE),
-        str(HERE.parent),
-        *_site_packages(),
-    ]
+    folders = dict.fromkeys(str(path.parent) for path in INSIDE)
+    return [sys.executable, "-I", "-S", "-B", str(INSIDE[0]), "--unsafe", *folders, *_site_packages()]
 
 
 def _command() -> list[str]:

@@ -1,4 +1,4 @@
-"""A device that is not the CPU, simulated: tensors say that they lie elsewhere, and mix with CPU tensors as CUDA's do.
+"""A device that is not the CPU, simulated: its tensors do not mix with those of the CPU, as CUDA's do not.
 
 It finds code that makes its tensors on the CPU whatever the device of x is, on a machine without an accelerator and
 without giving the sandbox access to a driver. A tensor of this device wraps a CPU tensor that holds its values.
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-LABEL = torch.device("lazy")  # a device type of PyTorch that autograd runs without a thread of its own
+DEVICE = torch.device("lazy")  # a device type of PyTorch that autograd runs without a thread of its own
 aten = torch.ops.aten
 # Operations that take CPU tensors beside those of another device on CUDA, too.
 MIXED = {aten.copy_.default, aten.index.Tensor, aten.index_put.default, aten.index_put_.default}
@@ -34,18 +34,18 @@ LAYOUT = {
 }
 
 
-class Elsewhere(Tensor):
-    """A tensor whose ``device`` is ``LABEL``."""
+class DeviceTensor(Tensor):
+    """A tensor whose ``device`` is ``DEVICE``."""
 
     @staticmethod
-    def __new__(cls, inner: Tensor) -> "Elsewhere":
+    def __new__(cls, inner: Tensor) -> "DeviceTensor":
         made = Tensor._make_wrapper_subclass(
             cls,
             inner.shape,
             strides=inner.stride(),
             storage_offset=inner.storage_offset(),
             dtype=inner.dtype,
-            device=LABEL,
+            device=DEVICE,
             dispatch_sizes_strides_policy="sizes",  # asks below, since an operation in place may change the shape
         )
         made.inner = inner
@@ -63,7 +63,7 @@ class Elsewhere(Tensor):
         return self.detach().inner.tolist()
 
     def new_tensor(self, values, *, dtype=None, device=None, requires_grad=False) -> Tensor:
-        return _make(torch.tensor, values, dtype=dtype or self.dtype, device=device or LABEL).requires_grad_(
+        return _make(torch.tensor, values, dtype=dtype or self.dtype, device=device or DEVICE).requires_grad_(
             requires_grad
         )
 
@@ -72,8 +72,8 @@ class Elsewhere(Tensor):
         return _run(operation, args, options or {})
 
 
-class Device(TorchDispatchMode):
-    """``with Device():`` also catches what is made with ``device=x.device`` out of no tensor."""
+class DeviceMode(TorchDispatchMode):
+    """``with DeviceMode():`` also catches what is made with ``device=x.device`` out of no tensor."""
 
     def __enter__(self):
         self.real = {name: getattr(torch, name) for name in ("Generator", "tensor", "as_tensor")}
@@ -97,12 +97,12 @@ def move(value: Any) -> Any:
         for module in value.modules():
             for name, p in module._parameters.items():
                 if p is not None:
-                    module._parameters[name] = nn.Parameter(Elsewhere(p.detach()), p.requires_grad)
+                    module._parameters[name] = nn.Parameter(DeviceTensor(p.detach()), p.requires_grad)
             for name, buffer in module._buffers.items():
                 if buffer is not None:
-                    module._buffers[name] = Elsewhere(buffer)
+                    module._buffers[name] = DeviceTensor(buffer)
         return value
-    return Elsewhere(value) if isinstance(value, Tensor) else value
+    return DeviceTensor(value) if isinstance(value, Tensor) else value
 
 
 def fetch(result: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ def fetch(result: Tensor) -> Tensor:
     Raises:
         RuntimeError: it lies on the CPU.
     """
-    if not isinstance(result, Elsewhere):
+    if not isinstance(result, DeviceTensor):
         raise RuntimeError("x lies on another device than the CPU, but the result lies on the CPU; make it follow x")
     return result.detach().inner
 
@@ -128,29 +128,29 @@ def _make(constructor: Callable, values: Any, *, device: Any = None, **options: 
     if isinstance(values, Tensor):
         return values.clone().to(device=device or values.device, dtype=options.get("dtype") or values.dtype)
     made = constructor(values, **options)
-    return made if device is None or torch.device(device).type != LABEL.type else made.to(LABEL)
+    return made if device is None or torch.device(device).type != DEVICE.type else made.to(DEVICE)
 
 
 def _run(operation, args: tuple, options: dict) -> Any:
     if operation in LAYOUT:
-        return LAYOUT[operation](*(arg.inner if isinstance(arg, Elsewhere) else arg for arg in args))
+        return LAYOUT[operation](*(arg.inner if isinstance(arg, DeviceTensor) else arg for arg in args))
     tensors = [leaf for leaf in tree_leaves((args, options)) if isinstance(leaf, Tensor)]
-    away = any(isinstance(t, Elsewhere) for t in tensors)
-    strangers = [t for t in tensors if not isinstance(t, Elsewhere) and t.dim() > 0]
-    if away and strangers and operation not in MIXED:
+    on_device = any(isinstance(t, DeviceTensor) for t in tensors)
+    cpu_operands = [t for t in tensors if not isinstance(t, DeviceTensor) and t.dim() > 0]
+    if on_device and cpu_operands and operation not in MIXED:
         raise RuntimeError(
             f"Expected all tensors to be on the same device, but {operation.overloadpacket.__name__} met one on the device "
             "of x and one on the CPU. Tensors that you make must follow x: torch.zeros_like(x), .to(x), device=x.device"
         )
     if (device := options.get("device")) is not None:
-        away = torch.device(device).type == LABEL.type
+        on_device = torch.device(device).type == DEVICE.type
         options = options | {"device": torch.device("cpu")}
     if operation is aten._efficientzerotensor.default:  # of forward-mode differentiation: no memory behind it
         operation = aten.zeros.default
-    inner_args, inner_options = tree_map(lambda v: v.inner if isinstance(v, Elsewhere) else v, (args, options))
+    inner_args, inner_options = tree_map(lambda v: v.inner if isinstance(v, DeviceTensor) else v, (args, options))
     result = operation(*inner_args, **inner_options)
     if operation._schema.is_mutable and isinstance(args[0] if args else None, Tensor):
         return args[0]
-    if not away or operation in TO_CPU:
+    if not on_device or operation in TO_CPU:
         return result
-    return tree_map(lambda v: Elsewhere(v) if isinstance(v, Tensor) else v, result)
+    return tree_map(lambda v: DeviceTensor(v) if isinstance(v, Tensor) else v, result)

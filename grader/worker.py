@@ -260,7 +260,9 @@ def warm_up() -> None:
     model(x).softmax(1).sum().backward()
     torch.func.vmap(torch.func.grad(lambda row: model(row[None]).sum()))(x.detach())
     net = calls.Net.draw([("Linear", 2, 2)], torch.Generator().manual_seed(0))
-    _, (call,) = calls.unpack_calls(calls.pack_calls({}, [calls.Call("f", [net, x.detach()], elsewhere=True)]))
+    _, (call,) = calls.unpack_calls(
+        calls.pack_calls({}, [calls.Call("f", [net, x.detach()], on_simulated_device=True)])
+    )
     calls.perform(lambda model, x: x + torch.zeros_like(x), call)
 
 

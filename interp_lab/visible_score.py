@@ -1,7 +1,7 @@
 """What a student sees of the grade: the check cells of a notebook, run on the student's own machine, without a sandbox.
 
 The scores of all exercises are kept in ``progress.json`` beside the notebooks. They say which checks passed and have no
-part in the grade, which comes from hidden inputs (see `gradebook`).
+part in the grade, which comes from hidden inputs.
 """
 
 import json
@@ -9,8 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from .by_hand import is_by_hand
-from .release import checksum
+from .notebook import checksum, is_by_hand
 
 PROGRESS = "progress.json"
 OPEN = "no answer yet"  # what a check says of a question that nobody has begun

@@ -7,8 +7,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from interp_lab.cli import main
-from interp_lab.grade.release import checksum
-from interp_lab.grade.visible import PROGRESS, bars, progress, remember, visible_score
+from interp_lab.notebook import checksum
+from interp_lab.visible_score import PROGRESS, bars, progress, remember, visible_score
 
 
 def graded(source, name, points, *, solution=False, task=False):

@@ -1,7 +1,4 @@
-"""Answers to exercise 01 that are right and differently written, and wrong ones that students write.
-
-See `test_exercises.py` for the meaning of the columns.
-"""
+"""Right answers, differently written, and wrong ones that students write: see tests/grader/test_exercises.py."""
 
 SETTING = ["imports", "networks-a-b", "q5b-setting"]
 EMPTY = {
@@ -131,7 +128,7 @@ RIGHT = [
 
 NOISY, DRAW = "x + noise * spread * epsilon", "torch.randn(x.shape, generator=generator)"
 PHI, SCALED = "2 * torch.special.ndtr(x / sigma) - 1", "magnitude / peak.where(peak > 0, 1)"
-ALL, SOME = "easy shape general batch manners device", "easy shape general device"
+ALL, SOME = "easy shape general batch side effects device", "easy shape general device"
 WRONG = [
     ("1a", "class 0", "[-3.0, 0.5, 4.0]", "[2.0, -1.0, 0.0]", "q1a", "x[0]", "easy", "Wrong: x[0]; x[1]; x[2]."),
     ("1a", "the score", "[-3.0, 0.5, 4.0]", "[-3.0, 1.0, 12.0]", "q1a", "x[1]", "easy", "Wrong: x[1]; x[2]."),
@@ -145,26 +142,26 @@ WRONG = [
     ("1b", "one point", "return [", "return [[0.0, 0.0]] or [", "q1b", "A list of three gradients is needed", "easy general", "must have shape (3, 2)"),
     ("2", "probability", "model(leaf)", "model(leaf).softmax(1)", "q2a", "probabilities in place of logits", ALL, "difference"),
     ("2", "log probability", "model(leaf)", "model(leaf).log_softmax(1)", "q2a", "mixture", "", ""),
-    ("2", "mean over the batch", ".sum()", ".mean()", "q2a", "mean over the batch", "batch manners device", "largest difference"),
+    ("2", "mean over the batch", ".sum()", ".mean()", "q2a", "mean over the batch", "batch side effects device", "largest difference"),
     ("2", "absolute value", "return gradient", "return gradient.abs()", "q2a", "absolute value", ALL, "largest difference"),
     ("2", "gradient of a loss", "return gradient", "return -gradient", "q2a", "weights of that row's target", "", ""),
     ("2", "gradient x input", "return gradient", "return gradient * x", "q2a", "weights of that row's target", ALL, "largest difference"),
     ("2", "predicted class", "target[:, None]", "model(leaf).argmax(1, True)", "q2a", "that row's target", "", ""),
-    ("2", "first target for all", "target[:, None]", "target[:1, None].expand(len(x), 1)", "q2a", "row's target", "batch manners device", "diff"),
+    ("2", "first target for all", "target[:, None]", "target[:1, None].expand(len(x), 1)", "q2a", "row's target", "batch side effects device", "diff"),
     ("2", "all classes", ".gather(1, target[:, None])", "", "q2a", "weights of that row's target", "", ""),
     ("2", "normalised", "return gradient", "return gradient / gradient.abs().max()", "q2a", "largest difference", ALL, "largest difference"),
     ("2", "on the graph", "(score, leaf)", "(score, leaf, create_graph=True)", "q2a", "detached", ALL, "detached"),
     ("2", "a list", "return gradient", "return list(gradient)", "q2a", "must be a torch.Tensor", "", ""),
     ("2", "one map", "return gradient", "return gradient.sum(0)", "q2a", "must have shape (3, 4)", "", ""),
     ("2", "double", "return gradient", "return gradient.double()", "q2a", "dtype torch.float32", "", ""),
-    ("2", "train mode", "model.eval()", "pass", "q2b", "must be explained in eval mode", "manners", "largest difference"),
-    ("2", "left in eval mode", "module.training = training", "pass", "q2b", "train/eval mode of the Sequential", "manners", "the train/eval mode of"),
+    ("2", "train mode", "model.eval()", "pass", "q2b", "must be explained in eval mode", "side effects", "largest difference"),
+    ("2", "left in eval mode", "module.training = training", "pass", "q2b", "train/eval mode of the Sequential", "side effects", "the train/eval mode of"),
     ("2", "train for all", "module.training = training", "module.train()", "q2b", "mode of the BatchNorm1d '1'", "", ""),
-    ("2", "parameters' .grad", "(gradient,) = torch.autograd.grad(score, leaf)", "score.backward(); gradient = leaf.grad", "q2b", "The .grad of the parameter '0.weight' changed", "manners", "the .grad of the parameter"),
+    ("2", "parameters' .grad", "(gradient,) = torch.autograd.grad(score, leaf)", "score.backward(); gradient = leaf.grad", "q2b", "The .grad of the parameter '0.weight' changed", "side effects", "the .grad of the parameter"),
     ("2", "zeroed .grad", "return", "model.zero_grad(); return", "q2b", "The .grad of the parameter", "", ""),
     ("2", "requires_grad of x", "x.detach().clone()", "x", "q2b", "requires_grad flag of the input", "", ""),
     ("2", "a list", "return gradient", "return gradient.tolist()", "", "", ALL, "must be a torch.Tensor, got list"),
-    ("2", "single precision", "return gradient", "return gradient.float()", "", "", "shape general manners", "float64"),
+    ("2", "single precision", "return gradient", "return gradient.float()", "", "", "shape general side effects", "float64"),
     ("2", "to the CPU", "return gradient", "return gradient.cpu()", "", "", "device", "make it follow x"),
     ("2", "vectors only", "leaf = x", "leaf = x.view(len(x), -1)[:, :]", "", "", "shape general batch device", "RuntimeError"),
     ("3a", "probability", "saliency(model,", "saliency(nn.Sequential(model, nn.Softmax(1)),", "q3a", "Symptom 1", "easy shape general batch device", "largest difference"),
@@ -181,7 +178,7 @@ WRONG = [
     ("4", "one copy short", "range(n)", "range(n - 1)", "q4a", "same gradient", ALL, "difference"),
     ("4", "noise alone", "x + noise", "noise", "q4a", "gradient at x itself", "", ""),
     ("4", "first target for all", ", target)", ", target[:1].expand(len(x)))", "q4a", "weights of the target", "", ""),
-    ("4", "no noise", "noise * spread * epsilon", "0 * epsilon", "q4b", "each image's own range", "general batch manners", "root mean square"),
+    ("4", "no noise", "noise * spread * epsilon", "0 * epsilon", "q4b", "each image's own range", "general batch side effects", "root mean square"),
     ("4", "not scaled by the range", "noise * spread", "noise", "q4b", "sigma = 0.4", "general batch", "root mean square"),
     ("4", "range of the batch", "(values.amax(1) - values.amin(1))", "torch.full([len(x)], x.max() - x.min())", "q4b", "own", "", ""),
     ("4", "sum of the ranges", "noise * spread", "noise * spread.sum()", "q4b", "each image's own range", "", ""),
@@ -192,9 +189,9 @@ WRONG = [
     ("4", "clipped", NOISY, f"({NOISY}).clamp(0, 1)", "q4b", "", "", ""),
     ("4", "clipped to its range", NOISY, f"({NOISY}).clamp(x.min(), x.max())", "q4b", "", "general batch", ""),
     ("4", "the same noise n times", "    epsilon =", "    generator.manual_seed(seed)\n        epsilon =", "q4b", "drawn anew", "general batch", ""),
-    ("4", "global seed", "torch.Generator().manual_seed", "torch.manual_seed", "q4c", "global random", "manners", "global random state"),
+    ("4", "global seed", "torch.Generator().manual_seed", "torch.manual_seed", "q4c", "global random", "side effects", "global random state"),
     ("4", "unseeded", ", generator=generator", "", "q4c", "global random state", "", ""),
-    ("4", "seed ignored", "manual_seed(seed)", "manual_seed(0)", "q4c", "does not depend on the seed", "manners", "does not depend on the seed"),
+    ("4", "seed ignored", "manual_seed(seed)", "manual_seed(0)", "q4c", "does not depend on the seed", "side effects", "does not depend on the seed"),
     ("4", "absolute value", f"saliency(model, {NOISY}, target)", f"saliency(model, {NOISY}, target).abs()", "", "", ALL, "difference"),
     ("4", "range of the batch", "(values.amax(1) - values.amin(1))", "(x.max() - x.min()).expand(len(x))", "", "", "batch", "image"),
     ("4", "one number per image", "torch.randn(x.shape", "torch.randn((len(x), *[1] * (x.dim() - 1))", "", "", "general batch", ""),

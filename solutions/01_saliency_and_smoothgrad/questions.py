@@ -1,4 +1,4 @@
-"""Saliency maps and SmoothGrad: graded questions of ``solutions/01_saliency_and_smoothgrad.ipynb``."""
+"""Saliency maps and SmoothGrad: the graded questions."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,10 +6,11 @@ from functools import partial
 import torch
 from torch import Generator
 
-from ... import check
-from ..calls import Call, Net, Outcome
-from ..question import Part, Question, Reference, same_kind, shape_only
-from .common import F64, by_hand, conv, integer, linear, nothing, powers, randn, repeatable, targets, uniform
+from grader.calls import Call, Net, Outcome
+from grader.drawing import F64, conv, integer, linear, nothing, powers, randn, targets, uniform
+from grader.judges import Reference, by_hand, repeatable, same_kind, shape_only
+from grader.question import Part, Question
+from interp_lab import check
 
 # Question 2: saliency
 
@@ -31,14 +32,14 @@ def saliency_batch(g: Generator) -> list[Call]:
     return [Call("saliency", [conv(g, 2), randn(g, 5, 2, 7, 7), targets(g, 5, 4)])]
 
 
-def saliency_manners(g: Generator) -> list[Call]:
+def saliency_side_effects(g: Generator) -> list[Call]:
     layers = [("Linear", 4, 6), ("BatchNorm1d", 6), ("Tanh",), ("Dropout", 0.5), ("Linear", 6, 3)]
     moody = Net.draw(layers, g, dtype=F64, training=["", "0", "2", "3"], grads=True)
-    return [Call("saliency", [moody, randn(g, 4, 4, dtype=F64), targets(g, 4, 3)], look=True)]
+    return [Call("saliency", [moody, randn(g, 4, 4, dtype=F64), targets(g, 4, 3)], inspect=True)]
 
 
 def saliency_device(g: Generator) -> list[Call]:
-    return [Call("saliency", [conv(g, 2), randn(g, 2, 2, 7, 7), targets(g, 2, 4)], elsewhere=True)]
+    return [Call("saliency", [conv(g, 2), randn(g, 2, 2, 7, 7), targets(g, 2, 4)], on_simulated_device=True)]
 
 
 # Question 3: saliency_image
@@ -66,7 +67,7 @@ def image_batch(g: Generator) -> list[Call]:
 
 
 def image_device(g: Generator) -> list[Call]:
-    return [Call("saliency_image", [conv(g, 2), randn(g, 2, 2, 7, 7), targets(g, 2, 4)], elsewhere=True)]
+    return [Call("saliency_image", [conv(g, 2), randn(g, 2, 2, 7, 7), targets(g, 2, 4)], on_simulated_device=True)]
 
 
 # Question 4: SmoothGrad
@@ -114,8 +115,7 @@ def as_chance_allows(what: str, calls: list[Call], got: list[Outcome], reference
     for call, outcome in zip(calls, got, strict=True):
         net, x, target = call.args
         n, noise = call.options["n"], call.options["noise"]
-        same_kind(what, outcome, Outcome(kind="Tensor"))
-        check.same_kind(outcome.result, x, what)
+        same_kind(what, outcome, Outcome({"result": x}, "Tensor"))
         p = net.layers[0][1]
         for i, (row, result) in enumerate(zip(x, outcome.result, strict=True)):
             s, w = noise * (row.max() - row.min()), net.state["2.weight"][target[i]].view_as(row)
@@ -131,16 +131,16 @@ def as_chance_allows(what: str, calls: list[Call], got: list[Outcome], reference
                 check.within(inside, 0.635, 0.73, f"{given} the share within 1. Is the noise normal?")
 
 
-def smooth_manners(g: Generator) -> list[Call]:
+def smooth_side_effects(g: Generator) -> list[Call]:
     layers = [("Linear", 5, 6), ("Tanh",), ("Dropout", 0.5), ("Linear", 6, 3)]
     net = Net.draw(layers, g, training=["", "2"])
     args, seed = [net, randn(g, 2, 5), targets(g, 2, 3)], integer(g, 1, 10**6)
-    return [Call("smoothgrad", args, {"n": 2, "noise": 0.2, "seed": s}, look=True) for s in (seed, seed, seed + 1)]
+    return [Call("smoothgrad", args, {"n": 2, "noise": 0.2, "seed": s}, inspect=True) for s in (seed, seed, seed + 1)]
 
 
 def smooth_device(g: Generator) -> list[Call]:
     args = [linear(g, 12, 4), randn(g, 2, 3, 2, 2), targets(g, 2, 4)]
-    return [Call("smoothgrad", args, {"n": 2, "noise": 0.1}, elsewhere=True)]
+    return [Call("smoothgrad", args, {"n": 2, "noise": 0.1}, on_simulated_device=True)]
 
 
 # Question 5: the limit of SmoothGrad
@@ -159,7 +159,7 @@ def sign_shape(g: Generator) -> list[Call]:
 
 
 def sign_device(g: Generator) -> list[Call]:
-    return [Call("smoothed_sign", [randn(g, 7), uniform(g, 0.5, 2)], elsewhere=True)]
+    return [Call("smoothed_sign", [randn(g, 7), uniform(g, 0.5, 2)], on_simulated_device=True)]
 
 
 def error_of(low: int, high: int) -> Callable[[Generator], list[Call]]:
@@ -171,8 +171,7 @@ def standard_error(what: str, calls: list[Call], got: list[Outcome], reference: 
     points = torch.linspace(-2, 2, 2001, dtype=F64)
     variance = (1 - torch.erf(points / 2**0.5) ** 2).mean().item()
     for call, outcome in zip(calls, got, strict=True):
-        same_kind(what, outcome, Outcome(kind="float"))
-        check.same_kind(outcome.result, torch.zeros((), dtype=F64), what)
+        same_kind(what, outcome, Outcome({"result": torch.zeros((), dtype=F64)}, "float"))
         ratio = outcome.result.item() / (variance / call.args[0]) ** 0.5
         check.within(ratio, 0.88, 1.12, f"{what}\nn={call.args[0]}: your error over the standard error of a mean of n.")
 
@@ -206,11 +205,11 @@ QUESTIONS = (
             Part("general", 1, "A network with convolution, batch normalisation and tanh, one picture.", saliency_general),
             Part("batch", 1, "The same kind of network, five pictures with their own targets.", saliency_batch),
             Part(
-                "manners",
+                "side effects",
                 1,
                 "A network in train mode with dropout, a batch normalisation that is frozen in eval mode, and "
                 "gradients in use: it must be explained in eval mode and come back as it was.",
-                saliency_manners,
+                saliency_side_effects,
             ),
             Part("device", 0.5, "Network and pictures on another device than the CPU.", saliency_device),
         ),
@@ -234,7 +233,7 @@ QUESTIONS = (
             Part("shape", 0.5, "Two rows of shape (3, 5, 4) in float64.", smooth_shape, shape_only, "easy"),
             Part("general", 2, "One picture of 64 x 64 pixels.", smooth_general, as_chance_allows),
             Part("batch", 1.5, "Three pictures with ranges of their own.", smooth_batch, as_chance_allows),
-            Part("manners", 1, "A network in train mode, two calls with one seed and one with another.", smooth_manners,
+            Part("side effects", 1, "A network in train mode, two calls with one seed and one with another.", smooth_side_effects,
                  repeatable, "easy"),
             Part("device", 0.5, "A linear network and its inputs on another device than the CPU.", smooth_device),
         ),

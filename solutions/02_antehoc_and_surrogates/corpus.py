@@ -1,7 +1,4 @@
-"""Answers to exercise 02 that are right and differently written, and wrong ones that students write.
-
-See `test_exercises.py` for the meaning of the columns.
-"""
+"""Right answers, differently written, and wrong ones that students write: see tests/grader/test_exercises.py."""
 
 SETTING = ["imports", "small-model"]
 EMPTY = {
@@ -185,10 +182,10 @@ RIGHT = [
     ("5", "one-hot", KAPPA_ONE_HOT),
 ]  # fmt: skip
 
-ALL_2A, ALL_2B = "easy shape general device", "easy shape general manners device"
+ALL_2A, ALL_2B = "easy shape general device", "easy shape general side effects device"
 ALL_3, ALL_4, ALL_5 = (
     "easy shape general batch device",
-    "easy shape general manners device",
+    "easy shape general side effects device",
     "easy general batch device",
 )
 SHRUNK = "w.sign() * (w.abs() - a).clamp(min=0)"
@@ -229,7 +226,7 @@ WRONG = [
     ("2b", "no biases", "torch.ones_like(x[:, :1])", "torch.zeros_like(x[:, :1])", "q2b", "3/4 and 1/4", ALL_2B, "difference"),
     ("2b", "sigmoid", "torch.softmax(z @ w.T, 1)", "torch.sigmoid(z @ w.T)", "q2b", "", ALL_2B, "difference"),
     ("2b", "random start", STEP, "w = w + 0.1 * torch.randn(w.shape).to(x) * (_ == 0) - lr * gradient", "q2b", "", ALL_2B, "difference"),
-    ("2b", "penalty at the end", SHRINKING, "torch.cat([shrink(w[:, :-1], lr * l1 * (_ == steps - 1)), w[:, -1:]], 1)", "q2b", "", "general manners device", "difference"),
+    ("2b", "penalty at the end", SHRINKING, "torch.cat([shrink(w[:, :-1], lr * l1 * (_ == steps - 1)), w[:, -1:]], 1)", "q2b", "", "general side effects device", "difference"),
     ("2b", "x standardised in place", "    z = torch.cat", "    x -= x.mean(0)\n    z = torch.cat", "q2b", "", ALL_2B, "difference"),
     ("2b", "transposed", "    return w", "    return w.T", "q2b", "must have shape (2, 3)", ALL_2B, "must have shape"),
     ("2b", "on the CPU", "x.new_zeros(classes, z.shape[1])", "torch.zeros(classes, z.shape[1], dtype=x.dtype)", "", "", "device", "follow x"),
@@ -246,19 +243,19 @@ WRONG = [
     ("3", "on the CPU", "left[:, :, None]], 2)", "left[:, :, None]], 2) + torch.zeros(1, 1, 1, dtype=x.dtype)[:, :, [0] * (len(x.T) + 1)]", "", "", "device", "follow x"),
     ("4", "probabilities", "model(x)", "model(x).softmax(1)", "q4a", "the network itself", ALL_4, "difference"),
     ("4", "labels", "model(x)", "F.one_hot(model(x).argmax(1), model(x).shape[1]).to(x)", "q4a", "the network itself", ALL_4, "difference"),
-    ("4", "through the origin", "z - z.mean(0)", "z", "q4a", "", "general manners device easy shape", "difference"),
-    ("4", "ridge not per input", "ridge * torch", "ridge / len(z) * torch", "q4a", "mean over the inputs", "general manners device", "difference"),
-    ("4", "no ridge", "ridge * torch", "0 * torch", "q4a", "variance / (variance + ridge)", "general manners device", "difference"),
+    ("4", "through the origin", "z - z.mean(0)", "z", "q4a", "", "general side effects device easy shape", "difference"),
+    ("4", "ridge not per input", "ridge * torch", "ridge / len(z) * torch", "q4a", "mean over the inputs", "general side effects device", "difference"),
+    ("4", "no ridge", "ridge * torch", "0 * torch", "q4a", "variance / (variance + ridge)", "general side effects device", "difference"),
     ("4", "bias is the mean", "mean - weight @ z.mean(0)", "mean", "q4a", "the network itself", ALL_4, "difference"),
     ("4", "no bias", JOINED, "weight", "q4a", "must have shape (3, 7)", ALL_4, "must have shape"),
     ("4", "bias first", JOINED, "torch.cat([bias[:, None], weight], 1)", "q4a", "the network itself", ALL_4, "difference"),
     ("4", "standardised", "z - z.mean(0)", "(z - z.mean(0)) / z.std(0, correction=0)", "q4a", "", ALL_4, "difference"),
     ("4", "vectors only", "x.detach().flatten(1)", "x.detach()", "", "", "shape", "RuntimeError"),
-    ("4", "train mode", "    model.eval()\n", "", "q4b", "must be asked in eval mode", "manners", "difference"),
-    ("4", "left in eval mode", "module.training = training", "pass", "q4b", "train/eval mode", "manners", "the train/eval mode of"),
-    ("4", "all to train mode", "module.training = training", "module.train()", "q4b", "train/eval mode", "manners", "the train/eval mode of"),
+    ("4", "train mode", "    model.eval()\n", "", "q4b", "must be asked in eval mode", "side effects", "difference"),
+    ("4", "left in eval mode", "module.training = training", "pass", "q4b", "train/eval mode", "side effects", "the train/eval mode of"),
+    ("4", "all to train mode", "module.training = training", "module.train()", "q4b", "train/eval mode", "side effects", "the train/eval mode of"),
     ("4", "on the graph", "model(x).detach()", "model(x)", "q4a", "detached", ALL_4, "detached"),
-    ("4", "zeroed .grad", "    z = x", "    model.zero_grad()\n    z = x", "q4b", "The .grad of the parameter", "manners", "the .grad of the parameter"),
+    ("4", "zeroed .grad", "    z = x", "    model.zero_grad()\n    z = x", "q4b", "The .grad of the parameter", "side effects", "the .grad of the parameter"),
     ("4", "on the CPU", "torch.eye(z.shape[1]).to(z)", "torch.eye(z.shape[1], dtype=z.dtype)", "", "", "device", "follow x"),
     ("5", "agreement", KAPPA, "agreement", "q5", "know nothing of each other", ALL_5, "difference"),
     ("5", "not rescaled", KAPPA, "agreement - chance", "q5", "agree on every input", ALL_5, "difference"),

@@ -1,13 +1,14 @@
-"""Ante-hoc models and surrogates: graded questions of ``solutions/02_antehoc_and_surrogates.ipynb``."""
+"""Ante-hoc models and surrogates: the graded questions."""
 
 from functools import partial
 
 import torch
 from torch import Generator, Tensor
 
-from ..calls import Call, Net
-from ..question import Part, Question, shape_only
-from .common import F64, by_hand, integer, linear, nothing, randn, targets, uniform
+from grader.calls import Call, Net
+from grader.drawing import F64, integer, linear, nothing, randn, targets, uniform
+from grader.judges import by_hand, shape_only
+from grader.question import Part, Question
 
 # Question 1: reading weights
 
@@ -29,7 +30,7 @@ def shrink_shape(g: Generator) -> list[Call]:
 
 
 def shrink_device(g: Generator) -> list[Call]:
-    return [Call("shrink", [randn(g, 7), uniform(g, 0.2, 1)], elsewhere=True)]
+    return [Call("shrink", [randn(g, 7), uniform(g, 0.2, 1)], on_simulated_device=True)]
 
 
 def labelled(g: Generator, rows: int, features: int, classes: int, dtype: torch.dtype = F64) -> list:
@@ -53,12 +54,12 @@ def fit_general(g: Generator) -> list[Call]:
     return [Call("sparse_softmax", labelled(g, 50, 6, 4), options | {"l1": l1}) for l1 in (0.0, uniform(g, 0.02, 0.06))]
 
 
-def fit_manners(g: Generator) -> list[Call]:
-    return [Call("sparse_softmax", labelled(g, 12, 4, 3), {"steps": 3}, look=True)]
+def fit_side_effects(g: Generator) -> list[Call]:
+    return [Call("sparse_softmax", labelled(g, 12, 4, 3), {"steps": 3}, inspect=True)]
 
 
 def fit_device(g: Generator) -> list[Call]:
-    return [Call("sparse_softmax", labelled(g, 12, 4, 3, torch.float32), {"steps": 3}, elsewhere=True)]
+    return [Call("sparse_softmax", labelled(g, 12, 4, 3, torch.float32), {"steps": 3}, on_simulated_device=True)]
 
 
 # Question 3: terms of an additive model
@@ -87,7 +88,7 @@ def terms_batch(g: Generator) -> list[Call]:
 
 
 def terms_device(g: Generator) -> list[Call]:
-    return [Call("additive_terms", additive(g, 2, 3, 4, dtype=torch.float32), elsewhere=True)]
+    return [Call("additive_terms", additive(g, 2, 3, 4, dtype=torch.float32), on_simulated_device=True)]
 
 
 # Question 4: linear surrogate
@@ -113,14 +114,14 @@ def surrogate_general(g: Generator) -> list[Call]:
     return [Call("linear_surrogate", [curved(g, 6), x], {"ridge": r}) for r in (0.0, uniform(g, 0.3, 1))]
 
 
-def surrogate_manners(g: Generator) -> list[Call]:
+def surrogate_side_effects(g: Generator) -> list[Call]:
     layers = [("Linear", 4, 6), ("BatchNorm1d", 6), ("Tanh",), ("Dropout", 0.5), ("Linear", 6, 3)]
     moody = Net.draw(layers, g, dtype=F64, training=["", "0", "2", "3"], grads=True)
-    return [Call("linear_surrogate", [moody, randn(g, 20, 4, dtype=F64)], {"ridge": 0.1}, look=True)]
+    return [Call("linear_surrogate", [moody, randn(g, 20, 4, dtype=F64)], {"ridge": 0.1}, inspect=True)]
 
 
 def surrogate_device(g: Generator) -> list[Call]:
-    return [Call("linear_surrogate", [linear(g, 5, 3), randn(g, 20, 5)], {"ridge": 0.1}, elsewhere=True)]
+    return [Call("linear_surrogate", [linear(g, 5, 3), randn(g, 20, 5)], {"ridge": 0.1}, on_simulated_device=True)]
 
 
 # Question 5: fidelity
@@ -152,7 +153,7 @@ def fidelity_batch(g: Generator) -> list[Call]:
 
 
 def fidelity_device(g: Generator) -> list[Call]:
-    return [Call("fidelity", partly_agreed(g, 40, 4), elsewhere=True)]
+    return [Call("fidelity", partly_agreed(g, 40, 4), on_simulated_device=True)]
 
 
 QUESTIONS = (
@@ -186,7 +187,7 @@ QUESTIONS = (
             Part("easy", 1, "One step from zero, without and with a penalty.", fit_easy),
             Part("shape", 0.5, "Eight examples with five features in float64, three classes.", fit_shape, shape_only, "easy"),
             Part("general", 2, "50 examples, some hundred steps, without and with a penalty.", fit_general),
-            Part("manners", 0.5, "Examples, labels and random state must stay as they are.", fit_manners),
+            Part("side effects", 0.5, "Examples, labels and random state must stay as they are.", fit_side_effects),
             Part("device", 1, "Examples and labels on another device than the CPU.", fit_device),
         ),
     ),
@@ -209,11 +210,11 @@ QUESTIONS = (
             Part("shape", 0.5, "20 inputs of shape (3, 2, 2) in float64, four classes.", surrogate_shape, shape_only, "easy"),
             Part("general", 2, "A curved network, features of unequal spread, without and with a penalty.", surrogate_general),
             Part(
-                "manners",
+                "side effects",
                 1,
                 "A network in train mode with dropout, a batch normalisation that is frozen in eval mode, and "
                 "gradients in use: it must be asked in eval mode and come back as it was.",
-                surrogate_manners,
+                surrogate_side_effects,
             ),
             Part("device", 1, "Network and inputs on another device than the CPU.", surrogate_device),
         ),

@@ -1,7 +1,4 @@
-"""Answers to exercise 03 that are right and differently written, and wrong ones that students write.
-
-See `test_exercises.py` for the meaning of the columns.
-"""
+"""Right answers, differently written, and wrong ones that students write: see tests/grader/test_exercises.py."""
 
 SETTING = ["imports"]
 EMPTY = {
@@ -173,7 +170,7 @@ RIGHT = [
 ]  # fmt: skip
 
 ALL_2, ALL_4A = "easy shape general device", "easy shape general device"
-ALL_4B, ALL_5 = "easy shape general batch device", "easy shape general batch manners device"
+ALL_4B, ALL_5 = "easy shape general batch device", "easy shape general batch side effects device"
 UNIT, BOX = "[0.4, -0.2, -0.4, 0.8]", "[1.0, 0.0, 0.0, 1.0]"
 PICTURE = "0.5 + weight / (2 * largest.where(largest > 0, 1))"
 STACKED = "torch.stack([image, place // width, place % width], 2).transpose(0, 1)"
@@ -237,19 +234,19 @@ WRONG = [
     ("4b", "first channel", "padded[image, :,", "padded[image, :1,", "q4b", "must have shape", "shape general batch", "must have shape"),
     ("4b", "no batch", "torch.stack(patches)", "patches[0]", "q4b", "must have shape (1, 1, 2, 2)", ALL_4B, "must have shape"),
     ("4b", "on the CPU", "torch.stack(patches)", "torch.stack(patches) + torch.zeros(1, 1, 1, 1, dtype=x.dtype)", "", "", "device", "follow x"),
-    ("5", "plain gradient", BACK, BACK.replace("F.relu(signal)", "signal * (first > 0)"), "q5a", "must be rectified away", "general batch manners device", "difference"),
-    ("5", "guided", BACK, BACK.replace("F.relu(signal)", "F.relu(signal) * (first > 0)"), "q5a", "not at what was active", "general batch manners device", "difference"),
-    ("5", "no ReLU on the way down", BACK, BACK.replace("F.relu(signal)", "signal"), "q5a", "must be rectified away", "general batch manners device", "difference"),
-    ("5", "pixels rectified", BACK, f"F.relu({BACK})", "q5a", "looks for a cross", "general batch manners device", "difference"),
+    ("5", "plain gradient", BACK, BACK.replace("F.relu(signal)", "signal * (first > 0)"), "q5a", "must be rectified away", "general batch side effects device", "difference"),
+    ("5", "guided", BACK, BACK.replace("F.relu(signal)", "F.relu(signal) * (first > 0)"), "q5a", "not at what was active", "general batch side effects device", "difference"),
+    ("5", "no ReLU on the way down", BACK, BACK.replace("F.relu(signal)", "signal"), "q5a", "must be rectified away", "general batch side effects device", "difference"),
+    ("5", "pixels rectified", BACK, f"F.relu({BACK})", "q5a", "looks for a cross", "general batch side effects device", "difference"),
     ("5", "starts with one", "highest[:, None])", "torch.ones_like(highest[:, None]))", "q5a", "5 times the filter", ALL_5, "difference"),
     ("5", "all places", ".scatter(1, place[:, None], highest[:, None])", ".add(last[:, unit].flatten(1))", "q5a", "looks for a cross", ALL_5, "difference"),
     ("5", "place of the first image", "place[:, None]", "place[:1, None].expand(len(x), 1)", "q5a", "one cross in each of two images", "batch device", "difference"),
     ("5", "all units", "signal = torch.zeros_like(last)\n", "signal = last.clone()\n", "q5a", "looks for a cross", ALL_5, "difference"),
     ("5", "upper left of each window", POOLED, "lifted = torch.zeros_like(first)\n    lifted[:, :, : 2 * signal.shape[2] : 2, : 2 * signal.shape[3] : 2] = signal\n    signal = lifted", "q5a", "at the place of the cross", ALL_5, "difference"),
     ("5", "spread over the window", POOLED, "signal = F.interpolate(signal, size=first.shape[2:]) / 4", "q5a", "at the place of the cross", ALL_5, "difference"),
-    ("5", "even sides only", ", output_size=first.shape[2:])", ")", "", "", "general batch manners", ""),
+    ("5", "even sides only", ", output_size=first.shape[2:])", ")", "", "", "general batch side effects", ""),
     ("5", "no biases", "F.conv2d(x, w1, b1, padding=padding)", "F.conv2d(x, w1, padding=padding)", "q5a", "3 - 2.5", ALL_5, "difference"),
     ("5", "biases on the way down", BACK, f"{BACK} + b1.mean()", "q5a", "", "", ""),
-    ("5", "active or not", "last = F.relu(F.conv2d(pooled, w2, b2, padding=padding))", "last = F.conv2d(pooled, w2, b2, padding=padding)", "q5b", "is not active", "manners", "difference"),
+    ("5", "active or not", "last = F.relu(F.conv2d(pooled, w2, b2, padding=padding))", "last = F.conv2d(pooled, w2, b2, padding=padding)", "q5b", "is not active", "side effects", "difference"),
     ("5", "on the CPU", "torch.zeros_like(last)\n", "torch.zeros(last.shape, dtype=last.dtype)\n", "", "", "device", ""),
 ]  # fmt: skip

@@ -1,13 +1,14 @@
-"""Weights and what units respond to: graded questions of ``solutions/03_weights.ipynb``."""
+"""Weights and what units respond to: the graded questions."""
 
 from functools import partial
 
 import torch
 from torch import Generator, Tensor
 
-from ..calls import Call
-from ..question import Part, Question, shape_only
-from .common import F64, by_hand, integer, nothing, randn
+from grader.calls import Call
+from grader.drawing import F64, integer, nothing, randn
+from grader.judges import by_hand, shape_only
+from grader.question import Part, Question
 
 # Question 2: filters as pictures
 
@@ -26,7 +27,7 @@ def filters_general(g: Generator) -> list[Call]:
 
 
 def filters_device(g: Generator) -> list[Call]:
-    return [Call("filter_pictures", [randn(g, 4, 1, 3, 3)], elsewhere=True)]
+    return [Call("filter_pictures", [randn(g, 4, 1, 3, 3)], on_simulated_device=True)]
 
 
 # Question 3: receptive field
@@ -65,7 +66,7 @@ def places_general(g: Generator) -> list[Call]:
 
 
 def places_device(g: Generator) -> list[Call]:
-    return [Call("top_places", [randn(g, 5, 2, 4, 3), 3], elsewhere=True)]
+    return [Call("top_places", [randn(g, 5, 2, 4, 3), 3], on_simulated_device=True)]
 
 
 def chosen(g: Generator, images: int, rows: int, columns: int, count: int) -> Tensor:
@@ -92,7 +93,7 @@ def cut_batch(g: Generator) -> list[Call]:
 
 
 def cut_device(g: Generator) -> list[Call]:
-    return [Call("cut", [randn(g, 2, 1, 6, 6), chosen(g, 2, 3, 3, 2), 3, 2, -1], elsewhere=True)]
+    return [Call("cut", [randn(g, 2, 1, 6, 6), chosen(g, 2, 3, 3, 2), 3, 2, -1], on_simulated_device=True)]
 
 
 # Question 5: projection
@@ -123,15 +124,15 @@ def project_batch(g: Generator) -> list[Call]:
     return [Call("project", network(g, 5), {"padding": 1})]
 
 
-def project_manners(g: Generator) -> list[Call]:
+def project_side_effects(g: Generator) -> list[Call]:
     """A unit that is active in no image; and one that is, with a look at what the call leaves behind."""
     silent = network(g, 2)
     silent[4] = silent[4] - 1000
-    return [Call("project", silent), Call("project", network(g, 2), look=True)]
+    return [Call("project", silent), Call("project", network(g, 2), inspect=True)]
 
 
 def project_device(g: Generator) -> list[Call]:
-    return [Call("project", network(g, 2, torch.float32, even=True), elsewhere=True)]
+    return [Call("project", network(g, 2, torch.float32, even=True), on_simulated_device=True)]
 
 
 QUESTIONS = (
@@ -205,8 +206,8 @@ QUESTIONS = (
             Part("shape", 0.5, "Two images in float64.", project_shape, shape_only, "easy"),
             Part("general", 2.5, "Random weights and biases, sides of odd length, padding 0, 1 and 2.", project_general),
             Part("batch", 1, "Five images, each with its own strongest place.", project_batch),
-            Part("manners", 1, "A unit that is not active; images, weights and random state must stay as they are.",
-                 project_manners, needs="easy"),
+            Part("side effects", 1, "A unit that is not active; images, weights and random state must stay as they are.",
+                 project_side_effects, needs="easy"),
             Part("device", 1, "Images and weights on another device than the CPU.", project_device),
         ),
     ),

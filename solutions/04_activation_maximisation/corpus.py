@@ -1,7 +1,4 @@
-"""Answers to exercise 04 that are right and differently written, and wrong ones that students write.
-
-See `test_exercises.py` for the meaning of the columns.
-"""
+"""Right answers, differently written, and wrong ones that students write: see tests/grader/test_exercises.py."""
 
 SETTING = ["imports"]
 EMPTY = {
@@ -154,7 +151,7 @@ RIGHT = [
 ]  # fmt: skip
 
 ALL_2, ALL_3 = "easy shape general batch device", "easy general batch device"
-ALL_4 = "easy shape general batch manners device"
+ALL_4 = "easy shape general batch side effects device"
 FREE, BOX = "[0.75, -0.25, 0.5]", "[0.75, 0.0, 0.5]"
 OF_P, OF_LOG_P = "[0.0, 0.25, 0.0]", "[1.0, 0.5, 0.0]"
 CLIPPED, DOWN, RIGHTWARDS = (
@@ -204,17 +201,17 @@ WRONG = [
     ("4", "norm, not squared", "leaf.square().sum()", "leaf.flatten(1).norm(dim=1).sum()", "q4a", "2 * l2 * x", "easy shape general batch device", "difference"),
     ("4", "no smoothness", " - tv * variation(leaf).sum()", "", "q4a", "l2=1, tv=1", "general device", "difference"),
     ("4", "clipped at the end", STEP, "(leaf + lr * slope).detach()\n    x = x.clamp(low, high)", "q4a", "Is every step clipped", "general batch device", "difference"),
-    ("4", "no box", ".clamp(low, high)", "", "q4a", "Is every step clipped", "general batch manners device", "difference"),
+    ("4", "no box", ".clamp(low, high)", "", "q4a", "Is every step clipped", "general batch side effects device", "difference"),
     ("4", "box of 0 and 1", ".clamp(low, high)", ".clamp(0, 1)", "q4a", "one step of 0.2", "easy shape general", "difference"),
     ("4", "one step short", "range(steps)", "range(steps - 1)", "q4a", "one step", ALL_4, "difference"),
     ("4", "normalised gradient", "lr * slope", "lr * slope / slope.norm()", "q4a", "the step must be", ALL_4, "difference"),
     ("4", "Adam", "lr * slope", "lr * slope.sign()", "q4a", "the step must be", ALL_4, "difference"),
-    ("4", "predicted class", "target[:, None]", "model(leaf).argmax(1, True)", "q4a", "for each row's target", "general batch manners device", "difference"),
-    ("4", "mean over the batch", "target[:, None]).sum()", "target[:, None]).mean()", "q4a", "the step must be", "batch manners device", "difference"),
-    ("4", "train mode", "    model.eval()\n", "", "q4c", "must be climbed in eval mode", "manners", "difference"),
-    ("4", "left in eval mode", "module.training = training", "pass", "q4c", "train/eval mode", "manners", "the train/eval mode of"),
-    ("4", "own .grad", "(slope,) = torch.autograd.grad(score, leaf)", "score.backward()\n        slope = leaf.grad", "q4c", "The .grad of the parameter", "manners", "the .grad of the parameter"),
-    ("4", "x itself", "x = x.detach().clone()", "pass", "q4c", "requires_grad flag of the input x", "manners", "requires_grad flag"),
+    ("4", "predicted class", "target[:, None]", "model(leaf).argmax(1, True)", "q4a", "for each row's target", "general batch side effects device", "difference"),
+    ("4", "mean over the batch", "target[:, None]).sum()", "target[:, None]).mean()", "q4a", "the step must be", "batch side effects device", "difference"),
+    ("4", "train mode", "    model.eval()\n", "", "q4c", "must be climbed in eval mode", "side effects", "difference"),
+    ("4", "left in eval mode", "module.training = training", "pass", "q4c", "train/eval mode", "side effects", "the train/eval mode of"),
+    ("4", "own .grad", "(slope,) = torch.autograd.grad(score, leaf)", "score.backward()\n        slope = leaf.grad", "q4c", "The .grad of the parameter", "side effects", "the .grad of the parameter"),
+    ("4", "x itself", "x = x.detach().clone()", "pass", "q4c", "requires_grad flag of the input x", "side effects", "requires_grad flag"),
     ("4", "on the graph", ".detach().clamp(low, high)", ".clamp(low, high)", "q4a", "detached", ALL_4, ""),
     ("4", "on the CPU", "- l2 *", "+ (leaf * torch.zeros(leaf.shape, dtype=leaf.dtype)).sum() - l2 *", "", "", "device", "follow x"),
     ("5", "half of it", "1 / (l2", "0.5 / (l2", "q5", "It is too small", "easy general", "difference"),

@@ -1,13 +1,14 @@
-"""Activation maximisation: graded questions of ``solutions/04_activation_maximisation.ipynb``."""
+"""Activation maximisation: the graded questions."""
 
 from functools import partial
 
 import torch
 from torch import Generator, Tensor
 
-from ..calls import Call, Net
-from ..question import Part, Question, shape_only
-from .common import F64, by_hand, conv, integer, linear, nothing, randn, targets, uniform
+from grader.calls import Call, Net
+from grader.drawing import F64, conv, integer, linear, nothing, randn, targets, uniform
+from grader.judges import by_hand, shape_only
+from grader.question import Part, Question
 
 # Question 2: linear favourite
 
@@ -33,7 +34,7 @@ def favourite_batch(g: Generator) -> list[Call]:
 
 
 def favourite_device(g: Generator) -> list[Call]:
-    return [Call("linear_favourite", [randn(g, 3, 4), targets(g, 2, 3), 0.7, 0.0, 1.0], elsewhere=True)]
+    return [Call("linear_favourite", [randn(g, 3, 4), targets(g, 2, 3), 0.7, 0.0, 1.0], on_simulated_device=True)]
 
 
 # Question 3: roughness
@@ -52,7 +53,7 @@ def variation_batch(g: Generator) -> list[Call]:
 
 
 def variation_device(g: Generator) -> list[Call]:
-    return [Call("variation", [randn(g, 2, 1, 3, 3)], elsewhere=True)]
+    return [Call("variation", [randn(g, 2, 1, 3, 3)], on_simulated_device=True)]
 
 
 # Question 4: ascent
@@ -89,15 +90,15 @@ def ascent_batch(g: Generator) -> list[Call]:
     return [Call("maximise", args, {"l2": 0.1, "steps": 4, "lr": 0.05})]
 
 
-def ascent_manners(g: Generator) -> list[Call]:
+def ascent_side_effects(g: Generator) -> list[Call]:
     layers = [("Flatten",), ("Linear", 4, 6), ("BatchNorm1d", 6), ("Tanh",), ("Dropout", 0.5), ("Linear", 6, 3)]
     moody = Net.draw(layers, g, dtype=F64, training=["", "1", "3", "4"], grads=True)
-    return [Call("maximise", [moody, pictures(g, 3, 1, 2, 2), targets(g, 3, 3)], {"steps": 3}, look=True)]
+    return [Call("maximise", [moody, pictures(g, 3, 1, 2, 2), targets(g, 3, 3)], {"steps": 3}, inspect=True)]
 
 
 def ascent_device(g: Generator) -> list[Call]:
     args = [linear(g, 12, 4), pictures(g, 2, 3, 2, 2, dtype=torch.float32), targets(g, 2, 4)]
-    return [Call("maximise", args, {"l2": 0.1, "tv": 0.1, "steps": 2}, elsewhere=True)]
+    return [Call("maximise", args, {"l2": 0.1, "tv": 0.1, "steps": 2}, on_simulated_device=True)]
 
 
 # Question 5: largest step
@@ -161,11 +162,11 @@ QUESTIONS = (
             Part("general", 3, "A curved network with both penalties in a box, one picture, 12 steps.", ascent_general),
             Part("batch", 1.5, "A curved network with L2, four pictures with their own targets.", ascent_batch),
             Part(
-                "manners",
+                "side effects",
                 2,
                 "A network in train mode with dropout, a batch normalisation that is frozen in eval mode, and "
                 "gradients in use: it must be climbed in eval mode and come back as it was.",
-                ascent_manners,
+                ascent_side_effects,
             ),
             Part("device", 1, "Network and pictures on another device than the CPU.", ascent_device),
         ),

@@ -1,4 +1,4 @@
-"""Answers to exercise 05, right and wrong."""
+"""Right answers, differently written, and wrong ones that students write: see tests/grader/test_exercises.py."""
 
 SETTING = ["imports", "score", "decode"]
 EMPTY = {
@@ -140,7 +140,11 @@ RIGHT = [
     ("4b", "optimiser", CODE_SGD),
 ]  # fmt: skip
 
-ALL2, ALL3, ALL4 = "easy shape general batch device", "easy general batch manners device", "easy general batch device"
+ALL2, ALL3, ALL4 = (
+    "easy shape general batch device",
+    "easy general batch side effects device",
+    "easy general batch device",
+)
 SCALED = "directions[:k].T * scale[:k] / len(rows) ** 0.5"
 BEST = "mean + weight @ covariance"
 LOGIT = "gather(1, target[:, None]).squeeze(1)"
@@ -181,13 +185,13 @@ WRONG = [
     ("3a", "no network", "logit + log", "log", "q3a", "One step", ALL3, "largest difference"),
     ("3a", "descent", "x + lr", "x - lr", "q3a", "One step", ALL3, "largest difference"),
     ("3a", "one step too many", "range(steps)", "range(steps + 1)", "q3a", "steps=0", ALL3, "largest difference"),
-    ("3a", "mean over the batch", "objective.sum()", "objective.mean()", "q3a", "One step", "batch manners device", "largest"),
+    ("3a", "mean over the batch", "objective.sum()", "objective.mean()", "q3a", "One step", "batch side effects device", "largest"),
     ("3a", "first target for all", "target[:, None]", "target[:1, None].expand(len(x), 1)", "q3a", "that row's target",
-     "batch manners device", "largest difference"),
+     "batch side effects device", "largest difference"),
     ("3a", "sign of the gradient", "lr * ascent", "lr * ascent.sign()", "q3a", "One step", ALL3, "largest difference"),
     ("3a", "own .grad", "(ascent,) = torch.autograd.grad(objective.sum(), x)", "objective.sum().backward(); ascent = x.grad",
-     "q3a", ".grad of the parameter", "manners", "the .grad of the parameter"),
-    ("3a", "in place", "x0.detach().clone()", "x0", "q3a", "requires_grad flag of the input", "manners", "requires_grad"),
+     "q3a", ".grad of the parameter", "side effects", "the .grad of the parameter"),
+    ("3a", "in place", "x0.detach().clone()", "x0", "q3a", "requires_grad flag of the input", "side effects", "requires_grad"),
     ("3a", "to the CPU", "return x", "return x.cpu()", "", "", "device", "make it follow x"),
     ("3b", "inverse", "@ covariance", "@ torch.linalg.inv(covariance)", "q3b", "in balance", "easy shape general device", "difference"),
     ("3b", "no mean", BEST, "weight @ covariance", "q3b", "in balance", "easy shape general device", "difference"),
@@ -215,11 +219,11 @@ WRONG = [
     ("4b", "descent", "z + lr", "z - lr", "q4b", "5 %", ALL3, "largest difference"),
     ("4b", "pictures", "return z", "return decode(z, mean, matrix)", "q4b", "must have shape (3, 3)", ALL3, "must have shape"),
     ("4b", "first target for all", "target[:, None]", "target[:1, None].expand(len(z), 1)", "q4b", "the row's target",
-     "batch manners device", "largest difference"),
-    ("4b", "mean over the batch", ".sum(1)).sum()", ".sum(1)).mean()", "q4b", "One step", "batch manners device", "largest"),
+     "batch side effects device", "largest difference"),
+    ("4b", "mean over the batch", ".sum(1)).sum()", ".sum(1)).mean()", "q4b", "One step", "batch side effects device", "largest"),
     ("4b", "probability", "matrix)).gather", "matrix)).softmax(1).gather", "q4b", "5 %", ALL3, "largest difference"),
-    ("4b", "one step", "range(steps)", "range(1)", "q4b", "closed form", "general batch manners device", "difference"),
+    ("4b", "one step", "range(steps)", "range(1)", "q4b", "closed form", "general batch side effects device", "difference"),
     ("4b", "own .grad", "(ascent,) = torch.autograd.grad((logit - lam * z.square().sum(1)).sum(), z)",
-     "(logit - lam * z.square().sum(1)).sum().backward(); ascent = z.grad", "q4b", ".grad of the parameter", "manners",
+     "(logit - lam * z.square().sum(1)).sum().backward(); ascent = z.grad", "q4b", ".grad of the parameter", "side effects",
      "the .grad of the parameter"),
 ]  # fmt: skip

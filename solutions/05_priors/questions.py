@@ -1,4 +1,4 @@
-"""Priors of the data: graded questions of ``solutions/05_priors.ipynb``."""
+"""Priors of the data: the graded questions."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,10 +6,11 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
-from ... import check
-from ..calls import Call, Net, Outcome
-from ..question import Part, Question, Reference, same_kind, shape_only
-from .common import F64, by_hand, integer, linear, nothing, randn, targets, uniform
+from grader.calls import Call, Net, Outcome
+from grader.drawing import F64, integer, linear, nothing, randn, targets, uniform
+from grader.judges import Reference, by_hand, same_kind, shape_only
+from grader.question import Part, Question
+from interp_lab import check
 
 
 def spread(g: Generator, size: int, dtype: torch.dtype = F64) -> Tensor:
@@ -50,7 +51,7 @@ def density_batch(g: Generator) -> list[Call]:
 
 
 def density_device(g: Generator) -> list[Call]:
-    return [Call("log_density", [randn(g, 2, 4), randn(g, 4), spread(g, 4, torch.float32)], elsewhere=True)]
+    return [Call("log_density", [randn(g, 2, 4), randn(g, 4), spread(g, 4, torch.float32)], on_simulated_device=True)]
 
 
 # Question 3: ascent and closed form
@@ -75,14 +76,14 @@ def ascent_batch(g: Generator) -> list[Call]:
     return [Call("maximise", args, {"steps": 6, "lr": uniform(g, 0.1, 0.3)})]
 
 
-def ascent_manners(g: Generator) -> list[Call]:
+def ascent_side_effects(g: Generator) -> list[Call]:
     args = [curved(g, 4, 3, grads=True), targets(g, 2, 3), randn(g, 2, 4, dtype=F64), randn(g, 4, dtype=F64)]
-    return [Call("maximise", [*args, spread(g, 4)], {"steps": 4, "lr": 0.2}, look=True)]
+    return [Call("maximise", [*args, spread(g, 4)], {"steps": 4, "lr": 0.2}, inspect=True)]
 
 
 def ascent_device(g: Generator) -> list[Call]:
     args = [curved(g, 4, 3, torch.float32), targets(g, 2, 3), randn(g, 2, 4), randn(g, 4), spread(g, 4, torch.float32)]
-    return [Call("maximise", args, {"steps": 3, "lr": 0.2}, elsewhere=True)]
+    return [Call("maximise", args, {"steps": 3, "lr": 0.2}, on_simulated_device=True)]
 
 
 def closed(classes: int, inputs: int, diagonal: bool = False, **options) -> Callable[[Generator], list[Call]]:
@@ -118,7 +119,6 @@ def same_covariance(what: str, calls: list[Call], got: list[Outcome], reference:
     for call, outcome in zip(calls, got, strict=True):
         expected = reference(call)
         same_kind(what, outcome, expected)
-        check.same_kind(outcome.result, expected.result, what)
         ours, theirs = (matrix @ matrix.T for matrix in (outcome.result, expected.result))
         check.close(ours, theirs, f"{what}\nA A^T is compared.")
 
@@ -177,7 +177,7 @@ QUESTIONS = (
             Part("easy", 1, "A linear network, no step and one step.", ascent_easy),
             Part("general", 1, "A network with tanh units, several steps from one row.", ascent_general),
             Part("batch", 0.5, "The same kind of network, four pictures with their own targets.", ascent_batch),
-            Part("manners", 1, "A network whose gradients are in use: nothing may be left behind.", ascent_manners),
+            Part("side effects", 1, "A network whose gradients are in use: nothing may be left behind.", ascent_side_effects),
             Part("device", 0.5, "Network and tensors on another device than the CPU.", ascent_device),
         ),
     ),
@@ -188,7 +188,7 @@ QUESTIONS = (
             Part("easy", 0.5, "One class, independent inputs.", closed(1, 4, diagonal=True)),
             Part("shape", 0.25, "Five classes, two inputs.", closed(5, 2), shape_only, "easy"),
             Part("general", 1, "Three classes, six correlated inputs.", closed(3, 6)),
-            Part("device", 0.25, "Tensors on another device than the CPU.", closed(2, 3, elsewhere=True)),
+            Part("device", 0.25, "Tensors on another device than the CPU.", closed(2, 3, on_simulated_device=True)),
         ),
     ),
     Question(
@@ -202,7 +202,7 @@ QUESTIONS = (
                 "device",
                 0.5,
                 "Pictures on another device than the CPU.",
-                generator(9, (1, 2, 2), 2, torch.float32, elsewhere=True),
+                generator(9, (1, 2, 2), 2, torch.float32, on_simulated_device=True),
                 same_covariance,
             ),
         ),
@@ -215,16 +215,16 @@ QUESTIONS = (
             Part("general", 1, "A network with tanh units, seven steps from one code.", code_calls(1, (5,), 3, 7)),
             Part("batch", 0.5, "Four codes of pictures with their own targets.", code_calls(4, (1, 2, 3), 2, 5)),
             Part(
-                "manners",
+                "side effects",
                 1,
                 "A network whose gradients are in use: nothing may be left behind.",
-                code_calls(2, (5,), 2, 3, grads=True, look=True),
+                code_calls(2, (5,), 2, 3, grads=True, inspect=True),
             ),
             Part(
                 "device",
                 0.5,
                 "Network and tensors on another device than the CPU.",
-                code_calls(2, (1, 2, 2), 2, 3, dtype=torch.float32, elsewhere=True),
+                code_calls(2, (1, 2, 2), 2, 3, dtype=torch.float32, on_simulated_device=True),
             ),
         ),
     ),

@@ -1,4 +1,4 @@
-"""Answers to exercise 06, right and wrong."""
+"""Right answers, differently written, and wrong ones that students write: see tests/grader/test_exercises.py."""
 
 SETTING = ["imports", "items"]
 EMPTY = {

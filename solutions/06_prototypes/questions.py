@@ -1,4 +1,4 @@
-"""Prototypes and criticisms: graded questions of ``solutions/06_prototypes.ipynb``."""
+"""Prototypes and criticisms: the graded questions."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,10 +6,11 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
-from ... import check
-from ..calls import Call, Outcome
-from ..question import Part, Question, Reference, same_kind, shape_only
-from .common import F64, by_hand, integer, nothing, randn, uniform
+from grader.calls import Call, Outcome
+from grader.drawing import F64, integer, nothing, randn, uniform
+from grader.judges import Reference, by_hand, same_kind, shape_only
+from grader.question import Part, Question
+from interp_lab import check
 
 
 def alike(data: Tensor) -> Tensor:
@@ -63,7 +64,6 @@ def up_to_a_number(what: str, calls: list[Call], got: list[Outcome], reference: 
     for call, outcome in zip(calls, got, strict=True):
         expected = reference(call)
         same_kind(what, outcome, expected)
-        check.same_kind(outcome.result, expected.result, what)
         ours, theirs = (scores - scores.mean() for scores in (outcome.result, expected.result))
         check.close(ours, theirs, f"{what}\n{call.args[2]} chosen so far; scores less their mean.", tolerance=1e-6)
 
@@ -93,14 +93,13 @@ def each_once(what: str, calls: list[Call], got: list[Outcome], reference: Refer
     for call, outcome in zip(calls, got, strict=True):
         expected = reference(call)
         same_kind(what, outcome, expected)
-        check.same_kind(outcome.result, expected.result, what)
         twice = len(outcome.result) - len(outcome.result.unique())
         if twice:
             raise AssertionError(f"{what}\n{twice} of your {len(outcome.result)} indices were there before.")
 
 
 def greedy_device(g: Generator) -> list[Call]:
-    return [Call("greedy", [alike(randn(g, 6, 2)), 3], elsewhere=True)]
+    return [Call("greedy", [alike(randn(g, 6, 2)), 3], on_simulated_device=True)]
 
 
 # Question 4: criticisms
@@ -119,10 +118,10 @@ def criticisms_general(g: Generator) -> list[Call]:
 
 def criticisms_device(g: Generator) -> list[Call]:
     args = [groups(g, 4, 2, 2, dtype=torch.float32), torch.tensor([0]), 2, uniform(g, 0.5, 1.5)]
-    return [Call("criticisms", args, elsewhere=True)]
+    return [Call("criticisms", args, on_simulated_device=True)]
 
 
-ELSEWHERE = "Tensors on another device than the CPU."
+ON_DEVICE = "Tensors on another device than the CPU."
 QUESTIONS = (
     Question(
         "1a",
@@ -145,7 +144,7 @@ QUESTIONS = (
             Part("shape", 0.25, "Two rows with four in float32.", kernel_calls((2, 4), (3,), torch.float32), shape_only, "easy"),
             Part("general", 0.5, "Three rows with five.", kernel_calls((3, 5), (4,))),
             Part("batch", 0.5, "Pictures of shape (2, 3, 2).", kernel_calls((3, 2), (2, 3, 2))),
-            Part("device", 0.25, ELSEWHERE, kernel_calls((2, 3), (3,), torch.float32, elsewhere=True)),
+            Part("device", 0.25, ON_DEVICE, kernel_calls((2, 3), (3,), torch.float32, on_simulated_device=True)),
         ),
     ),
     Question(
@@ -155,7 +154,7 @@ QUESTIONS = (
             Part("easy", 0.5, "One point, four data, one prototype.", witness_calls((1, 4, 1), (2,))),
             Part("general", 1, "Three points, six data, two prototypes.", witness_calls((3, 6, 2), (3,))),
             Part("batch", 0.25, "Pictures of shape (1, 2, 2).", witness_calls((2, 5, 3), (1, 2, 2))),
-            Part("device", 0.25, ELSEWHERE, witness_calls((2, 4, 2), (2,), torch.float32, elsewhere=True)),
+            Part("device", 0.25, ON_DEVICE, witness_calls((2, 4, 2), (2,), torch.float32, on_simulated_device=True)),
         ),
     ),
     Question(
@@ -165,7 +164,7 @@ QUESTIONS = (
             Part("easy", 0.5, "Four data, one prototype.", mmd2_calls((4, 1), (2,))),
             Part("general", 1, "Seven data, three prototypes.", mmd2_calls((7, 3), (2,))),
             Part("batch", 0.25, "Pictures of shape (1, 2, 2).", mmd2_calls((5, 2), (1, 2, 2))),
-            Part("device", 0.25, ELSEWHERE, mmd2_calls((4, 2), (2,), torch.float32, elsewhere=True)),
+            Part("device", 0.25, ON_DEVICE, mmd2_calls((4, 2), (2,), torch.float32, on_simulated_device=True)),
         ),
     ),
     Question(
@@ -174,7 +173,7 @@ QUESTIONS = (
         (
             Part("easy", 1, "The first choice.", scores_calls((0,)), up_to_a_number),
             Part("general", 1.5, "Choices after one, two and four others.", scores_calls((1, 2, 4)), up_to_a_number),
-            Part("device", 0.5, ELSEWHERE, scores_calls((2,), torch.float32, elsewhere=True), up_to_a_number),
+            Part("device", 0.5, ON_DEVICE, scores_calls((2,), torch.float32, on_simulated_device=True), up_to_a_number),
         ),
     ),
     Question(
@@ -184,7 +183,7 @@ QUESTIONS = (
             Part("easy", 1, "Two groups of data, one and two prototypes.", greedy_easy),
             Part("general", 1.5, "14 data, nine prototypes.", greedy_general),
             Part("batch", 1, "Data of which some are equal, all of them: none twice.", greedy_all, each_once, "easy"),
-            Part("device", 0.5, ELSEWHERE, greedy_device),
+            Part("device", 0.5, ON_DEVICE, greedy_device),
         ),
     ),
     Question(
@@ -193,7 +192,7 @@ QUESTIONS = (
         (
             Part("easy", 1, "Three groups of data, a prototype in one.", criticisms_easy),
             Part("general", 1.5, "Twelve data in groups, two prototypes, ten criticisms.", criticisms_general),
-            Part("device", 0.5, ELSEWHERE, criticisms_device),
+            Part("device", 0.5, ON_DEVICE, criticisms_device),
         ),
     ),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Answers to exercise 07, right and wrong."""
+"""Right answers, differently written, and wrong ones that students write: see tests/grader/test_exercises.py."""
 
 SETTING = ["imports", "data-1", "fit-softmax"]
 EMPTY = {
@@ -162,7 +162,7 @@ RIGHT = [
     ("4a", "inverse", HARM_COLUMNS),
 ]
 
-ALL2, ALL3A, ALL3B = "easy shape general device", "easy general shape device", "easy general manners device"
+ALL2, ALL3A, ALL3B = "easy shape general device", "easy general shape device", "easy general side effects device"
 ALL4 = "easy shape general batch device"
 # question, name, old text of its answer cell, new text, check that catches it, its words, parts that it loses, feedback
 WRONG = [
@@ -205,7 +205,7 @@ WRONG = [
     ("3b", "no coupling of the classes", "p * (s - (p * s).sum(1, keepdim=True))", "p * s", "q3b", "mean of x^2 / 4", ALL3B, "diff"),
     ("3b", "diagonal", "p * (s - (p * s).sum(1, keepdim=True))", "p * s - p * p * s", "q3b", "mean of x^2 / 4", ALL3B, "diff"),
     ("3b", "no penalty", " + lam * v", "", "q3b", "mean of x^2 / 4", ALL3B, "largest difference"),
-    ("3b", "sum of the losses", "/ len(x)", "", "q3b", "mean of x^2 / 4", "general manners device", "largest difference"),
+    ("3b", "sum of the losses", "/ len(x)", "", "q3b", "mean of x^2 / 4", "general side effects device", "largest difference"),
     ("3b", "penalty of the weight", "lam * v", "lam * weight", "q3b", "mean of x^2 / 4", ALL3B, "largest difference"),
     ("3b", "Fisher of hard labels", "p * (s - (p * s).sum(1, keepdim=True))", "p * (1 - p) * s", "q3b", "x^2 / 4", ALL3B, "diff"),
     ("3b", "gradient", "return change.T @ x", "return p.T @ x", "q3b", "mean of x^2 / 4", ALL3B, "largest difference"),

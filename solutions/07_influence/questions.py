@@ -1,4 +1,4 @@
-"""Influence of training examples: graded questions of ``solutions/07_influence.ipynb``."""
+"""Influence of training examples: the graded questions."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,9 +6,10 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
-from ..calls import Call
-from ..question import Part, Question, shape_only
-from .common import F64, by_hand, nothing, randn, targets, uniform
+from grader.calls import Call
+from grader.drawing import F64, nothing, randn, targets, uniform
+from grader.judges import by_hand, shape_only
+from grader.question import Part, Question
 
 F32 = torch.float32
 
@@ -53,7 +54,7 @@ def harm_calls(rows: int, tests: int, classes: int, inputs: int, dtype: torch.dt
     return calls
 
 
-ELSEWHERE = "Tensors on another device than the CPU."
+ON_DEVICE = "Tensors on another device than the CPU."
 QUESTIONS = (
     Question(
         "1a",
@@ -75,7 +76,7 @@ QUESTIONS = (
             Part("easy", 0.5, "Three examples, one parameter.", ridge("fit_ridge", 3, 1)),
             Part("shape", 0.25, "Seven examples, four parameters, float32.", ridge("fit_ridge", 7, 4, F32), shape_only, "easy"),
             Part("general", 1, "Nine examples, four parameters.", ridge("fit_ridge", 9, 4)),
-            Part("device", 0.25, ELSEWHERE, ridge("fit_ridge", 5, 2, F32, elsewhere=True)),
+            Part("device", 0.25, ON_DEVICE, ridge("fit_ridge", 5, 2, F32, on_simulated_device=True)),
         ),
     ),
     Question(
@@ -85,7 +86,7 @@ QUESTIONS = (
             Part("easy", 1, "Four examples, one parameter.", ridge("leave_one_out", 4, 1)),
             Part("shape", 0.5, "Six examples, three parameters, float32.", ridge("leave_one_out", 6, 3, F32), shape_only, "easy"),
             Part("general", 2, "Eight examples, three parameters.", ridge("leave_one_out", 8, 3)),
-            Part("device", 0.5, ELSEWHERE, ridge("leave_one_out", 5, 2, F32, elsewhere=True)),
+            Part("device", 0.5, ON_DEVICE, ridge("leave_one_out", 5, 2, F32, on_simulated_device=True)),
         ),
     ),
     Question(
@@ -95,7 +96,7 @@ QUESTIONS = (
             Part("easy", 0.5, "One example, two classes, one input.", gradient_calls(1, 2, 1)),
             Part("general", 1, "Six examples, four classes, three inputs.", gradient_calls(6, 4, 3)),
             Part("shape", 0.25, "Two examples, five classes, float32.", gradient_calls(2, 5, 3, F32), shape_only, "easy"),
-            Part("device", 0.25, ELSEWHERE, gradient_calls(3, 3, 2, F32, elsewhere=True)),
+            Part("device", 0.25, ON_DEVICE, gradient_calls(3, 3, 2, F32, on_simulated_device=True)),
         ),
     ),
     Question(
@@ -104,8 +105,8 @@ QUESTIONS = (
         (
             Part("easy", 1, "One example, two classes, one input.", hvp_calls(1, 2, 1)),
             Part("general", 1.5, "Six examples, four classes, three inputs.", hvp_calls(6, 4, 3)),
-            Part("manners", 1, "Float32; nothing may be left behind.", hvp_calls(4, 3, 2, F32, look=True)),
-            Part("device", 0.5, ELSEWHERE, hvp_calls(3, 3, 2, F32, elsewhere=True)),
+            Part("side effects", 1, "Float32; nothing may be left behind.", hvp_calls(4, 3, 2, F32, inspect=True)),
+            Part("device", 0.5, ON_DEVICE, hvp_calls(3, 3, 2, F32, on_simulated_device=True)),
         ),
     ),
     Question(
@@ -116,7 +117,7 @@ QUESTIONS = (
             Part("shape", 0.5, "Five training examples in float32.", harm_calls(5, 2, 3, 2, F32), shape_only, "easy"),
             Part("general", 1.5, "Seven training examples, one test example.", harm_calls(7, 1, 3, 3)),
             Part("batch", 1.5, "Six training and four test examples.", harm_calls(6, 4, 3, 2)),
-            Part("device", 0.5, ELSEWHERE, harm_calls(4, 2, 3, 2, F32, elsewhere=True)),
+            Part("device", 0.5, ON_DEVICE, harm_calls(4, 2, 3, 2, F32, on_simulated_device=True)),
         ),
     ),
 )  # fmt: skip

@@ -1,7 +1,4 @@
-"""Answers to exercise 08 that are right and differently written, and wrong ones that students write.
-
-See `test_exercises.py` for the meaning of the columns.
-"""
+"""Right answers, differently written, and wrong ones that students write: see tests/grader/test_exercises.py."""
 
 SETTING = ["imports", "functions-a-b"]
 EMPTY = {
@@ -184,7 +181,7 @@ RISE = "(model(x) - model(baseline.expand_as(x)))"
 FOUND = "(attribution.flatten(1).sum(1) - rise).abs() / rise.abs()"
 SECOND = "first + integrated_gradients(model, x, target, via, steps)"
 MAP = "(x - baseline) * interior_gradients(model, x, target, baseline, middles).mean(0)"
-ALL = "easy shape general batch manners device"
+ALL = "easy shape general batch side effects device"
 WRONG = [
     ("1a", "slope on the plateau", "[0.0, 0.0],  # 2", "[2.0, 1.0],  # 2", "q1a", "At x = (1.0, 1.0)", "easy", "row 1, entry 1"),
     ("1a", "on the plateau too late", "[0.0, 0.0],  # 1", "[2.0, 1.0],  # 1", "q1a", "x = (0.5, 0.5)", "easy", "row 2"),
@@ -207,15 +204,15 @@ WRONG = [
      "        gradients.append(torch.autograd.grad(score, x)[0])",
      "q2a", "with respect to x in place of the point", ALL, "difference"),
     ("2", "other end", "baseline + alpha * (x - baseline)", "x + alpha * (baseline - x)", "q2a", "1 - alpha",
-     "general batch manners device", "difference"),
+     "general batch side effects device", "difference"),
     ("2", "baseline zero", "baseline + alpha * (x - baseline)", "alpha * x", "q2a", "forgotten baseline",
-     "general batch manners device", "difference"),
+     "general batch side effects device", "difference"),
     ("2", "baseline added", "alpha * (x - baseline)", "alpha * x", "q2a", "they must be (0, 6)",
-     "general batch manners device", "difference"),
+     "general batch side effects device", "difference"),
     ("2", "probability", "model(point)", "model(point).softmax(1)", "q2a", "probabilities", ALL, "difference"),
-    ("2", "mean over the batch", ".sum()", ".mean()", "q2a", "a mean over the batch", "batch manners device", "difference"),
+    ("2", "mean over the batch", ".sum()", ".mean()", "q2a", "a mean over the batch", "batch side effects device", "difference"),
     ("2", "first target for all", "target[:, None]", "target[:1, None].expand(len(x), 1)", "q2a", "row's target",
-     "batch manners device", "difference"),
+     "batch side effects device", "difference"),
     ("2", "times the difference", GRADIENT, f"{GRADIENT} * (x - baseline)", "q2a", "weights of that row's", ALL, "difference"),
     ("2", "magnitude", GRADIENT, f"{GRADIENT}.abs()", "q2a", "weights of that row's", ALL, "difference"),
     ("2", "rows first", "torch.stack(gradients)", "torch.stack(gradients, 1)", "q2a", "must have shape (2, 3, 4)", ALL,
@@ -223,11 +220,11 @@ WRONG = [
     ("2", "summed", "torch.stack(gradients)", "torch.stack(gradients).sum(0)", "q2a", "must have shape", ALL, "must have shape"),
     ("2", "on the graph", GRADIENT, "torch.autograd.grad(score, point, create_graph=True)[0]", "q2a", "detached", ALL,
      "detached"),
-    ("2", "single precision", GRADIENT, f"{GRADIENT}.float()", "q2b", "dtype torch.float64", "shape general manners",
+    ("2", "single precision", GRADIENT, f"{GRADIENT}.float()", "q2b", "dtype torch.float64", "shape general side effects",
      "float64"),
-    ("2", "parameters' .grad", GRADIENT, BACKWARD, "q2b", "The .grad of the parameter", "manners", "the .grad of the"),
+    ("2", "parameters' .grad", GRADIENT, BACKWARD, "q2b", "The .grad of the parameter", "side effects", "the .grad of the"),
     ("2", "moves x", "    gradients = []", "    x *= 1 + 1e-9; gradients = []", "q2b",
-     "values of the input x changed", "manners", "the values of argument"),
+     "values of the input x changed", "side effects", "the values of argument"),
     ("2", "to the CPU", GRADIENT, f"{GRADIENT}.cpu()", "", "", "device", "make it follow x"),
     ("3", "no difference", "(x - baseline) * ", "", "q3a", "missing factor", ALL, "difference"),
     ("3", "times x", "(x - baseline) * ", "x * ", "q3a", "weights of the target", ALL, "difference"),
@@ -237,15 +234,15 @@ WRONG = [
     ("3", "end of each piece", MIDDLES, "(k + 1) / steps for k in range(steps)", "q3a", "to its end",
      ALL, "difference"),
     ("3", "trapezoid", f"[{MIDDLES}]", "torch.linspace(0, 1, steps + 1).tolist()", "q3b", "midpoint rule",
-     "general batch manners device", "difference"),
+     "general batch side effects device", "difference"),
     ("3", "one piece short", "in range(steps)", "in range(steps - 1 or 1)", "q3a", "2 step(s)",
-     "general batch manners device", "difference"),
-    ("3", "fixed steps", "middles =", "steps = 50; middles =", "q3b", "1 step(s)", "general batch manners device", "difference"),
+     "general batch side effects device", "difference"),
+    ("3", "fixed steps", "middles =", "steps = 50; middles =", "q3b", "1 step(s)", "general batch side effects device", "difference"),
     ("3", "Gauss-Legendre", f"middles = [{MIDDLES}]\n    return {MAP}",
      "import numpy as np\n    nodes, weights = np.polynomial.legendre.leggauss(steps)\n"
      "    parts = interior_gradients(model, x, target, baseline, ((nodes + 1) / 2).tolist())\n"
      "    return (x - baseline) * torch.einsum('k,k...->...', torch.tensor(weights / 2).to(x), parts)",
-     "q3b", "2 step(s)", "general batch manners device", "difference"),
+     "q3b", "2 step(s)", "general batch side effects device", "difference"),
     ("3", "magnitude", f"return {MAP}", f"return ({MAP}).abs()", "q3a", "weights of the target", ALL, "difference"),
     ("3", "normalised", f"return {MAP}", f"return ({MAP}) / ({MAP}).sum()", "q3a", "difference", ALL, "difference"),
     ("4a", "signed", FOUND, "(rise - attribution.flatten(1).sum(1)) / rise", "q4a", "1/4 and 1/3", "", ""),

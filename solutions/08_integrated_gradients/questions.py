@@ -1,4 +1,4 @@
-"""Interior and integrated gradients: graded questions of ``solutions/08_integrated_gradients.ipynb``."""
+"""Interior and integrated gradients: the graded questions."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,9 +6,10 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
-from ..calls import Call, Net
-from ..question import Part, Question, shape_only
-from .common import ENTRY, F64, by_hand, conv, integer, linear, nothing, powers, rand, randn, targets, uniform
+from grader.calls import Call, Net
+from grader.drawing import F64, conv, integer, linear, nothing, powers, rand, randn, targets, uniform
+from grader.judges import ENTRY, by_hand, shape_only
+from grader.question import Part, Question
 
 
 def colour(g: Generator, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -46,14 +47,14 @@ def interior_batch(g: Generator) -> list[Call]:
     return [Call("interior_gradients", [*args, [uniform(g, 0.1, 0.5), uniform(g, 0.5, 0.9)]])]
 
 
-def interior_manners(g: Generator) -> list[Call]:
+def interior_side_effects(g: Generator) -> list[Call]:
     args = [busy(g), randn(g, 3, 4, dtype=F64), targets(g, 3, 3), randn(g, 1, 4, dtype=F64)]
-    return [Call("interior_gradients", [*args, [0.3, 0.8]], look=True)]
+    return [Call("interior_gradients", [*args, [0.3, 0.8]], inspect=True)]
 
 
 def interior_device(g: Generator) -> list[Call]:
     args = [conv(g, 2), randn(g, 2, 2, 7, 7), targets(g, 2, 4), colour(g)]
-    return [Call("interior_gradients", [*args, [uniform(g, 0.2, 0.8)]], elsewhere=True)]
+    return [Call("interior_gradients", [*args, [uniform(g, 0.2, 0.8)]], on_simulated_device=True)]
 
 
 # Question 3: integrated gradients
@@ -82,14 +83,14 @@ def integrated_batch(g: Generator) -> list[Call]:
     return [Call("integrated_gradients", args, {"steps": integer(g, 2, 5)})]
 
 
-def integrated_manners(g: Generator) -> list[Call]:
+def integrated_side_effects(g: Generator) -> list[Call]:
     args = [busy(g), randn(g, 3, 4, dtype=F64), targets(g, 3, 3), randn(g, 1, 4, dtype=F64)]
-    return [Call("integrated_gradients", args, {"steps": 2}, look=True)]
+    return [Call("integrated_gradients", args, {"steps": 2}, inspect=True)]
 
 
 def integrated_device(g: Generator) -> list[Call]:
     args = [conv(g, 2), randn(g, 2, 2, 7, 7), targets(g, 2, 4), colour(g)]
-    return [Call("integrated_gradients", args, {"steps": 2}, elsewhere=True)]
+    return [Call("integrated_gradients", args, {"steps": 2}, on_simulated_device=True)]
 
 
 # Question 4: completeness
@@ -100,11 +101,11 @@ def gap_easy(g: Generator) -> list[Call]:
     return [Call("completeness_gap", [*args, torch.zeros(1, 5, dtype=F64), randn(g, 1, 5, dtype=F64)])]
 
 
-def gap_on_pictures(rows: int, elsewhere: bool = False) -> Callable[[Generator], list[Call]]:
+def gap_on_pictures(rows: int, on_simulated_device: bool = False) -> Callable[[Generator], list[Call]]:
     def calls(g: Generator) -> list[Call]:
         x, attribution = randn(g, 2, rows, 2, 7, 7, dtype=F64)
         args = [conv(g, 2, F64), x, targets(g, rows, 4), colour(g, F64), attribution]
-        return [Call("completeness_gap", args, elsewhere=elsewhere)]
+        return [Call("completeness_gap", args, on_simulated_device=on_simulated_device)]
 
     return calls
 
@@ -137,11 +138,11 @@ def detour_easy(g: Generator) -> list[Call]:
     return [Call("detour", [linear(g, 6, 3), x, targets(g, 1, 3), baseline, via], {"steps": 2})]
 
 
-def detour_of(rows: int, steps: int, elsewhere: bool = False) -> Callable[[Generator], list[Call]]:
+def detour_of(rows: int, steps: int, on_simulated_device: bool = False) -> Callable[[Generator], list[Call]]:
     def calls(g: Generator) -> list[Call]:
         x, via = randn(g, 2, rows, 2, 7, 7, dtype=F64)
         args = [conv(g, 2, F64), x, targets(g, rows, 4), colour(g, F64), via]
-        return [Call("detour", args, {"steps": steps}, elsewhere=elsewhere)]
+        return [Call("detour", args, {"steps": steps}, on_simulated_device=on_simulated_device)]
 
     return calls
 
@@ -175,8 +176,8 @@ QUESTIONS = (
                  "path from a random baseline.", interior_general),
             Part("batch", 1, "The same kind of network, four pictures with their own targets, a baseline of shape "
                  "(1, 2, 1, 1).", interior_batch),
-            Part("manners", 1, "A network with gradients in use: they, x and the baseline must stay as they were.",
-                 interior_manners),
+            Part("side effects", 1, "A network with gradients in use: they, x and the baseline must stay as they were.",
+                 interior_side_effects),
             Part("device", 0.5, "Network and pictures on another device than the CPU.", interior_device),
         ),
     ),
@@ -190,8 +191,8 @@ QUESTIONS = (
                  "a few midpoints.", integrated_general),
             Part("batch", 1.5, "The same kind of network, three pictures with their own targets, a baseline of shape "
                  "(1, 2, 1, 1).", integrated_batch),
-            Part("manners", 0.5, "A network with gradients in use: they, x and the baseline must stay as they were.",
-                 integrated_manners),
+            Part("side effects", 0.5, "A network with gradients in use: they, x and the baseline must stay as they were.",
+                 integrated_side_effects),
             Part("device", 0.5, "Network and pictures on another device than the CPU.", integrated_device),
         ),
     ),
@@ -202,7 +203,7 @@ QUESTIONS = (
             Part("easy", 0.5, "A linear network, one row, the baseline zero.", gap_easy),
             Part("general", 0.5, "A curved network, one picture, a baseline of shape (1, 2, 1, 1).", gap_on_pictures(1)),
             Part("batch", 0.5, "The same kind of network, four pictures with their own targets.", gap_on_pictures(4)),
-            Part("device", 0.5, "The same on another device than the CPU.", gap_on_pictures(2, elsewhere=True)),
+            Part("device", 0.5, "The same on another device than the CPU.", gap_on_pictures(2, on_simulated_device=True)),
         ),
     ),
     Question(
@@ -221,7 +222,7 @@ QUESTIONS = (
             Part("easy", 0.5, "A linear network: the path does not matter.", detour_easy),
             Part("general", 1.5, "A curved network, one picture, two steps on each leg.", detour_of(1, 2)),
             Part("batch", 0.5, "The same kind of network, three pictures with their own targets.", detour_of(3, 3)),
-            Part("device", 0.5, "The same on another device than the CPU.", detour_of(2, 2, elsewhere=True)),
+            Part("device", 0.5, "The same on another device than the CPU.", detour_of(2, 2, on_simulated_device=True)),
         ),
     ),
 )  # fmt: skip

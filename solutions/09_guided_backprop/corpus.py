@@ -1,7 +1,4 @@
-"""Answers to exercise 09 that are right and differently written, and wrong ones that students write.
-
-See `test_exercises.py` for the meaning of the columns.
-"""
+"""Right answers, differently written, and wrong ones that students write: see tests/grader/test_exercises.py."""
 
 SETTING = ["imports", "nine-units", "network-f", "test-rules"]
 EMPTY = {
@@ -190,7 +187,7 @@ HOT = "nn.functional.one_hot(target, logits.shape[1]).to(logits)"
 STEP = "(signal,) = torch.autograd.grad(layer(leaf), leaf, signal)"
 COSINE = "torch.cosine_similarity(a, b)"
 DIAL = "torch.where(g > 0, g, slope * g) * (z > 0)"
-ALL = "easy shape general batch manners device"
+ALL = "easy shape general batch side effects device"
 WRONG = [
     ("1a", "outputs in place of signals", BACK, "[[2, 0, 3], [0, 5, 0], [1, 0, 4]]", "q1a", "Backpropagation, row 1, column 1",
      "easy", "row 1, entry 1"),
@@ -211,25 +208,25 @@ WRONG = [
     ("1b", "guided rectifies the map", "[0.0, 0.0]", "[2.0, 0.0]", "q1b", "Guided backpropagation: at", "general", "row 3"),
     ("1b", "one map", "return [", "return [0.0, 0.0] or [", "q1b", "list of three maps", "easy general", "must have shape"),
     ("2", "on at zero", "return g * (z > 0)", "return g * (z >= 0)", "q2", "backprop: units", "general", "difference"),
-    ("2", "the output", "return g * (z > 0)", "return g * z.clamp(min=0)", "q2", "backprop", "easy shape general manners device",
+    ("2", "the output", "return g * (z > 0)", "return g * z.clamp(min=0)", "q2", "backprop", "easy shape general side effects device",
      "difference"),
-    ("2", "ones", "return g * (z > 0)", "return (z > 0).to(g)", "q2", "backprop", "easy shape general manners device", "diff"),
+    ("2", "ones", "return g * (z > 0)", "return (z > 0).to(g)", "q2", "backprop", "easy shape general side effects device", "diff"),
     ("2", "deconvnet is guided", "return g.clamp(min=0)\n", "return g.clamp(min=0) * (z > 0)\n", "q2", "deconvnet: units",
-     "easy shape general manners device", "difference"),
+     "easy shape general side effects device", "difference"),
     ("2", "deconvnet by magnitude", "return g.clamp(min=0)\n", "return g.abs()\n", "q2", "deconvnet: units",
-     "easy shape general manners device", "difference"),
+     "easy shape general side effects device", "difference"),
     ("2", "guided by equal signs", "g.clamp(min=0) * (z > 0)", "g * (z * g > 0)", "q2", "guided: units",
-     "easy shape general manners device", "difference"),
+     "easy shape general side effects device", "difference"),
     ("2", "guided by the input alone", "g.clamp(min=0) * (z > 0)", "g * (z > 0)", "q2", "guided: units",
-     "easy shape general manners device", "difference"),
-    ("2", "in place", "return g.clamp(min=0)\n", "return g.clamp_(min=0)\n", "q2", "", "manners", "the values of argument"),
+     "easy shape general side effects device", "difference"),
+    ("2", "in place", "return g.clamp(min=0)\n", "return g.clamp_(min=0)\n", "q2", "", "side effects", "the values of argument"),
     ("2", "single precision", "return g * (z > 0)", "return g.float() * (z > 0)", "q2", "float64", "shape general", "float64"),
     ("2", "on the CPU", "return g * (z > 0)", "return g * torch.zeros(z.shape, dtype=g.dtype).add(1) * (z > 0)", "", "",
      "device", "follow x"),
     ("3", "rule never called", RULE, "signal = signal * (z > 0)", "q3a", "never called", ALL, "difference"),
     ("3", "rule on top of backpropagation", RULE, "signal = rule(z, signal) * (z > 0)", "q3a", "product of the three",
      ALL, "difference"),
-    ("3", "the output for z", RULE, "signal = rule(layer(z), signal)", "q3a", "The z of the lower ReLU", "general batch manners device",
+    ("3", "the output for z", RULE, "signal = rule(layer(z), signal)", "q3a", "The z of the lower ReLU", "general batch side effects device",
      "difference"),
     ("3", "arguments exchanged", RULE, "signal = rule(signal, z)", "q3a", "product of the three", ALL, "difference"),
     ("3", "lowest ReLU only", "isinstance(layer, nn.ReLU)", "layer is next(m for m in model if isinstance(m, nn.ReLU))", "q3a",
@@ -237,21 +234,21 @@ WRONG = [
     ("3", "class 0 for all", HOT, "nn.functional.one_hot(0 * target, logits.shape[1]).to(logits)", "q3a", "row's target",
      ALL, "difference"),
     ("3", "first target for all", HOT, "nn.functional.one_hot(target[:1].expand(len(x)), logits.shape[1]).to(logits)", "q3a",
-     "row's target", "batch manners device", "difference"),
+     "row's target", "batch side effects device", "difference"),
     ("3", "starts with the logits", HOT, f"logits * {HOT}", "q3a", "product of the three", ALL, "difference"),
     ("3", "starts with all classes", HOT, "torch.ones_like(logits)", "q3a", "product of the three", ALL, "difference"),
-    ("3", "mean over the batch", "    return signal\n", "    return signal / len(x)\n", "q3a", "product", "batch manners device",
+    ("3", "mean over the batch", "    return signal\n", "    return signal / len(x)\n", "q3a", "product", "batch side effects device",
      "difference"),
     ("3", "times the input", "    return signal\n", "    return signal * x\n", "q3a", "product", ALL, "difference"),
     ("3", "hooks by module", BODY, HOOKED, "q3b", "one ReLU module that stands at two", "", ""),
     ("3", "hooks left behind", BODY, HOOKED.replace("hook.remove()", "pass"), "q3c", "Does a hook still act?",
      ALL, "difference"),
     ("3", "train mode", "    inputs =", "    model.train()\n    inputs =", "q3b", "how fast each target's logit moves",
-     "batch manners", ""),
+     "batch side effects", ""),
     ("3", "layers replaced", "    inputs =", "    for i, m in enumerate(model):\n        if isinstance(m, nn.ReLU):\n"
      "            model[i] = nn.ReLU().eval()\n    inputs =", "q3c", "other layers than before", "", ""),
     ("3", "parameters' .grad", STEP, "layer(leaf).backward(signal)\n            signal = leaf.grad", "q3c",
-     "The .grad of the parameter", "manners", "the .grad of the parameter"),
+     "The .grad of the parameter", "side effects", "the .grad of the parameter"),
     ("3", "one map for the batch", "    return signal\n", "    return signal.sum(0)\n", "q3a", "must have shape", ALL, "shape"),
     ("4", "guided", DIAL, "g.clamp(min=0) * (z > 0)", "q4", "slope 1.0", "easy shape general device", "difference"),
     ("4", "the other way", "torch.where(g > 0, g, slope * g)", "torch.where(g > 0, g, (1 - slope) * g)", "q4", "slope 0.0",

@@ -1,4 +1,4 @@
-"""Deconvnet, guided backpropagation and a rule of one's own: graded questions of ``solutions/09_guided_backprop.ipynb``.
+"""Deconvnet, guided backpropagation and a rule of one's own: the graded questions.
 
 Functions that take a rule are called through those of the notebook's cell ``test-rules``, since calls travel as data:
 ``pass`` leaves the signal g as it is, ``half`` halves it, and ``weigh`` multiplies it by tanh(z) of the ReLU's input z.
@@ -11,9 +11,10 @@ from functools import partial
 import torch
 from torch import Generator
 
-from ..calls import Call, Net
-from ..question import Part, Question, shape_only
-from .common import ENTRY, F64, by_hand, nothing, randn, targets, uniform
+from grader.calls import Call, Net
+from grader.drawing import F64, nothing, randn, targets, uniform
+from grader.judges import ENTRY, by_hand, shape_only
+from grader.question import Part, Question
 
 
 def flat(g: Generator, dtype: torch.dtype = torch.float32, *, grads: bool = False) -> Net:
@@ -39,13 +40,16 @@ RULES = ("backprop", "deconvnet", "guided")
 
 
 def signals(
-    *shape: int, zeros: bool = False, look: bool = False, elsewhere: bool = False
+    *shape: int, zeros: bool = False, inspect: bool = False, on_simulated_device: bool = False
 ) -> Callable[[Generator], list[Call]]:
     def calls(g: Generator) -> list[Call]:
         z, signal = randn(g, 2, *shape, dtype=F64 if zeros else torch.float32)
         if zeros:
             z[0], signal[1] = 0, 0
-        return [Call("signal_below", [z, signal, rule], look=look, elsewhere=elsewhere) for rule in RULES]
+        return [
+            Call("signal_below", [z, signal, rule], inspect=inspect, on_simulated_device=on_simulated_device)
+            for rule in RULES
+        ]
 
     return calls
 
@@ -76,14 +80,14 @@ def maps_batch(g: Generator) -> list[Call]:
     return [Call("maps_by_test_rules", [*args, ["half", "weigh"]])]
 
 
-def maps_manners(g: Generator) -> list[Call]:
+def maps_side_effects(g: Generator) -> list[Call]:
     args = [flat(g, F64, grads=True), randn(g, 3, 4, dtype=F64), targets(g, 3, 3)]
-    return [Call("maps_by_test_rules", [*args, ["pass", "weigh", "pass"]], look=True)]
+    return [Call("maps_by_test_rules", [*args, ["pass", "weigh", "pass"]], inspect=True)]
 
 
 def maps_device(g: Generator) -> list[Call]:
     args = [pooled(g), randn(g, 2, 2, 7, 7, dtype=F64), targets(g, 2, 4), ["weigh"]]
-    return [Call("maps_by_test_rules", args, elsewhere=True)]
+    return [Call("maps_by_test_rules", args, on_simulated_device=True)]
 
 
 # Question 4: the dial
@@ -104,20 +108,20 @@ def dial_general(g: Generator) -> list[Call]:
 
 
 def dial_device(g: Generator) -> list[Call]:
-    return [Call("dial", [*randn(g, 2, 3, 4), uniform(g, 0.2, 0.8)], elsewhere=True)]
+    return [Call("dial", [*randn(g, 2, 3, 4), uniform(g, 0.2, 0.8)], on_simulated_device=True)]
 
 
 # Question 5: the class
 
 
 def cosine_of(
-    draw: Callable[[Generator], Net], rows: int, *shape: int, elsewhere: bool = False
+    draw: Callable[[Generator], Net], rows: int, *shape: int, on_simulated_device: bool = False
 ) -> Callable[[Generator], list[Call]]:
     def calls(g: Generator) -> list[Call]:
         net, x = draw(g), randn(g, rows, *shape, dtype=F64)
         first, second = torch.arange(rows) % 3, (torch.arange(rows) + 1) % 3
         return [
-            Call("cosine_by_test_rule", [net, x, first, second, rule], elsewhere=elsewhere)
+            Call("cosine_by_test_rule", [net, x, first, second, rule], on_simulated_device=on_simulated_device)
             for rule in ("pass", "weigh")
         ]
 
@@ -159,8 +163,8 @@ QUESTIONS = (
             Part("easy", 1, "Random inputs and signals of shape (3, 4), all three rules.", signals(3, 4)),
             Part("shape", 0.25, "Shape (2, 3, 5, 4) in float64, all three rules.", signals_shape, shape_only, "easy"),
             Part("general", 1, "Some z and some g are exactly zero, all three rules.", signals(4, 5, zeros=True)),
-            Part("manners", 0.5, "z and g must stay as they were.", signals(2, 6, look=True)),
-            Part("device", 0.25, "z and g on another device than the CPU.", signals(3, 4, elsewhere=True)),
+            Part("side effects", 0.5, "z and g must stay as they were.", signals(2, 6, inspect=True)),
+            Part("device", 0.25, "z and g on another device than the CPU.", signals(3, 4, on_simulated_device=True)),
         ),
     ),
     Question(
@@ -172,8 +176,8 @@ QUESTIONS = (
             Part("general", 1.5, "Two convolutions with ReLU and a max-pooling, one picture; three rules one after the "
                  "other, one of which multiplies by tanh(z).", maps_general),
             Part("batch", 1.5, "A convolution with batch normalisation, four pictures with their own targets.", maps_batch),
-            Part("manners", 1, "A network with gradients in use, three rules one after the other: they, x and the network's "
-                 "own gradient must stay as they were.", maps_manners),
+            Part("side effects", 1, "A network with gradients in use, three rules one after the other: they, x and the network's "
+                 "own gradient must stay as they were.", maps_side_effects),
             Part("device", 0.5, "Network and pictures on another device than the CPU.", maps_device),
         ),
     ),
@@ -195,7 +199,7 @@ QUESTIONS = (
             Part("general", 1, "Convolutions with a max-pooling, one picture; and a class whose map is zero.", cosine_general),
             Part("batch", 0.5, "Four pictures with their own pairs of classes.", cosine_of(normalised, 4, 2, 5, 5)),
             Part("device", 0.5, "The same on another device than the CPU.",
-                 cosine_of(normalised, 2, 2, 5, 5, elsewhere=True)),
+                 cosine_of(normalised, 2, 2, 5, 5, on_simulated_device=True)),
         ),
     ),
 )  # fmt: skip

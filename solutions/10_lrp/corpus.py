@@ -1,7 +1,4 @@
-"""Answers to exercise 10 that are right and differently written, and wrong ones that students write.
-
-See `test_exercises.py` for the meaning of the columns.
-"""
+"""Right answers, differently written, and wrong ones that students write: see tests/grader/test_exercises.py."""
 
 SETTING = ["imports", "unit", "small-network"]
 EMPTY = {
@@ -256,7 +253,7 @@ RIGHT = [
 EPSILON_ROW, Z_PLUS_ROW = "[18.0, -12.0, 6.0]", "[9.0, 0.0, 3.0]"
 SIGN = "torch.where(z >= 0, 1, -1)"
 STEPS = "easy shape general batch device"
-ALL = "easy shape general batch manners device"
+ALL = "easy shape general batch side effects device"
 WRONG = [
     ("1a", "contributions only", EPSILON_ROW, "[6.0, -4.0, 2.0]", "q1a", "your payments add up to 4", "easy", "your payment to x[0]"),
     ("1a", "magnitudes", EPSILON_ROW, "[6.0, 4.0, 2.0]", "q1a", "not in proportion", "easy", "x[0]; your payment to x[1]; your payment to x[2]."),
@@ -314,17 +311,17 @@ WRONG = [
      "largest difference"),
     ("3", "rules from the last", "remaining.pop()", "remaining.pop(0)", "q3a", "['z_plus', 'epsilon'] from the first",
      "general batch device", "largest difference"),
-    ("3", "one rule for all", "remaining.pop()", "rules[-1]", "q3a", "['z_plus', 'epsilon']", "general batch manners device",
+    ("3", "one rule for all", "remaining.pop()", "rules[-1]", "q3a", "['z_plus', 'epsilon']", "general batch side effects device",
      "largest difference"),
-    ("3", "default epsilon", "relevance, epsilon)", "relevance, 1e-6)", "", "", "general batch manners device", "difference"),
+    ("3", "default epsilon", "relevance, epsilon)", "relevance, 1e-6)", "", "", "general batch side effects device", "difference"),
     ("3", "ReLU as a mask", "            relevance = relevance.view_as(a)\n", "            relevance = "
      "relevance.view_as(a)\n        elif isinstance(layer, nn.ReLU):\n            relevance = relevance * a\n", "q3a",
-     "Two dense layers", "general batch manners device", "largest difference"),
+     "Two dense layers", "general batch side effects device", "largest difference"),
     ("3", "flat", "relevance.view_as(a)", "relevance", "q3a", "must have shape (3, 2, 2)", "shape general", "must have shape"),
     ("3", "on the graph", "relevance.detach()", "relevance", "q3a", "must be detached", ALL, "must be detached"),
     ("3", "uses up the rules", "list(rules)", "rules", "q3b", "list of rules was changed", "", ""),
     ("3", "first target for all", "target[:, None]", "target[:1, None].expand(len(x), 1)", "q3a", "the target of each row",
-     "batch manners device", "largest difference"),
+     "batch side effects device", "largest difference"),
     ("4", "the biases themselves", "s @ d.bias for", "(0 * s + 1) @ d.bias for", "q4", "b itself", ALL, "difference"),
     ("4", "of all classes", ".gather(1, target[:, None])", "", "q4", "unit of the target", ALL, "largest difference"),
     ("4", "of the probability", "a.gather(1", "a.softmax(1).gather(1", "q4", "b itself", ALL, "largest difference"),
@@ -335,16 +332,16 @@ WRONG = [
      "must have shape (2, 2)", ALL, "must have shape (1, 2)"),
     ("4", "layer without bias", "torch.zeros_like(s[:, 0]) if d.bias is None else s @ d.bias for d, s in zip(dense, signals, "
      "strict=True)", "s @ d.bias for d, s in zip(dense, signals) if d.bias is not None", "q4", "must have shape (4, 4)",
-     "shape general batch manners device", "must have shape"),
+     "shape general batch side effects device", "must have shape"),
     ("4", "magnitudes", "torch.autograd.grad(a.gather(1, target[:, None]).sum(), sums)",
      "[g.abs() for g in torch.autograd.grad(a.gather(1, target[:, None]).sum(), sums)]", "q4", "grow by 1 %",
-     "general batch manners device", "largest difference"),
+     "general batch side effects device", "largest difference"),
     ("4", "on the graph", ".detach()", "", "q4", "must be detached", ALL, "must be detached"),
-    ("4", "mean over the batch", "target[:, None]).sum()", "target[:, None]).mean()", "q4", "b itself", "batch manners device",
+    ("4", "mean over the batch", "target[:, None]).sum()", "target[:, None]).mean()", "q4", "b itself", "batch side effects device",
      "largest difference"),
     ("4", "own .grad", "signals = torch.autograd.grad(a.gather(1, target[:, None]).sum(), sums)",
      "[s.retain_grad() for s in sums]; a.gather(1, target[:, None]).sum().backward(); signals = [s.grad for s in sums]", "q4",
-     "The .grad of the parameter '1.weight' changed", "manners", "the .grad of the parameter"),
+     "The .grad of the parameter '1.weight' changed", "side effects", "the .grad of the parameter"),
     ("5", "epsilon everywhere", "layer.weight.clamp(min=0), None", "layer.weight, layer.bias", "q5a", "share the 8 as 1 : 2 : 3",
      ALL, "largest difference"),
     ("5", "share for the bias", "clamp(min=0), None", "clamp(min=0), layer.bias.clamp(min=0)", "q5a", "the bias gets no share",
@@ -353,7 +350,7 @@ WRONG = [
      ALL, "largest difference"),
     ("5", "zero over zero", "torch.where(positive > 0, relevance / positive, 0)", "relevance / positive", "q5a",
      "A black picture", "general", "NaN"),
-    ("5", "stride forgotten", ", layer.stride, layer.padding", ", 1, layer.padding", "", "", "shape general batch manners device",
+    ("5", "stride forgotten", ", layer.stride, layer.padding", ", 1, layer.padding", "", "", "shape general batch side effects device",
      "raised RuntimeError"),
     ("5", "inputs forgotten", "(a * torch.autograd", "(1 * torch.autograd", "q5a", "share the 8", ALL, "largest difference"),
     ("5", "relevance of x is the gradient", "a, relevance)\n    return", "a, torch.ones_like(relevance))\n    return", "q5a",
@@ -363,7 +360,7 @@ WRONG = [
     ("5", "all logits", "torch.zeros_like(a).scatter(1, chosen, a.gather(1, chosen))", "a", "q5a", "its matrix",
      ALL, "largest difference"),
     ("5", "first target for all", "target[:, None]", "target[:1, None].expand(len(x), 1)", "q5a", "its matrix",
-     "batch manners device", "largest difference"),
+     "batch side effects device", "largest difference"),
     ("5", "epsilon left out", "relevance, epsilon).detach()", "relevance, 0.0).detach()", "q5a", "its matrix", ALL, "difference"),
     ("5", "on the graph", "share.detach())[0]).detach()", "share.detach())[0])", "q5a", "must be detached", ALL,
      "must be detached"),

@@ -1,20 +1,23 @@
-"""Layer-wise relevance propagation: graded questions of ``solutions/10_lrp.ipynb``."""
+"""Layer-wise relevance propagation: the graded questions."""
 
 from functools import partial
 
 import torch
 from torch import Generator
 
-from ..calls import Call, Net
-from ..question import Part, Question, shape_only
-from .common import F64, by_hand, integer, nothing, rand, randn, targets, uniform
+from grader.calls import Call, Net
+from grader.drawing import F64, integer, nothing, rand, randn, targets, uniform
+from grader.judges import by_hand, shape_only
+from grader.question import Part, Question
 
 # Question 2: the steps. Sums and totals stay away from zero, so that rounding does not matter, or are exactly zero.
 
 
-def epsilon_call(g: Generator, n: int, i: int, j: int, dtype: torch.dtype = torch.float32, elsewhere=False) -> Call:
+def epsilon_call(
+    g: Generator, n: int, i: int, j: int, dtype: torch.dtype = torch.float32, on_simulated_device=False
+) -> Call:
     args = [randn(g, *shape, dtype=dtype) for shape in ((n, i), (j, i), (j,), (n, j))]
-    return Call("epsilon_step", [*args, uniform(g, 0.5, 1)], elsewhere=elsewhere)
+    return Call("epsilon_step", [*args, uniform(g, 0.5, 1)], on_simulated_device=on_simulated_device)
 
 
 def epsilon_easy(g: Generator) -> list[Call]:
@@ -29,9 +32,11 @@ def epsilon_general(g: Generator) -> list[Call]:
     return [call]
 
 
-def z_plus_call(g: Generator, n: int, i: int, j: int, dtype: torch.dtype = torch.float32, elsewhere=False) -> Call:
+def z_plus_call(
+    g: Generator, n: int, i: int, j: int, dtype: torch.dtype = torch.float32, on_simulated_device=False
+) -> Call:
     args = [randn(g, *shape, dtype=dtype) for shape in ((n, i), (j, i), (n, j))]
-    return Call("z_plus_step", args, elsewhere=elsewhere)
+    return Call("z_plus_step", args, on_simulated_device=on_simulated_device)
 
 
 def z_plus_easy(g: Generator) -> list[Call]:
@@ -57,7 +62,7 @@ def stack(g: Generator, inputs: int, dtype: torch.dtype = torch.float32, **optio
 
 
 def stack_call(g: Generator, rows: int, *shape: int, rules: list[str], dtype=torch.float32, **options) -> Call:
-    net = stack(g, torch.Size(shape).numel(), dtype, grads=options.get("look", False))
+    net = stack(g, torch.Size(shape).numel(), dtype, grads=options.get("inspect", False))
     args = [net, rand(g, rows, *shape, dtype=dtype), targets(g, rows, 4), rules]
     return Call("propagate", args, {"epsilon": uniform(g, 0.3, 0.6)}, **options)
 
@@ -81,12 +86,12 @@ def propagate_batch(g: Generator) -> list[Call]:
     return [stack_call(g, 5, 12, rules=["z_plus", "epsilon", "epsilon"], dtype=F64)]
 
 
-def propagate_manners(g: Generator) -> list[Call]:
-    return [stack_call(g, 2, 6, rules=["epsilon", "z_plus", "epsilon"], dtype=F64, look=True)]
+def propagate_side_effects(g: Generator) -> list[Call]:
+    return [stack_call(g, 2, 6, rules=["epsilon", "z_plus", "epsilon"], dtype=F64, inspect=True)]
 
 
 def propagate_device(g: Generator) -> list[Call]:
-    return [stack_call(g, 2, 6, rules=["z_plus", "epsilon", "epsilon"], elsewhere=True)]
+    return [stack_call(g, 2, 6, rules=["z_plus", "epsilon", "epsilon"], on_simulated_device=True)]
 
 
 # Question 4: the biases
@@ -95,7 +100,7 @@ def propagate_device(g: Generator) -> list[Call]:
 def kept_call(g: Generator, rows: int, *shape: int, dtype: torch.dtype = F64, **options) -> Call:
     layers = [("Flatten",), ("Linear", torch.Size(shape).numel(), 9), ("ReLU",), ("Linear", 9, 8, False), ("ReLU",)]
     layers += [("Linear", 8, 7), ("ReLU",), ("Linear", 7, 4)]
-    net = Net.draw(layers, g, dtype=dtype, grads=options.get("look", False))
+    net = Net.draw(layers, g, dtype=dtype, grads=options.get("inspect", False))
     return Call("kept_by_biases", [net, rand(g, rows, *shape, dtype=dtype), targets(g, rows, 4)], **options)
 
 
@@ -116,12 +121,12 @@ def kept_batch(g: Generator) -> list[Call]:
     return [kept_call(g, 5, 6)]
 
 
-def kept_manners(g: Generator) -> list[Call]:
-    return [kept_call(g, 2, 6, look=True)]
+def kept_side_effects(g: Generator) -> list[Call]:
+    return [kept_call(g, 2, 6, inspect=True)]
 
 
 def kept_device(g: Generator) -> list[Call]:
-    return [kept_call(g, 2, 6, dtype=torch.float32, elsewhere=True)]
+    return [kept_call(g, 2, 6, dtype=torch.float32, on_simulated_device=True)]
 
 
 # Question 5: convolutions
@@ -130,7 +135,7 @@ def kept_device(g: Generator) -> list[Call]:
 def composite_call(g: Generator, rows: int, *, dtype: torch.dtype = F64, frame: int = 0, **options) -> Call:
     layers = [("Conv2d", 2, 4, 3, 2, 1), ("ReLU",), ("MaxPool2d", 2), ("Conv2d", 4, 6, 2), ("ReLU",), ("Flatten",)]
     layers += [("Dropout", 0.5), ("Linear", 24, 4)]
-    net = Net.draw(layers, g, dtype=dtype, grads=options.get("look", False))
+    net = Net.draw(layers, g, dtype=dtype, grads=options.get("inspect", False))
     net.state["0.bias"].abs_()  # so that a black patch does not close all units
     x = rand(g, rows, 2, 12, 12, dtype=dtype)
     if frame:
@@ -158,12 +163,12 @@ def composite_batch(g: Generator) -> list[Call]:
     return [composite_call(g, 4)]
 
 
-def composite_manners(g: Generator) -> list[Call]:
-    return [composite_call(g, 2, look=True)]
+def composite_side_effects(g: Generator) -> list[Call]:
+    return [composite_call(g, 2, inspect=True)]
 
 
 def composite_device(g: Generator) -> list[Call]:
-    return [composite_call(g, 2, dtype=torch.float32, elsewhere=True)]
+    return [composite_call(g, 2, dtype=torch.float32, on_simulated_device=True)]
 
 
 QUESTIONS = (
@@ -193,7 +198,7 @@ QUESTIONS = (
             Part("general", 1, "One row, eight units with biases and sums of either sign, one of them 0.", epsilon_general),
             Part("batch", 0.5, "Five rows.", lambda g: [epsilon_call(g, 5, 4, 3, F64)]),
             Part("device", 0.5, "Tensors on another device than the CPU.",
-                 lambda g: [epsilon_call(g, 2, 4, 3, elsewhere=True)]),
+                 lambda g: [epsilon_call(g, 2, 4, 3, on_simulated_device=True)]),
         ),
     ),
     Question(
@@ -206,7 +211,7 @@ QUESTIONS = (
             Part("general", 1, "One row, inputs of either sign, and a unit for which nothing speaks.", z_plus_general),
             Part("batch", 0.5, "Five rows.", lambda g: [z_plus_call(g, 5, 8, 3, F64)]),
             Part("device", 0.5, "Tensors on another device than the CPU.",
-                 lambda g: [z_plus_call(g, 2, 8, 3, elsewhere=True)]),
+                 lambda g: [z_plus_call(g, 2, 8, 3, on_simulated_device=True)]),
         ),
     ),
     Question(
@@ -217,7 +222,7 @@ QUESTIONS = (
             Part("shape", 0.5, "Two rows of shape (3, 5, 4) in float64.", propagate_shape, shape_only, "easy"),
             Part("general", 1.5, "Three dense layers, each choice of two rules in another order.", propagate_general),
             Part("batch", 1, "The same kind of network, five rows with their own targets.", propagate_batch),
-            Part("manners", 0.5, "A network with gradients in use, which must come back as it was.", propagate_manners),
+            Part("side effects", 0.5, "A network with gradients in use, which must come back as it was.", propagate_side_effects),
             Part("device", 0.5, "Network and rows on another device than the CPU.", propagate_device),
         ),
     ),
@@ -229,7 +234,7 @@ QUESTIONS = (
             Part("shape", 0.5, "Two rows of shape (3, 2, 2), four dense layers.", kept_shape, shape_only, "easy"),
             Part("general", 1, "Four dense layers, the second without bias.", kept_general),
             Part("batch", 0.5, "The same kind of network, five rows with their own targets.", kept_batch),
-            Part("manners", 0.5, "A network with gradients in use, which must come back as it was.", kept_manners),
+            Part("side effects", 0.5, "A network with gradients in use, which must come back as it was.", kept_side_effects),
             Part("device", 0.5, "Network and rows on another device than the CPU.", kept_device),
         ),
     ),
@@ -242,7 +247,7 @@ QUESTIONS = (
             Part("general", 1.5, "Two convolutions with stride, padding and max-pool; and a picture with black patches.",
                  composite_general),
             Part("batch", 1, "The same kind of network, four pictures with their own targets.", composite_batch),
-            Part("manners", 0.5, "A network with gradients in use, which must come back as it was.", composite_manners),
+            Part("side effects", 0.5, "A network with gradients in use, which must come back as it was.", composite_side_effects),
             Part("device", 0.5, "Network and pictures on another device than the CPU.", composite_device),
         ),
     ),

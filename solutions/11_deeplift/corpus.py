@@ -1,7 +1,4 @@
-"""Answers to exercise 11 that are right and differently written, and wrong ones that students write.
-
-See `test_exercises.py` for the meaning of the columns.
-"""
+"""Right answers, differently written, and wrong ones that students write: see tests/grader/test_exercises.py."""
 
 SETTING = ["imports", "saturated", "elementwise"]
 EMPTY = {
@@ -149,8 +146,8 @@ RIGHT = [
 
 MULTIPLIERS, DERIVATIVES = "[1.0, 0.0, 0.75, 0.5]", "[1.0, 0.0, 1.0, 0.0]"
 CHOICE = "torch.where(near, derivative, (layer(z) - layer(z0)) / (z - z0))"
-ALL = "easy shape general batch manners device"
-TOO = "easy shape general manners device"
+ALL = "easy shape general batch side effects device"
+TOO = "easy shape general side effects device"
 SHIFT = "t.clamp(0, 1) - min(max(t0, 0.0), 1.0)"
 WRONG = [
     ("1a", "derivatives twice", MULTIPLIERS, DERIVATIVES, "q1a", "z from -1.0 to 3.0", "easy", "number for pair[2]"),
@@ -170,7 +167,7 @@ WRONG = [
     ("1b", "gradient of one ReLU", "[0.0, 0.0]", "[2.0, 4.0]", "q1b", "slope of f at x", "general", "contribution of x[0]"),
     ("1b", "the same twice", "[0.0, 0.0]", "[1.0, 2.0]", "q1b", "slope of f at x", "general", "contribution of x[1]"),
     ("2", "derivative at z", CHOICE, "torch.autograd.grad(layer(leaf := z.clone().requires_grad_()).sum(), leaf)[0]", "q2",
-     "the open part of the way", "easy shape general manners device", "largest difference"),
+     "the open part of the way", "easy shape general side effects device", "largest difference"),
     ("2", "derivative in the middle", CHOICE, "derivative", "q2", "the open part of the way", TOO, "difference"),
     ("2", "quotient alone", CHOICE, "(layer(z) - layer(z0)) / (z - z0)", "q2", "the limit of 0/0", "general", "NaN"),
     ("2", "zero where equal", "near, derivative", "near, 0 * derivative", "q2", "the limit of 0/0", "general", "difference"),
@@ -180,18 +177,18 @@ WRONG = [
     ("2", "positive denominator", "/ (z - z0)", "/ (z - z0).abs()", "q2", "the open part of the way", TOO, "difference"),
     ("2", "the wrong way round", "/ (z - z0)", "/ (z0 - z)", "q2", "the open part of the way", TOO, "difference"),
     ("2", "for a ReLU only", "derivative, (layer(z) - layer(z0))", "derivative, (z.relu() - z0.relu())", "q2", "Tanh()",
-     "general manners device", "largest difference"),
+     "general side effects device", "largest difference"),
     ("2", "on the graph", "z, z0 = z.detach(), z0.detach()", "z = z.detach().requires_grad_()", "q2", "must be detached", TOO,
      "must be detached"),
     ("2", "z in use", "z, z0 = z.detach(), z0.detach()\n    middle = ((z + z0) / 2).requires_grad_()",
      "middle = z.requires_grad_()", "q2", "must be detached", TOO, "must be detached"),
     ("3", "derivatives", "multiplier(layer, a, a0)", "multiplier(layer, a, a)", "q3a", "derivative at x",
-     "general batch manners device", "largest difference"),
+     "general batch side effects device", "largest difference"),
     ("3", "derivatives at the baseline", "multiplier(layer, a, a0)", "multiplier(layer, a0, a0)", "q3a", "counts 0.3",
-     "general batch manners device", "largest difference"),
+     "general batch side effects device", "largest difference"),
     ("3", "a sum", "total / len(baselines)", "total", "q3a", "a sum in place of a mean", ALL, "largest difference"),
     ("3", "mean baseline", "for baseline in baselines:", "for baseline in [baselines.mean(0)] * len(baselines):", "q3a",
-     "three baselines", "general batch manners device", "largest difference"),
+     "three baselines", "general batch side effects device", "largest difference"),
     ("3", "last baseline only", "total += ", "total = len(baselines) * ", "q3a", "times x minus the mean baseline", ALL,
      "largest difference"),
     ("3", "multiplier of x", "(x.detach() - baseline) * signal", "x.detach() * signal", "q3a", "minus the mean baseline", ALL,
@@ -202,13 +199,13 @@ WRONG = [
     ("3", "all classes", "torch.zeros_like(a).scatter(1, target[:, None], 1.0)", "torch.ones_like(a)", "q3a",
      "weights of the target", ALL, "largest difference"),
     ("3", "nonlinearities passed over", "signal = signal * multiplier(layer, a, a0)", "pass", "q3a", "counts 0.3",
-     "general batch manners device", "largest difference"),
+     "general batch side effects device", "largest difference"),
     ("3", "first target for all", "target[:, None]", "target[:1, None].expand(len(x), 1)", "q3b", "of its own target",
-     "batch manners device", "largest difference"),
+     "batch side effects device", "largest difference"),
     ("3", "row with its own baseline", "for baseline in baselines:", "for baseline in [baselines[: len(x)]] * len(baselines):",
      "q3a", "minus the mean baseline", ALL, "largest difference"),
     ("3", "own .grad", "(signal,) = torch.autograd.grad(layer(leaf), leaf, signal)",
-     "layer(leaf).backward(signal); signal = leaf.grad", "q3b", "The .grad of the parameter", "manners", "the .grad of the"),
+     "layer(leaf).backward(signal); signal = leaf.grad", "q3b", "The .grad of the parameter", "side effects", "the .grad of the"),
     ("4a", "the wrong way round", "now - before)).detach()", "before - now)).detach()", "q4a", "so 1, -3 and -3 are missing",
      "easy general batch device", "largest difference"),
     ("4a", "without the baseline", "(now - before)", "now", "q4a", "so 1, -3 and -3 are missing",

@@ -1,13 +1,14 @@
-"""DeepLIFT: graded questions of ``solutions/11_deeplift.ipynb``."""
+"""DeepLIFT: the graded questions."""
 
 from functools import partial
 
 import torch
 from torch import Generator
 
-from ..calls import Call, Net
-from ..question import Part, Question, shape_only
-from .common import F64, by_hand, linear, nothing, rand, randn, targets, uniform
+from grader.calls import Call, Net
+from grader.drawing import F64, linear, nothing, rand, randn, targets, uniform
+from grader.judges import by_hand, shape_only
+from grader.question import Part, Question
 
 # Question 2: the multiplier. ReLUs stay away from the kink, where the derivative is a matter of taste.
 
@@ -33,12 +34,12 @@ def multiplier_general(g: Generator) -> list[Call]:
     return [*calls, Call("multiplier", [Net.draw([("ReLU",)], g), z, z.clone()])]
 
 
-def multiplier_manners(g: Generator) -> list[Call]:
-    return [Call("multiplier", [Net.draw([("Tanh",)], g), randn(g, 5), randn(g, 5)], look=True)]
+def multiplier_side_effects(g: Generator) -> list[Call]:
+    return [Call("multiplier", [Net.draw([("Tanh",)], g), randn(g, 5), randn(g, 5)], inspect=True)]
 
 
 def multiplier_device(g: Generator) -> list[Call]:
-    return [Call("multiplier", [Net.draw([("Tanh",)], g), randn(g, 5), randn(g, 5)], elsewhere=True)]
+    return [Call("multiplier", [Net.draw([("Tanh",)], g), randn(g, 5), randn(g, 5)], on_simulated_device=True)]
 
 
 # Question 3: the chain
@@ -47,7 +48,7 @@ def multiplier_device(g: Generator) -> list[Call]:
 def lift_call(g: Generator, rows: int, baselines: int, function="deeplift", *, dtype=F64, **options) -> Call:
     layers = [("Conv2d", 2, 4, 3), ("Tanh",), ("AvgPool2d", 2), ("Conv2d", 4, 6, 2), ("ReLU",), ("Flatten",)]
     layers += [("Linear", 24, 8), ("Softplus",), ("Linear", 8, 7), ("ReLU",), ("Linear", 7, 4)]
-    net = Net.draw(layers, g, dtype=dtype, grads=options.get("look", False))
+    net = Net.draw(layers, g, dtype=dtype, grads=options.get("inspect", False))
     net.state["10.weight"] *= 10
     args = [net, randn(g, rows, 2, 8, 8, dtype=dtype), targets(g, rows, 4), randn(g, baselines, 2, 8, 8, dtype=dtype)]
     if function == "shortfall":
@@ -71,12 +72,12 @@ def lift_batch(g: Generator) -> list[Call]:
     return [lift_call(g, 4, 2)]
 
 
-def lift_manners(g: Generator) -> list[Call]:
-    return [lift_call(g, 2, 2, look=True)]
+def lift_side_effects(g: Generator) -> list[Call]:
+    return [lift_call(g, 2, 2, inspect=True)]
 
 
 def lift_device(g: Generator) -> list[Call]:
-    return [lift_call(g, 2, 2, dtype=torch.float32, elsewhere=True)]
+    return [lift_call(g, 2, 2, dtype=torch.float32, on_simulated_device=True)]
 
 
 # Question 4: the sum, and saturation
@@ -95,7 +96,7 @@ def shortfall_batch(g: Generator) -> list[Call]:
 
 
 def shortfall_device(g: Generator) -> list[Call]:
-    return [lift_call(g, 2, 3, "shortfall", dtype=torch.float32, elsewhere=True)]
+    return [lift_call(g, 2, 3, "shortfall", dtype=torch.float32, on_simulated_device=True)]
 
 
 def inputs(g: Generator, *, dtype: torch.dtype = F64) -> torch.Tensor:
@@ -116,7 +117,7 @@ def one_general(g: Generator) -> list[Call]:
 
 
 def one_device(g: Generator) -> list[Call]:
-    return [Call("one_input", [inputs(g, dtype=torch.float32), 0.0], elsewhere=True)]
+    return [Call("one_input", [inputs(g, dtype=torch.float32), 0.0], on_simulated_device=True)]
 
 
 # Question 5: the maximum. Quarters, so that a - b is exact.
@@ -140,7 +141,7 @@ def maximum_general(g: Generator) -> list[Call]:
 
 
 def maximum_device(g: Generator) -> list[Call]:
-    return [Call("share_maximum", list(randn(g, 4, 7)), elsewhere=True)]
+    return [Call("share_maximum", list(randn(g, 4, 7)), on_simulated_device=True)]
 
 
 QUESTIONS = (
@@ -172,7 +173,7 @@ QUESTIONS = (
             Part("shape", 0.5, "z of shape (2, 3, 4, 5) in float64.", multiplier_shape, shape_only, "easy"),
             Part("general", 2, "Tanh, sigmoid, softplus and ReLU, with z and z0 equal or nearly equal at some places.",
                  multiplier_general),
-            Part("manners", 0.5, "A call must leave z, z0 and the random state as they were.", multiplier_manners),
+            Part("side effects", 0.5, "A call must leave z, z0 and the random state as they were.", multiplier_side_effects),
             Part("device", 0.5, "z and z0 on another device than the CPU.", multiplier_device),
         ),
     ),
@@ -185,7 +186,7 @@ QUESTIONS = (
             Part("general", 2.5, "Convolutions, tanh, ReLU, softplus and a mean; one picture, one baseline and three.",
                  lift_general),
             Part("batch", 1.5, "The same kind of network, four pictures with their own targets, two baselines.", lift_batch),
-            Part("manners", 1, "A network with gradients in use, which must come back as it was.", lift_manners),
+            Part("side effects", 1, "A network with gradients in use, which must come back as it was.", lift_side_effects),
             Part("device", 0.5, "Network, pictures and baselines on another device than the CPU.", lift_device),
         ),
     ),

@@ -1,4 +1,4 @@
-"""Answers to exercise 12, right and wrong."""
+"""Right answers, differently written, and wrong ones that students write: see tests/grader/test_exercises.py."""
 
 SETTING = ["imports", "toy"]
 EMPTY = {

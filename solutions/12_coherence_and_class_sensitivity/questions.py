@@ -1,4 +1,4 @@
-"""Graded questions of exercise 12: coherence and class sensitivity.
+"""Coherence and class sensitivity.
 
 Masks are drawn as rectangles and maps as noise, so that every score has a value of its own that no constant answer has.
 """
@@ -6,9 +6,10 @@ Masks are drawn as rectangles and maps as noise, so that every score has a value
 import torch
 from torch import Generator, Tensor
 
-from ..calls import Call
-from ..question import Part, Question, shape_only
-from .common import F64, by_hand, integer, nothing, randn, uniform
+from grader.calls import Call
+from grader.drawing import F64, integer, nothing, randn, uniform
+from grader.judges import by_hand, shape_only
+from grader.question import Part, Question
 
 
 def boxes(g: Generator, rows: int, height: int, width: int) -> Tensor:
@@ -86,7 +87,7 @@ def pointing_batch(g: Generator) -> list[Call]:
 
 def pointing_device(g: Generator) -> list[Call]:
     masks = middle(3, 9)
-    return [Call("pointing_game", [maps_pointing(g, masks, [0, 1, 2]), masks], {"margin": 1}, elsewhere=True)]
+    return [Call("pointing_game", [maps_pointing(g, masks, [0, 1, 2]), masks], {"margin": 1}, on_simulated_device=True)]
 
 
 # Question 3: relevance mass above chance
@@ -109,11 +110,11 @@ def mass_general(g: Generator) -> list[Call]:
 
 def mass_batch(g: Generator) -> list[Call]:
     maps = randn(g, 4, 2, 6, 6, dtype=F64) * torch.tensor([1, 100, 0.01, 5]).view(4, 1, 1, 1)
-    return [Call("mass_above_chance", [maps, boxes(g, 4, 6, 6)], look=True)]
+    return [Call("mass_above_chance", [maps, boxes(g, 4, 6, 6)], inspect=True)]
 
 
 def mass_device(g: Generator) -> list[Call]:
-    return [Call("mass_above_chance", [randn(g, 2, 3, 5, 5), boxes(g, 2, 5, 5)], elsewhere=True)]
+    return [Call("mass_above_chance", [randn(g, 2, 3, 5, 5), boxes(g, 2, 5, 5)], on_simulated_device=True)]
 
 
 # Question 4: rank correlation
@@ -148,7 +149,7 @@ def rank_batch(g: Generator) -> list[Call]:
 
 
 def rank_device(g: Generator) -> list[Call]:
-    return [Call("rank_correlation", [ties(g, 2, 3, 7), ties(g, 2, 3, 7)], elsewhere=True)]
+    return [Call("rank_correlation", [ties(g, 2, 3, 7), ties(g, 2, 3, 7)], on_simulated_device=True)]
 
 
 # Question 5: does the relevance follow the question?
@@ -198,7 +199,7 @@ def follows_batch(g: Generator) -> list[Call]:
 
 
 def follows_device(g: Generator) -> list[Call]:
-    return [asked(g, [(1.0, 0.3), (0.3, 1.0)], [(0.3, 1.0), (0.3, 1.0)], elsewhere=True)]
+    return [asked(g, [(1.0, 0.3), (0.3, 1.0)], [(0.3, 1.0), (0.3, 1.0)], on_simulated_device=True)]
 
 
 QUESTIONS = (

@@ -1,4 +1,4 @@
-"""Answers to exercise 13, right and wrong."""
+"""Right answers, differently written, and wrong ones that students write: see tests/grader/test_exercises.py."""
 
 SETTING = ["imports", "linear"]
 EMPTY = {
@@ -162,7 +162,7 @@ RIGHT = [
     ("5b", "one batch", RANDOM_ONE_BATCH),
 ]  # fmt: skip
 
-ALL, REST = "easy shape general batch manners device", "easy shape general batch device"
+ALL, REST = "easy shape general batch side effects device", "easy shape general batch device"
 BEST, CURVE = "[0, 2, 3, 1]", "[1.75, 0.25, -1.75, -2.0, 0.0]"
 PLACES = "relevance.gather(1, mixed).argsort(dim=1, descending=True, stable=True)"
 LAST = "mixed.gather(1, places)"
@@ -199,12 +199,12 @@ WRONG = [
     ("2", "ranks", LAST, LAST + ".argsort(dim=1)", "q2a", "add up to the relevances", ALL, "largest difference"),
     ("2", "places in the shuffle", LAST, "places", "q2a", "add up to the relevances", ALL, "largest difference"),
     ("2", "reading order", LAST, "relevance.argsort(dim=1, descending=True, stable=True)", "q2b",
-     "the pixel beside the last", "manners", "not depend on the seed"),
+     "the pixel beside the last", "side effects", "not depend on the seed"),
     ("2", "global seed", "torch.Generator().manual_seed(seed)", "torch.manual_seed(seed)", "q2b",
-     "global random state", "manners", "had changed"),
+     "global random state", "side effects", "had changed"),
     ("2", "unseeded", "generator=torch.Generator().manual_seed(seed)", "generator=None", "q2b",
-     "global random state", "manners", "had changed"),
-    ("2", "seed ignored", "manual_seed(seed)", "manual_seed(0)", "q2b", "Two seeds gave the same order", "manners", "not depend on the seed"),
+     "global random state", "side effects", "had changed"),
+    ("2", "seed ignored", "manual_seed(seed)", "manual_seed(0)", "q2b", "Two seeds gave the same order", "side effects", "not depend on the seed"),
     ("2", "order of the first map", LAST, "mixed.gather(1, places)[:1].expand(len(maps), -1)", "q2a", "its own map",
      "batch device", "largest difference"),
     ("2", "small numbers", LAST, "mixed.gather(1, places).int()", "q2a", "dtype torch.int64", ALL, "dtype"),
@@ -241,12 +241,12 @@ WRONG = [
     ("4", "one pixel a step", COUNT, "step", "q4a", "Four pixels in three steps", ALL, "largest difference"),
     ("4", "fill forgotten", ", fill))", "))", "q4a", "black pixels", "easy shape general device", "largest difference"),
     ("4", "mean over the batch", SOFT, SOFT + ".mean(dim=0, keepdim=True)", "q4a", "must have shape (2, 5)",
-     "shape batch manners device", "dtype"),
+     "shape batch side effects device", "dtype"),
     ("4", "relative to the start", "torch.cat(columns, dim=1)", "torch.cat(columns, dim=1) / columns[0]", "q4a",
      "Logits 1", ALL, "largest difference"),
-    ("4", "train mode", "model.eval()", "pass", "q4b", "The global random state of torch ", "manners",
+    ("4", "train mode", "model.eval()", "pass", "q4b", "The global random state of torch ", "side effects",
      "largest difference"),
-    ("4", "left in eval mode", "module.training = training", "pass", "q4b", "train/eval mode", "manners",
+    ("4", "left in eval mode", "module.training = training", "pass", "q4b", "train/eval mode", "side effects",
      "had changed"),
     ("4", "on the graph", ".detach()", "", "q4a", "detached", ALL, "still hangs"),
     ("4", "on the CPU", "columns.append(", "columns.append(torch.zeros(len(x), 1, dtype=x.dtype) + ", "", "",
@@ -264,17 +264,17 @@ WRONG = [
      "largest difference"),
     ("5a", "magnitude", AREA, f"({AREA}).abs()", "q5a", "The curves 0", "easy shape general batch",
      "largest difference"),
-    ("5b", "sum", "total / draws", "total", "q5b", "200 draws", "easy shape manners device", "Measured"),
-    ("5b", "one order for all draws", SEED, "seed=seed", "q5b", "200 draws", "easy shape manners device", "Measured"),
-    ("5b", "seed ignored", SEED, "seed=draw", "q5b", "do not depend on the seed", "manners", "not depend on the seed"),
+    ("5b", "sum", "total / draws", "total", "q5b", "200 draws", "easy shape side effects device", "Measured"),
+    ("5b", "one order for all draws", SEED, "seed=seed", "q5b", "200 draws", "easy shape side effects device", "Measured"),
+    ("5b", "seed ignored", SEED, "seed=draw", "q5b", "do not depend on the seed", "side effects", "not depend on the seed"),
     ("5b", "by brightness", "torch.zeros_like(x)",
      "x + torch.linspace(0, 1e-3, x[0, 0].numel()).view(1, 1, *x.shape[2:])", "q5b", "200 draws",
-     "easy shape manners device", "follow x"),
+     "easy shape side effects device", "follow x"),
     ("5b", "global seed", "order = removal_order(torch.zeros_like(x), seed=draws * seed + draw)",
      "torch.manual_seed(seed + draw)\n        order = torch.rand(len(x), x[0, 0].numel()).argsort(1)", "q5b",
-     "global random state", "manners device", "had changed"),
-    ("5b", "one draw", "range(draws)", "range(1)", "q5b", "200 draws", "easy shape manners device", "Measured"),
-    ("5b", "fill forgotten", "steps, fill)", "steps)", "q5b", "200 draws", "easy shape manners device", "Measured"),
+     "global random state", "side effects device", "had changed"),
+    ("5b", "one draw", "range(draws)", "range(1)", "q5b", "200 draws", "easy shape side effects device", "Measured"),
+    ("5b", "fill forgotten", "steps, fill)", "steps)", "q5b", "200 draws", "easy shape side effects device", "Measured"),
     ("5b", "last draw only", "total = total + removal_curve", "total = draws * removal_curve", "q5b", "200 draws",
-     "easy shape manners device", "Measured"),
+     "easy shape side effects device", "Measured"),
 ]  # fmt: skip

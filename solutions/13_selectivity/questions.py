@@ -1,4 +1,4 @@
-"""Graded questions of exercise 13: selectivity. Orders without ties have one right answer; ties and random curves a law."""
+"""Selectivity. Orders without ties have one right answer; ties and random curves a law."""
 
 from collections.abc import Callable
 from itertools import combinations
@@ -6,10 +6,11 @@ from itertools import combinations
 import torch
 from torch import Generator, Tensor
 
-from ... import check
-from ..calls import Call, Net, Outcome
-from ..question import Part, Question, Reference, same_kind, shape_only
-from .common import F64, by_hand, conv, integer, linear, nothing, randn, repeatable, targets, uniform
+from grader.calls import Call, Net, Outcome
+from grader.drawing import F64, conv, integer, linear, nothing, randn, targets, uniform
+from grader.judges import Reference, by_hand, repeatable, same_kind, shape_only
+from grader.question import Part, Question
+from interp_lab import check
 
 
 def orders(g: Generator, rows: int, pixels: int) -> Tensor:
@@ -35,11 +36,11 @@ def order_batch(g: Generator) -> list[Call]:
     return [Call("removal_order", [randn(g, 5, 2, 4, 4) * torch.tensor([1, -50, 0.02, 3, 7]).view(5, 1, 1, 1)])]
 
 
-def order_manners(g: Generator) -> list[Call]:
+def order_side_effects(g: Generator) -> list[Call]:
     """Half of the pixels have no relevance, the others 1; twice with one seed, once with another."""
     maps, seed = torch.zeros(2, 1, 100, dtype=F64), integer(g, 1, 999)
     maps[:, :, torch.randperm(100, generator=g)[:50]] = 1.0
-    return [Call("removal_order", [maps.view(2, 1, 10, 10)], {"seed": s}, look=True) for s in (seed, seed, seed + 1)]
+    return [Call("removal_order", [maps.view(2, 1, 10, 10)], {"seed": s}, inspect=True) for s in (seed, seed, seed + 1)]
 
 
 def random_ties(what: str, calls: list[Call], got: list[Outcome], reference: Reference) -> None:
@@ -63,7 +64,7 @@ def random_ties(what: str, calls: list[Call], got: list[Outcome], reference: Ref
 
 
 def order_device(g: Generator) -> list[Call]:
-    return [Call("removal_order", [randn(g, 2, 2, 4, 4)], elsewhere=True)]
+    return [Call("removal_order", [randn(g, 2, 2, 4, 4)], on_simulated_device=True)]
 
 
 # Question 3: removing pixels
@@ -86,12 +87,13 @@ def remove_general(g: Generator) -> list[Call]:
 
 def remove_batch(g: Generator) -> list[Call]:
     x = randn(g, 4, 2, 4, 4, dtype=F64) * torch.tensor([1, 10, 0.1, 3]).view(4, 1, 1, 1) + 1
-    return [Call("remove", [x, orders(g, 4, 16), 6], look=True)]
+    return [Call("remove", [x, orders(g, 4, 16), 6], inspect=True)]
 
 
 def remove_device(g: Generator) -> list[Call]:
     return [
-        Call("remove", [randn(g, 2, 2, 4, 4), orders(g, 2, 16), 5], {"fill": f}, elsewhere=True) for f in (None, 0.5)
+        Call("remove", [randn(g, 2, 2, 4, 4), orders(g, 2, 16), 5], {"fill": f}, on_simulated_device=True)
+        for f in (None, 0.5)
     ]
 
 
@@ -129,14 +131,14 @@ def curve_batch(g: Generator) -> list[Call]:
     return [curve_of(g, soft(conv(g, 2)), randn(g, 5, 2, 7, 7), 4, 6, None)]
 
 
-def curve_manners(g: Generator) -> list[Call]:
+def curve_side_effects(g: Generator) -> list[Call]:
     layers = [("Flatten",), ("Linear", 9, 6), ("BatchNorm1d", 6), ("Tanh",), ("Dropout", 0.5), ("Linear", 6, 3)]
     moody = Net.draw(layers, g, dtype=F64, training=["", "0", "1", "3", "4"], grads=True)
-    return [curve_of(g, moody, randn(g, 4, 1, 3, 3, dtype=F64), 3, 3, None, look=True)]
+    return [curve_of(g, moody, randn(g, 4, 1, 3, 3, dtype=F64), 3, 3, None, inspect=True)]
 
 
 def curve_device(g: Generator) -> list[Call]:
-    return [curve_of(g, soft(conv(g, 2)), randn(g, 2, 2, 7, 7), 4, 3, f, elsewhere=True) for f in (None, 0.5)]
+    return [curve_of(g, soft(conv(g, 2)), randn(g, 2, 2, 7, 7), 4, 3, f, on_simulated_device=True) for f in (None, 0.5)]
 
 
 # Question 5: the area, and chance beside it
@@ -169,8 +171,7 @@ def as_chance_allows(what: str, calls: list[Call], got: list[Outcome], reference
     """Each entry is the mean of independent draws from all choices of k pixels; six standard errors are allowed."""
     for call, outcome in zip(calls, got, strict=True):
         net, x, target, _ = call.args
-        same_kind(what, outcome, Outcome(kind="Tensor"))
-        check.same_kind(outcome.result, torch.zeros(2, 5), what)
+        same_kind(what, outcome, Outcome({"result": torch.zeros(2, 5)}, "Tensor"))
         for row in range(2):
             for k in range(5):
                 pictures = x[row : row + 1].flatten(1).repeat(len(list(combinations(range(4), k))), 1)
@@ -187,15 +188,15 @@ def random_shape(g: Generator) -> list[Call]:
     return [Call("random_curve", args, {"draws": 2})]
 
 
-def random_manners(g: Generator) -> list[Call]:
+def random_side_effects(g: Generator) -> list[Call]:
     layers = [("Flatten",), ("Linear", 25, 6), ("Tanh",), ("Dropout", 0.5), ("Linear", 6, 3)]
     net = Net.draw(layers, g, training=["", "3"])
     args, seed = [net, randn(g, 2, 1, 5, 5), targets(g, 2, 3), 5], integer(g, 1, 999)
-    return [Call("random_curve", args, {"draws": 2, "seed": s}, look=True) for s in (seed, seed, seed + 1)]
+    return [Call("random_curve", args, {"draws": 2, "seed": s}, inspect=True) for s in (seed, seed, seed + 1)]
 
 
 def random_device(g: Generator) -> list[Call]:
-    return [random_of(g, integer(g, 0, 999), DRAWS, elsewhere=True)]
+    return [random_of(g, integer(g, 0, 999), DRAWS, on_simulated_device=True)]
 
 
 QUESTIONS = (
@@ -211,7 +212,7 @@ QUESTIONS = (
             Part("shape", 0.5, "Two maps of shape (3, 4, 6) in float64.", order_shape, shape_only, "easy"),
             Part("general", 1, "Three channels of both signs.", order_general),
             Part("batch", 0.5, "Five maps of different scale and sign.", order_batch),
-            Part("manners", 1.5, "Two maps of zeros and ones, twice with one seed and once with another.", order_manners,
+            Part("side effects", 1.5, "Two maps of zeros and ones, twice with one seed and once with another.", order_side_effects,
                  random_ties),
             Part("device", 0.5, "Maps on another device than the CPU.", order_device),
         ),
@@ -237,8 +238,8 @@ QUESTIONS = (
             Part("general", 1.5, "A network with convolution, batch normalisation and tanh, one picture of 49 pixels in 10 and "
                  "in 49 steps.", curve_general),
             Part("batch", 1, "The same kind of network, five pictures with their own orders and targets.", curve_batch),
-            Part("manners", 1, "A network in train mode with dropout, a frozen batch normalisation, and gradients in use.",
-                 curve_manners),
+            Part("side effects", 1, "A network in train mode with dropout, a frozen batch normalisation, and gradients in use.",
+                 curve_side_effects),
             Part("device", 0.5, "Network, pictures and orders on another device than the CPU.", curve_device),
         ),
     ),
@@ -250,7 +251,7 @@ QUESTIONS = (
             Part("shape", 0.25, "Two curves in float64.", area_of((2, 6), dtype=F64), shape_only, "easy"),
             Part("general", 0.5, "One curve of two entries and one of 51.", area_of((1, 1), (1, 50))),
             Part("batch", 0.5, "Six curves of eleven entries.", area_of((6, 10))),
-            Part("device", 0.25, "Curves on another device than the CPU.", area_of((2, 5), elsewhere=True)),
+            Part("device", 0.25, "Curves on another device than the CPU.", area_of((2, 5), on_simulated_device=True)),
         ),
     ),
     Question(
@@ -260,7 +261,7 @@ QUESTIONS = (
             Part("easy", 1, f"Two pictures of four pixels, {DRAWS} draws, against the mean over all choices.", random_easy,
                  as_chance_allows),
             Part("shape", 0.5, "Two pictures of shape (3, 5, 4) in float64.", random_shape, shape_only, "easy"),
-            Part("manners", 1, "A network in train mode, two calls with one seed and one with another.", random_manners,
+            Part("side effects", 1, "A network in train mode, two calls with one seed and one with another.", random_side_effects,
                  repeatable, "easy"),
             Part("device", 0.5, "Network and pictures on another device than the CPU.", random_device, as_chance_allows),
         ),

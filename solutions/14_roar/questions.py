@@ -1,12 +1,13 @@
-"""Graded questions of exercise 14: ROAR. The recipe of the retraining fixes all random numbers, so accuracies compare."""
+"""ROAR. The recipe of the retraining fixes all random numbers, so accuracies compare."""
 
 import torch
 from torch import Generator, Tensor
 
-from ... import check
-from ..calls import Call, Net, Outcome
-from ..question import Part, Question, Reference, same_kind, same_state, shape_only
-from .common import F64, by_hand, integer, nothing, randn, repeatable
+from grader.calls import Call, Net, Outcome
+from grader.drawing import F64, integer, nothing, randn
+from grader.judges import Reference, by_hand, repeatable, same_kind, same_state, shape_only
+from grader.question import Part, Question
+from interp_lab import check
 
 # Question 2: the mask
 
@@ -32,18 +33,17 @@ def mask_batch(g: Generator) -> list[Call]:
     return [Call("top_mask", [randn(g, 5, 2, 4, 4) * torch.tensor([1, -50, 0.02, 3, 7]).view(5, 1, 1, 1), 0.3])]
 
 
-def mask_manners(g: Generator) -> list[Call]:
+def mask_side_effects(g: Generator) -> list[Call]:
     """Ten pixels with 1, ninety with 0, and 40 of 100 to mark; twice with one seed, once with another."""
     maps, seed = torch.zeros(2, 1, 100), integer(g, 1, 999)
     maps[:, :, torch.randperm(100, generator=g)[:10]] = 1.0
-    return [Call("top_mask", [maps.view(2, 1, 10, 10), 0.4], {"seed": s}, look=True) for s in (seed, seed, seed + 1)]
+    return [Call("top_mask", [maps.view(2, 1, 10, 10), 0.4], {"seed": s}, inspect=True) for s in (seed, seed, seed + 1)]
 
 
 def exact_count(what: str, calls: list[Call], got: list[Outcome], reference: Reference) -> None:
     """All relevant pixels and a random choice of the others: of 30, 30 * 50 / 90 = 17 on average in the upper half."""
     for outcome in got:
-        same_kind(what, outcome, Outcome(kind="Tensor"))
-        check.same_kind(outcome.result, torch.zeros(2, 10, 10, dtype=torch.bool), what)
+        same_kind(what, outcome, Outcome({"result": torch.zeros(2, 10, 10, dtype=torch.bool)}, "Tensor"))
     plain = [Outcome({**o.tensors, "result": o.result.int()}, o.kind) for o in got]
     repeatable(what, calls, plain, lambda call: _as_int(reference(call)))
     for call, outcome in zip(calls, got, strict=True):
@@ -67,13 +67,12 @@ def same_mask(what: str, calls: list[Call], got: list[Outcome], reference: Refer
     for call, outcome in zip(calls, got, strict=True):
         expected = reference(call)
         same_kind(what, outcome, expected)
-        check.same_kind(outcome.result, expected.result, what)
         if wrong := int((outcome.result != expected.result).sum()):
             raise AssertionError(f"{what}\n{wrong} of {expected.result.numel()} pixels are marked wrongly.")
 
 
 def mask_device(g: Generator) -> list[Call]:
-    return [Call("top_mask", [randn(g, 2, 2, 4, 4), 0.5], elsewhere=True)]
+    return [Call("top_mask", [randn(g, 2, 2, 4, 4), 0.5], on_simulated_device=True)]
 
 
 # Question 3: replacing
@@ -100,11 +99,11 @@ def replace_general(g: Generator) -> list[Call]:
 
 def replace_batch(g: Generator) -> list[Call]:
     training = randn(g, 6, 2, 4, 4, dtype=F64) * torch.tensor([1, 10, 0.1, 3, 5, 1]).view(6, 1, 1, 1) + 1
-    return [Call("replace", [randn(g, 4, 2, 4, 4, dtype=F64), marks(g, 4, 4, 4), training], look=True)]
+    return [Call("replace", [randn(g, 4, 2, 4, 4, dtype=F64), marks(g, 4, 4, 4), training], inspect=True)]
 
 
 def replace_device(g: Generator) -> list[Call]:
-    return [Call("replace", [randn(g, 2, 2, 4, 4), marks(g, 2, 4, 4), randn(g, 3, 2, 4, 4)], elsewhere=True)]
+    return [Call("replace", [randn(g, 2, 2, 4, 4), marks(g, 2, 4, 4), randn(g, 3, 2, 4, 4)], on_simulated_device=True)]
 
 
 # Questions 4 and 5: retraining, and the accuracy with its control. One training tells little: a mistake changes some
@@ -154,9 +153,9 @@ def retrain_general(g: Generator) -> list[Call]:
     return calls
 
 
-def retrain_manners(g: Generator) -> list[Call]:
+def retrain_side_effects(g: Generator) -> list[Call]:
     return [
-        Call("retrain", [moody_net(g), *parts(g, 1)], {"seed": integer(g, 0, 999), "steps": 8}, look=True)
+        Call("retrain", [moody_net(g), *parts(g, 1)], {"seed": integer(g, 0, 999), "steps": 8}, inspect=True)
         for _ in range(6)
     ]
 
@@ -190,8 +189,8 @@ def roar_general(g: Generator) -> list[Call]:
     ]
 
 
-def roar_manners(g: Generator) -> list[Call]:
-    return [roar_of(g, moody_net(g), parts(g, 1), "tell", 0.3, [3], look=True) for _ in range(6)]
+def roar_side_effects(g: Generator) -> list[Call]:
+    return [roar_of(g, moody_net(g), parts(g, 1), "tell", 0.3, [3], inspect=True) for _ in range(6)]
 
 
 def accuracies(what: str, calls: list[Call], got: list[Outcome], reference: Reference) -> None:
@@ -222,8 +221,8 @@ QUESTIONS = (
             Part("general", 1, "Three channels of both signs: most and least relevant pixels, none, all.", mask_general,
                  same_mask),
             Part("batch", 0.5, "Five maps of different scale and sign.", mask_batch, same_mask),
-            Part("manners", 1.5, "Ten pixels with 1, ninety with 0, 40 to mark; twice with one seed and once with another.",
-                 mask_manners, exact_count),
+            Part("side effects", 1.5, "Ten pixels with 1, ninety with 0, 40 to mark; twice with one seed and once with another.",
+                 mask_side_effects, exact_count),
             Part("device", 0.5, "Maps on another device than the CPU.", mask_device, same_mask),
         ),
     ),
@@ -246,8 +245,8 @@ QUESTIONS = (
             Part("easy", 2, "A linear network, one channel, two classes, six seeds.", retrain_easy, accuracies),
             Part("general", 2.5, "A network with batch normalisation, two channels, three classes: 25 steps, 12, 7 and none.",
                  retrain_general, accuracies),
-            Part("manners", 1.5, "A network in mixed modes with gradients in use, which must come back as it was.",
-                 retrain_manners, accuracies),
+            Part("side effects", 1.5, "A network in mixed modes with gradients in use, which must come back as it was.",
+                 retrain_side_effects, accuracies),
         ),
     ),
     Question(
@@ -256,8 +255,8 @@ QUESTIONS = (
         (
             Part("easy", 2, "A linear network, one channel, one seed.", roar_easy, accuracies),
             Part("general", 2, "Two channels, three seeds, the most and the least relevant pixels.", roar_general, accuracies),
-            Part("manners", 1, "A network in mixed modes with gradients in use, which must come back as it was.",
-                 roar_manners, accuracies),
+            Part("side effects", 1, "A network in mixed modes with gradients in use, which must come back as it was.",
+                 roar_side_effects, accuracies),
         ),
     ),
 )  # fmt: skip

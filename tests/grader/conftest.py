@@ -2,7 +2,7 @@
 
 import pytest
 
-from interp_lab.grade import sandbox
+from grader import sandbox
 
 
 @pytest.fixture(scope="session")

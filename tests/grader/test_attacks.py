@@ -8,16 +8,22 @@ import csv
 import json
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
 import pytest
 
-from interp_lab.grade import gradebook, report, sandbox
-from interp_lab.grade.questions import questions
+import grader
+from grader import gradebook, report, sandbox
+from grader.exercise import Exercise
 
 ROOT = Path(__file__).parents[2]
-SOLUTION = ROOT / "solutions" / "01_saliency_and_smoothgrad.ipynb"
+NAME = "01_saliency_and_smoothgrad"
+SOLUTION = ROOT / "solutions" / NAME / "solution.ipynb"
+WHOLE = Exercise.read(SOLUTION.parent)
+EXERCISE = replace(WHOLE, source=f"{WHOLE.source}\nQUESTIONS = QUESTIONS[2:3]\n")  # saliency alone
+(QUESTION,) = EXERCISE.questions
 SECRET = "a secret of the environment 5f1e"
 
 HEAD = """
@@ -48,8 +54,8 @@ def tries(*expressions):
 
 PATHS = (
     str(ROOT),
-    str(SOLUTION),
-    str(Path(gradebook.__file__)),
+    *(str(path) for path in (SOLUTION.parents[1], SOLUTION.parent, *SOLUTION.parent.iterdir())),
+    *(str(path) for path in (Path(grader.__file__).parent, *Path(grader.__file__).parent.glob("*.py"))),
     "/etc/passwd",
     "/home",
     "/root/.ssh",
@@ -110,24 +116,25 @@ ATTACKS = {
     "captum": body("import captum.attr\nraise ValueError('REACHED captum')"),
     "read from disk": tries(*(f"open({p!r}).read() if os.path.isfile({p!r}) else os.listdir({p!r})" for p in PATHS)),
     "search the disk": body(
-        "wanted = ('.ipynb', 'exercise_0', 'gradebook', 'explain_decision', 'captum', 'zennit', 'course.key')\n"
+        "wanted = ('.ipynb', 'questions.py', 'corpus.py', 'gradebook', 'judges.py', 'drawing.py', "
+        "'explain_decision', 'captum', 'zennit', 'course.key')\n"
         "for folder, folders, files in os.walk('/'):\n"
         "    folders[:] = [f for f in folders if f not in ('torch', 'sympy', 'numpy', 'x86_64-linux-gnu', 'networkx')]\n"
         "    for name in folders + files:\n"
-        "        if any(w in name for w in wanted): raise ValueError('REACHED', folder, name)"
+        "        if any(w in name for w in wanted) or name in ('solutions', 'grader'): raise ValueError('REACHED', folder, name)"
     ),
     "frames and garbage": body(
         "frame, seen = sys._getframe(), []\n"
         "while frame:\n"
         "    seen += [n for n in frame.f_locals if n in ('expected', 'reference', 'answers', 'key', 'judge')]\n"
         "    frame = frame.f_back\n"
-        "seen += [type(o).__name__ for o in gc.get_objects() if type(o).__name__ in ('Part', 'Question', 'Journal')]\n"
-        "seen += [m for m in sys.modules if 'gradebook' in m or 'question' in m]\n"
+        "seen += [type(o).__name__ for o in gc.get_objects() if type(o).__name__ in ('Part', 'Question', 'Exercise', 'Journal')]\n"
+        "seen += [m for m in sys.modules if any(w in m for w in ('grader', 'gradebook', 'question', 'judges'))]\n"
         "if seen: raise ValueError('REACHED', seen)"
     ),
     # writing
     "write the scores": tries(
-        *(f"open({str(ROOT / name)!r}, 'w').write('1')" for name in ("gradebook.csv", "results.json", "interp_lab/x.py")),
+        *(f"open({str(ROOT / name)!r}, 'w').write('1')" for name in ("gradebook.csv", "results.json", "interp_lab/x.py", "grader/x.py", "solutions/x.py")),
         "open('GRADES/gradebook.csv', 'a').write('me,1,2,5,3,7,2,2,22,22')",
         "open('GRADES/journal.jsonl', 'a').write('{}')",
     ),
@@ -274,7 +281,7 @@ def graded(lane, tmp_path_factory):
         (handed_in / "link.ipynb").symlink_to(folder / "outside.ipynb")
         (handed_in / "folder link").symlink_to(folder)
         (handed_in / "link inside").mkdir()
-        (handed_in / "link inside" / SOLUTION.name).symlink_to(folder / "outside.ipynb")
+        (handed_in / "link inside" / f"{NAME}.ipynb").symlink_to(folder / "outside.ipynb")
         (handed_in / "no notebook").mkdir()
         os.mkfifo(handed_in / "pipe.ipynb")
         for name in ("..%2f..%2fetc", "..\\..\\x", "<script>alert(1)<", "=HYPERLINK(1)", "new\nline", "\udcff"):
@@ -283,28 +290,22 @@ def graded(lane, tmp_path_factory):
         before = {path for path in folder.rglob("*") if grades not in path.parents}
         patch = pytest.MonkeyPatch()
         patch.setenv("SECRET", SECRET)
-        patch.setattr(gradebook, "questions", lambda exercise: questions(exercise)[2:3])
-        gradebook.references.cache_clear()
         try:
             results = gradebook.grade(
                 handed_in,
                 grades,
-                SOLUTION,
+                EXERCISE,
                 workers=2,
                 limits=sandbox.Limits(seconds=3, memory=1000, disk=4, output=8),
             )
         finally:
             patch.undo()
-            gradebook.references.cache_clear()
         server.setblocking(False)
         with pytest.raises(BlockingIOError):
             server.accept()  # nobody came
     new = {path for path in folder.rglob("*") if grades not in path.parents} - before
     assert new <= {grades}
     return {result.student: result for result in results}, grades
-
-
-QUESTION = questions(SOLUTION.stem)[2]
 
 
 def test_the_honest_are_graded_between_the_attacks(graded):
@@ -400,7 +401,7 @@ def test_without_bubblewrap_grading_is_refused(monkeypatch, tmp_path):
     (tmp_path / "in" / "anna.ipynb").write_bytes(SOLUTION.read_bytes())
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(sandbox.SandboxError, match=r"no program bwrap|linux"):
-        gradebook.grade(tmp_path / "in", tmp_path / "out", SOLUTION)
+        gradebook.grade(tmp_path / "in", tmp_path / "out", EXERCISE)
     assert not (tmp_path / "out" / "gradebook.csv").exists()
 
 

@@ -1,6 +1,6 @@
 """Every exercise, tried on its solution, on right answers written differently and on wrong ones that students write.
 
-The answers are data, in ``corpus/exercise_NN.py``:
+The answers are data, in ``solutions/NN_topic/corpus.py``:
 
 - ``SETTING``: ids of the given code cells that the visible checks need besides the answers.
 - ``EMPTY``: of each question the signature, and an expression of a plausible kind that is wrong.
@@ -12,37 +12,34 @@ The answers are data, in ``corpus/exercise_NN.py``:
 
 import base64
 import contextlib
-import importlib
 import io
 import json
 import math
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 import threading
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
 
-from interp_lab.grade import extract, gradebook
-from interp_lab.grade.calls import perform
-from interp_lab.grade.question import generator, mark
-from interp_lab.grade.questions import exercise_14, questions
+from grader import extract
+from grader.calls import perform
+from grader.exercise import Exercise, references
+from grader.question import generator, mark
 
 ROOT = Path(__file__).parents[2]
-SOLUTIONS = sorted(path.stem for path in (ROOT / "solutions").glob("*.ipynb"))
-NAMES = [
-    name
-    for name in SOLUTIONS
-    if (ROOT / f"tests/grade/corpus/exercise_{name[:2]}.py").exists()
-    and (ROOT / f"interp_lab/grade/questions/exercise_{name[:2]}.py").exists()
-]
-CORPUS = {name: importlib.import_module(f"corpus.exercise_{name[:2]}") for name in NAMES}
+FOLDERS = sorted(path for path in (ROOT / "solutions").iterdir() if path.is_dir())
+NAMES = [path.name for path in FOLDERS]
+EXERCISES = {path.name: Exercise.read(path) for path in FOLDERS}
+CORPUS = {path.name: SimpleNamespace(**runpy.run_path(str(path / "corpus.py"))) for path in FOLDERS}
 RIGHT = [pytest.param(name, *row, id=f"{name[:2]}-{row[0]} {row[1]}") for name in NAMES for row in CORPUS[name].RIGHT]
 WRONG = [
     pytest.param(name, *row, id=f"{name[:2]}-{row[0]} {row[1]}", marks=[pytest.mark.trains] * (name == "14_roar"))
@@ -50,14 +47,17 @@ WRONG = [
     for row in CORPUS[name].WRONG
 ]
 GRADED = [
-    pytest.param(name, question, id=f"{name[:2]}-{question.name}") for name in NAMES for question in questions(name)
+    pytest.param(name, question, id=f"{name[:2]}-{question.name}")
+    for name in NAMES
+    for question in EXERCISES[name].questions
 ]
 BODIES = ["raise NotImplementedError()", "return 0 * {0}", "return {0}", "return None"]
 
 
 @cache
 def notebook(folder, name):
-    return json.loads((ROOT / folder / f"{name}.ipynb").read_text(encoding="utf-8"))
+    path = ROOT / folder / (f"{name}/solution.ipynb" if folder == "solutions" else f"{name}.ipynb")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 @cache
@@ -66,9 +66,8 @@ def code(folder, name):
     return {cell["id"]: "".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"}
 
 
-@cache
-def references(name):
-    return gradebook.references(name, (ROOT / "solutions" / f"{name}.ipynb").read_bytes())
+def kinds(parts):
+    return set(re.findall(r"side effects|\w+", parts))
 
 
 def checks(name, question=""):
@@ -97,7 +96,7 @@ def said(name, check, **changed):
 
 def lost(lane, name, question, *sources, student="anna"):
     """The parts of a question that are wrong when these cells follow those of the solution, with what is wrong."""
-    given, functions = references(name)
+    given, functions = references(EXERCISES[name])
     solution = code("solutions", name).values()
     cells = given | {f"code cell {i}": source for i, source in enumerate([*solution, *sources], 1)}
     faults = mark((question,), b"key", (name, student), lambda c: lane.run(cells, c), functions, threading.Lock())
@@ -105,11 +104,7 @@ def lost(lane, name, question, *sources, student="anna"):
 
 
 def asked(name, question):
-    return next(q for q in questions(name) if q.name == question)
-
-
-def test_every_exercise_has_graded_questions_and_a_corpus():
-    assert NAMES == SOLUTIONS
+    return next(q for q in EXERCISES[name].questions if q.name == question)
 
 
 @pytest.mark.trains
@@ -147,7 +142,7 @@ def test_wrong_answers_are_told_why_and_lose_the_points_of_the_right_parts(
         assert words in message
     if parts:
         faults = lost(lane, name, asked(name, question), wrong)
-        assert set(faults) == set(parts.split())
+        assert set(faults) == kinds(parts)
         assert any(feedback in fault for fault in faults.values())
 
 
@@ -181,8 +176,9 @@ def test_checks_of_random_numbers_do_not_depend_on_luck(seed):
 def test_trained_accuracies_tell_right_answers_from_wrong_ones(question, function, seed, verdict):
     """How far answers are from the recipe's accuracies, over the tolerance, for the student whose name is the seed."""
     name = "14_roar"
-    given, functions = references(name)
+    given, functions = references(EXERCISES[name])
     answer = code("solutions", name)[f"q{question}-answer"]
+    tolerance = runpy.run_path(str(ROOT / "solutions" / name / "questions.py"))["TOLERANCE"]
     right = [row[2] for row in CORPUS[name].RIGHT if row[0] == question]
     wrong = {row[1]: row for row in CORPUS[name].WRONG if row[0] == question and row[7] == "largest difference"}
 
@@ -191,12 +187,12 @@ def test_trained_accuracies_tell_right_answers_from_wrong_ones(question, functio
         namespace = {"__name__": "answer"}
         extract.execute(extract.select(extract.parse(cells)[0], function), namespace)
         pairs = ((perform(f[function], call).result for f in (namespace, functions)) for call in calls)
-        return max((a - b).abs().max().item() for a, b in pairs) / exercise_14.TOLERANCE
+        return max((a - b).abs().max().item() for a, b in pairs) / tolerance
 
     for part in asked(name, question).parts:
         calls = part.calls(generator(b"key", name, str(seed), question, part.kind))
         verdict(f"{part.kind}: of the farthest right answer", max(distances(s, calls) for s in right), below=1)
-        losing = [answer.replace(row[2], row[3]) for row in wrong.values() if part.kind in row[6].split()]
+        losing = [answer.replace(row[2], row[3]) for row in wrong.values() if part.kind in kinds(row[6])]
         nearest = min(distances(source, calls) for source in losing)
         verdict(f"{part.kind}: log10 of the nearest wrong answer", math.log10(max(nearest, 1e-9)), above=0)
 
@@ -209,10 +205,10 @@ def test_wrong_gradients_by_hand_are_named_but_not_corrected():
 @pytest.mark.parametrize("name", NAMES)
 def test_there_are_enough_answers_to_every_question(name):
     corpus = CORPUS[name]
-    for question in questions(name):
+    for question in EXERCISES[name].questions:
         assert sum(row[0] == question.name for row in corpus.RIGHT) >= 3, question.name
         assert sum(row[0] == question.name and bool(row[6]) for row in corpus.WRONG) >= 5, question.name
-    assert set(corpus.EMPTY) == {question.name for question in questions(name)}
+    assert set(corpus.EMPTY) == {question.name for question in EXERCISES[name].questions}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -247,12 +243,12 @@ def test_points_and_minutes_add_up(name):
     parts = [row for row in rows if "★" in "|".join(row)]
     assert float(last[3]) == sum(float(row[3]) for row in parts) == total
     assert float(last[4]) == sum(float(row[4]) for row in parts)
-    by_question = {question.name: 0 for question in questions(name)}
+    by_question = {question.name: 0 for question in EXERCISES[name].questions}
     for cell in cells:
         if cell.get("grade") and not cell["solution"]:
             question = cell["grade_id"].removeprefix("q").removesuffix("-check")
             by_question[question if question in by_question else question[:-1]] += cell["points"]
-    assert by_question == {question.name: question.points for question in questions(name)}
+    assert by_question == {question.name: question.points for question in EXERCISES[name].questions}
 
 
 def picture(png):
@@ -279,9 +275,9 @@ def test_the_untouched_exercise_raises_nothing_else_in_a_kernel(name):
     import nbformat
     from nbclient import NotebookClient
 
-    exercise = nbformat.read(ROOT / "exercises" / f"{name}.ipynb", as_version=4)
-    NotebookClient(exercise, kernel_name="python3", allow_errors=True, timeout=300).execute()
-    for cell in exercise.cells:
+    released = nbformat.read(ROOT / "exercises" / f"{name}.ipynb", as_version=4)
+    NotebookClient(released, kernel_name="python3", allow_errors=True, timeout=300).execute()
+    for cell in released.cells:
         if cell.cell_type == "code":
             errors = [output for output in cell.outputs if output.output_type == "error"]
             assert all(error.ename in ("NotImplementedError", "AssertionError") for error in errors), (cell.id, errors)
@@ -295,13 +291,13 @@ def test_nbgrader_validates_the_answered_exercise(name, tmp_path):
     import nbformat
     from nbgrader.validator import Validator
 
-    exercise = nbformat.read(ROOT / "exercises" / f"{name}.ipynb", as_version=4)
-    solved = nbformat.read(ROOT / "solutions" / f"{name}.ipynb", as_version=4)
-    for cell, answer in zip(exercise.cells, solved.cells, strict=True):
+    released = nbformat.read(ROOT / "exercises" / f"{name}.ipynb", as_version=4)
+    solved = nbformat.read(ROOT / "solutions" / name / "solution.ipynb", as_version=4)
+    for cell, answer in zip(released.cells, solved.cells, strict=True):
         if cell.metadata.get("nbgrader", {}).get("solution"):
             cell.source = answer.source
     path = tmp_path / f"{name}.ipynb"
-    nbformat.write(exercise, path)
+    nbformat.write(released, path)
     assert Validator().validate(str(path)) == {}
 
 
@@ -314,7 +310,7 @@ def test_nbgrader_generates_and_autogrades_an_exercise(tmp_path):
     source, handed_in = tmp_path / "source" / "week", tmp_path / "submitted" / "anna" / "week"
     for folder in (source, handed_in):
         folder.mkdir(parents=True)
-    shutil.copy(ROOT / "solutions" / f"{name}.ipynb", source)
+    shutil.copy(ROOT / "solutions" / name / "solution.ipynb", source / f"{name}.ipynb")
 
     # nbgrader calls alembic by its name, which stands beside this Python whether or not the environment is active
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])

@@ -14,14 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from grader import collect, gradebook, report, sandbox
+from grader.exercise import Exercise, find
 from interp_lab import cli
-from interp_lab.grade import gradebook, report, sandbox
-from interp_lab.grade.questions import questions
 
 ROOT = Path(__file__).parents[2]
 NAME = "01_saliency_and_smoothgrad"
-SOLUTION, EXERCISE = ROOT / "solutions" / f"{NAME}.ipynb", ROOT / "exercises" / f"{NAME}.ipynb"
-ASKED = questions(NAME)
+SOLUTION, RELEASED = ROOT / "solutions" / NAME / "solution.ipynb", ROOT / "exercises" / f"{NAME}.ipynb"
+EXERCISE = Exercise.read(SOLUTION.parent)
+ASKED = EXERCISE.questions
 LIMITS = sandbox.Limits(seconds=20)
 REAL_LANE = sandbox.lane
 
@@ -40,9 +41,9 @@ def hand_in(folder):
     folder.mkdir()
     (folder / "anna.ipynb").write_bytes(SOLUTION.read_bytes())
     (folder / "ben").mkdir()
-    (folder / "ben" / f"{NAME}.ipynb").write_bytes(EXERCISE.read_bytes())
+    (folder / "ben" / f"{NAME}.ipynb").write_bytes(RELEASED.read_bytes())
     (folder / "cem" / "01").mkdir(parents=True)
-    half = edited(EXERCISE, q1a_answer="def gradient_a(): return [-3.0, 0.5, 4.0]", q1b_answer="def gradients_b(:")
+    half = edited(RELEASED, q1a_answer="def gradient_a(): return [-3.0, 0.5, 4.0]", q1b_answer="def gradients_b(:")
     (folder / "cem" / "01" / f"{NAME}.ipynb").write_text(half)
     (folder / "dora, née Groß (2).ipynb").write_text(edited(SOLUTION, q4_answer="pass"))
     (folder / "eve.ipynb").write_text("{}")
@@ -66,7 +67,7 @@ def shared(lane):
 @pytest.fixture(scope="module")
 def graded(shared, tmp_path_factory):
     folder = tmp_path_factory.mktemp("graded")
-    results = gradebook.grade(hand_in(folder / "in"), folder / "out", SOLUTION, workers=1, limits=LIMITS)
+    results = gradebook.grade(hand_in(folder / "in"), folder / "out", EXERCISE, workers=1, limits=LIMITS)
     return folder, {result.student: result for result in results}
 
 
@@ -124,7 +125,7 @@ def marked(graded, tmp_path):
 
     def again(text):
         (out / "by_hand.csv").write_text(text, encoding="utf-8")
-        gradebook.grade(graded[0] / "in", out, SOLUTION, workers=1, limits=LIMITS)
+        gradebook.grade(graded[0] / "in", out, EXERCISE, workers=1, limits=LIMITS)
         return out
 
     return again
@@ -189,8 +190,8 @@ def test_the_page_to_mark_from_shows_every_answer_escaped(tmp_path):
     (folder / "anna.ipynb").write_text(json.dumps(notebook))
     (folder / "ben.ipynb").write_text('{"cells": [1, {"metadata": 3}]}')
     (folder / "cem.ipynb").write_bytes(b"\xff")
-    (folder / "dan.ipynb").write_bytes(EXERCISE.read_bytes())
-    gradebook.grade(folder, tmp_path / "out", SOLUTION, workers=1, limits=LIMITS)
+    (folder / "dan.ipynb").write_bytes(RELEASED.read_bytes())
+    gradebook.grade(folder, tmp_path / "out", EXERCISE, workers=1, limits=LIMITS)
     page = (tmp_path / "out" / "by_hand.html").read_text(encoding="utf-8")
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "<script" not in page
@@ -213,7 +214,7 @@ def again(graded, tmp_path, journal, **options):
     (out / "course.key").write_bytes((folder / "out" / "course.key").read_bytes())
     if journal is not None:
         (out / "journal.jsonl").write_bytes(journal)
-    gradebook.grade(folder / "in", out, SOLUTION, limits=LIMITS, progress=told.append, **options)
+    gradebook.grade(folder / "in", out, EXERCISE, limits=LIMITS, progress=told.append, **options)
     assert written(out) == written(folder / "out")
     return len(told) - 1
 
@@ -242,7 +243,7 @@ def test_processes_and_a_cluster_give_the_same_grades(executor, graded, tmp_path
     folder, out = graded[0], tmp_path / "out"
     out.mkdir()
     (out / "course.key").write_bytes((folder / "out" / "course.key").read_bytes())
-    command = [sys.executable, "-m", "interp_lab.cli", "grade", folder / "in", "--out", out, "--exercise", "01"]
+    command = [sys.executable, "-m", "grader", folder / "in", "--out", out, "--exercise", "01"]
     subprocess.run([*command, "--executor", executor, "--seconds", "20"], cwd=ROOT, check=True, timeout=300)
     assert written(out) == written(folder / "out")
 
@@ -254,7 +255,7 @@ def test_a_new_file_is_graded_again(graded, tmp_path):
     out.mkdir()
     for name in ("course.key", "journal.jsonl"):
         (out / name).write_bytes((graded[0] / "out" / name).read_bytes())
-    results = gradebook.grade(folder, out, SOLUTION, workers=1, limits=LIMITS, progress=told.append)
+    results = gradebook.grade(folder, out, EXERCISE, workers=1, limits=LIMITS, progress=told.append)
     assert len(told) - 1 == 1
     assert totals(results[-1]) == [0] * 7
 
@@ -264,7 +265,7 @@ def test_a_journal_of_something_else_is_refused(graded, tmp_path):
     out.mkdir()
     (out / "journal.jsonl").write_bytes((graded[0] / "out" / "journal.jsonl").read_bytes())
     with pytest.raises(ValueError, match="another exercise, key, solution"):
-        gradebook.grade(graded[0] / "in", out, SOLUTION)  # a new key
+        gradebook.grade(graded[0] / "in", out, EXERCISE)  # a new key
 
 
 def test_a_fault_of_the_grader_costs_one_student_and_is_tried_again(graded, tmp_path, monkeypatch):
@@ -272,7 +273,7 @@ def test_a_fault_of_the_grader_costs_one_student_and_is_tried_again(graded, tmp_
         raise RuntimeError(f"no luck with {submission.student}")
 
     monkeypatch.setattr(gradebook, "grade_one", broken)
-    results = gradebook.grade(graded[0] / "in", tmp_path / "out", SOLUTION, workers=1, limits=LIMITS)
+    results = gradebook.grade(graded[0] / "in", tmp_path / "out", EXERCISE, workers=1, limits=LIMITS)
     assert "no luck with anna" in results[0].problem
     assert len((tmp_path / "out" / "journal.jsonl").read_bytes().splitlines()) == 1
 
@@ -280,43 +281,69 @@ def test_a_fault_of_the_grader_costs_one_student_and_is_tried_again(graded, tmp_
 def test_two_files_of_one_student_are_refused(tmp_path):
     (tmp_path / "anna").mkdir()
     for path in (tmp_path / "anna.ipynb", tmp_path / "anna" / f"{NAME}.ipynb"):
-        path.write_bytes(EXERCISE.read_bytes())
-    (only,) = gradebook.submissions(tmp_path, NAME)
-    assert only == gradebook.Submission("anna", None, "handed in twice, as a folder and as a file")
+        path.write_bytes(RELEASED.read_bytes())
+    (only,) = collect.submissions(tmp_path, NAME)
+    assert only == collect.Submission("anna", None, "handed in twice, as a folder and as a file")
 
 
 def test_the_exercise_is_found_by_the_names_of_the_files(tmp_path):
     for name in ("01_a", "02_b"):
-        (tmp_path / f"{name}.ipynb").write_text("{}")
+        (tmp_path / name).mkdir()
+        for file in ("solution.ipynb", "questions.py"):
+            (tmp_path / name / file).write_text("{}")
     submitted = tmp_path / "in"
     (submitted / "anna").mkdir(parents=True)
     with pytest.raises(ValueError, match="--exercise, one of 01_a, 02_b"):
-        gradebook.find_solution(tmp_path, submitted, None)
+        find(tmp_path, submitted, None)
     (submitted / "anna" / "02_b.ipynb").write_text("{}")
-    assert gradebook.find_solution(tmp_path, submitted, None).stem == "02_b"
-    assert gradebook.find_solution(tmp_path, submitted, "01").stem == "01_a"
+    assert find(tmp_path, submitted, None).name == "02_b"
+    assert find(tmp_path, submitted, "01").name == "01_a"
 
 
-def test_the_command(graded, tmp_path, capsys):
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """What pip would write of the entry point that grader/pyproject.toml declares."""
+    text = (ROOT / "grader" / "pyproject.toml").read_text(encoding="utf-8")
+    group, command = re.search(r'^\[project\.entry-points\."(.+)"\]\n(.+)$', text, re.MULTILINE).groups()
+    folder = tmp_path / "site" / "interp_lab_grader-0.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: interp_lab_grader\nVersion: 0\n")
+    (folder / "entry_points.txt").write_text(f"[{group}]\n" + command.replace('"', "") + "\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+
+
+def test_the_command(installed, graded, tmp_path, capsys):
     out = tmp_path / "out"
     out.mkdir()
     for name in ("course.key", "journal.jsonl"):
         (out / name).write_bytes((graded[0] / "out" / name).read_bytes())
-    arguments = [
-        "grade",
-        str(graded[0] / "in"),
-        "--out",
-        str(out),
-        "--solutions",
-        str(SOLUTION.parent),
-        "--exercise",
-        "01",
-    ]
+    arguments = ["grade", str(graded[0] / "in"), "--out", str(out)]
+    arguments += ["--solutions", str(ROOT / "solutions"), "--exercise", "01"]
     assert cli.main(arguments) == 0
     assert "2. Saliency map" in capsys.readouterr().out
     assert written(out) == written(graded[0] / "out")
     assert cli.main(["grade", str(tmp_path / "nothing"), *arguments[2:]]) == 2
     assert "no folder of submissions" in capsys.readouterr().err
+
+
+def test_the_command_of_this_package_alone_runs_from_any_folder(graded, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("course.key", "journal.jsonl"):
+        (out / name).write_bytes((graded[0] / "out" / name).read_bytes())
+    command = [sys.executable, "-m", "grader", graded[0] / "in", "--out", "out", "--exercise", "01"]
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    run = subprocess.run(
+        [*command, "--solutions", ROOT / "solutions"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert "2. Saliency map" in run.stdout
+    assert written(out) == written(graded[0] / "out")
 
 
 def test_summary_of_nobody():
@@ -329,8 +356,8 @@ def test_kill_9_in_the_middle(graded, tmp_path):
     folder, out = graded[0] / "in", tmp_path / "out"
     out.mkdir()
     (out / "course.key").write_bytes((graded[0] / "out" / "course.key").read_bytes())
-    command = [sys.executable, "-m", "interp_lab.grade", str(folder), "--out", str(out), "--exercise", "01"]
-    command += ["--solutions", str(SOLUTION.parent), "--workers", "1", "--seconds", "20"]
+    command = [sys.executable, "-m", "grader", str(folder), "--out", str(out), "--exercise", "01"]
+    command += ["--solutions", str(ROOT / "solutions"), "--workers", "1", "--seconds", "20"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     journal, deadline = out / "journal.jsonl", time.monotonic() + 120
     while not (journal.exists() and journal.read_bytes().count(b"\n") >= 3):

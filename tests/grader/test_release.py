@@ -8,11 +8,11 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from interp_lab.grade import release as module
-from interp_lab.grade.release import dumps, main, release
+from grader import release as module
+from grader.release import dumps, main, release
 
 ROOT = Path(__file__).parents[2]
-SOLUTIONS = sorted((ROOT / "solutions").glob("*.ipynb"))
+SOLUTIONS = sorted((ROOT / "solutions").glob("*/solution.ipynb"))
 SCAFFOLD = """def double(x):
     ### BEGIN SOLUTION
     return 2 * x
@@ -143,12 +143,25 @@ def test_the_result_is_what_a_student_should_get():
     assert text["task"] == "Do it.\n\n"
 
 
-@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
+def one_folder_higher(notebook):
+    """The notebook with the links to the book that it has to have in exercises/."""
+    return json.loads(json.dumps(notebook).replace("](../../book/", "](../book/"))
+
+
+@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.parent.name)
+def test_the_links_of_solutions_and_exercises_lead_to_pages(path):
+    for notebook in (path, ROOT / "exercises" / f"{path.parent.name}.ipynb"):
+        links = re.findall(r"\]\((\.\.?/[^)#]+)", notebook.read_text(encoding="utf-8"))
+        assert links
+        assert all((notebook.parent / link).is_file() for link in links)
+
+
+@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.parent.name)
 def test_the_solutions_are_released_as_nbgrader_does(path):
     from nbgrader.utils import compute_checksum
 
-    ours, solution = release(json.loads(path.read_text(encoding="utf-8"))), json.loads(path.read_text(encoding="utf-8"))
-    theirs = by_nbgrader(solution)
+    solution = json.loads(path.read_text(encoding="utf-8"))
+    ours, theirs = release(solution), by_nbgrader(one_folder_higher(solution))
     for mine, other, source in zip(ours["cells"], theirs.cells, map(module.source, solution["cells"]), strict=True):
         if "BEGIN SCAFFOLD" in source:  # ours alone; nbgrader would leave it in, commented, under its own stub
             other.source = module.source(mine)
@@ -156,11 +169,11 @@ def test_the_solutions_are_released_as_nbgrader_does(path):
     assert_same_cells(ours, theirs)
 
 
-@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.parent.name)
 def test_exercises_are_valid_for_nbgrader_and_jupyter(path):
     from nbgrader.nbgraderformat import read
 
-    exercise = read(ROOT / "exercises" / path.name, as_version=4)
+    exercise = read(ROOT / "exercises" / f"{path.parent.name}.ipynb", as_version=4)
     nbformat.validate(exercise)
     assert exercise.metadata.kernelspec.name == "python3"
     for cell in exercise.cells:
@@ -196,14 +209,14 @@ def leaks(solution, exercise):
     return removed & shown - given, removed
 
 
-@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.parent.name)
 def test_no_line_of_an_answer_is_in_any_exercise(path):
     solution = json.loads(path.read_text(encoding="utf-8"))
     for exercise in (ROOT / "exercises").glob("*.ipynb"):
         found, removed = leaks(solution, json.loads(exercise.read_text(encoding="utf-8")))
         assert removed
         # of another exercise, a short line such as `with torch.no_grad():` is no answer
-        assert [line for line in found if path.name == exercise.name or len(line) > 36] == []
+        assert [line for line in found if path.parent.name == exercise.stem or len(line) > 36] == []
 
 
 def readable(path):
@@ -229,7 +242,7 @@ def test_no_answer_is_on_the_public_site():
             line for line in lines if len(line) > 60
         ]:
             found = [str(page) for page, text in pages.items() if len(piece) > 36 and piece in text]
-            assert not found, (path.name, piece, found)
+            assert not found, (path.parent.name, piece, found)
 
 
 def test_a_leak_is_found_on_a_page(tmp_path):
@@ -280,7 +293,7 @@ def test_the_install_cell_is_generated(monkeypatch):
     assert '    %pip install -q "interp_lab==1.2.3"' in module.source(release(book)["cells"][0])
 
 
-@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.parent.name)
 def test_every_solution_starts_with_the_install_cell(path):
     cells = [c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
     assert (cells[0]["id"], module.source(cells[0])) == ("install", module.install_cell())
@@ -343,8 +356,9 @@ def test_an_old_notebook_format_is_refused():
 def test_the_command_writes_checks_and_says_what_changed(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main([]) == 2
-    (tmp_path / "solutions").mkdir()
-    (tmp_path / "solutions/a.ipynb").write_text(json.dumps(every_kind()), encoding="utf-8")
+    for name in "ab":
+        (tmp_path / "solutions" / name).mkdir(parents=True)
+    (tmp_path / "solutions/a/solution.ipynb").write_text(json.dumps(every_kind()), encoding="utf-8")
     said = []
     for arguments, code in [(["--check"], 1), ([], 0), ([], 0), (["--check"], 0)]:
         assert main(arguments) == code
@@ -353,8 +367,8 @@ def test_the_command_writes_checks_and_says_what_changed(tmp_path, monkeypatch, 
     assert (tmp_path / "exercises/a.ipynb").read_text(encoding="utf-8") == dumps(release(every_kind()))
     (tmp_path / "exercises/b.ipynb").write_text("{}", encoding="utf-8")
     assert main(["--check"]) == 1
-    assert "there is no solutions/b.ipynb" in capsys.readouterr().out
-    (tmp_path / "solutions/b.ipynb").write_text(json.dumps(notebook(*BAD["used twice"])), encoding="utf-8")
+    assert "there is no solutions/b/solution.ipynb" in capsys.readouterr().out
+    (tmp_path / "solutions/b/solution.ipynb").write_text(json.dumps(notebook(*BAD["used twice"])), encoding="utf-8")
     assert main([]) == 1
-    assert "solutions/b.ipynb: cell 1 (q1): this grade_id is used twice" in capsys.readouterr().err
+    assert "solutions/b/solution.ipynb: cell 1 (q1): this grade_id is used twice" in capsys.readouterr().err
     assert main(["--fast"]) == 2

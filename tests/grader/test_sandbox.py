@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from interp_lab.grade import extract, gradebook, sandbox
-from interp_lab.grade.calls import Call
+from grader import extract, gradebook, sandbox
+from grader.calls import Call
+from grader.exercise import Exercise
 
 ROOT = Path(__file__).parents[2]
-SOLUTION = ROOT / "solutions" / "01_saliency_and_smoothgrad.ipynb"
+EXERCISE = Exercise.read(ROOT / "solutions" / "01_saliency_and_smoothgrad")
 LIMITS = sandbox.Limits(seconds=20)
 OTHER_KERNELS = {"ATEN_CPU_CAPABILITY": "default", "DNNL_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"}
 
@@ -38,10 +39,20 @@ def altered(monkeypatch, tmp_path):
 
 def class_of(folder, **sources):
     folder.mkdir()
-    (folder / "anna.ipynb").write_bytes(SOLUTION.read_bytes())
+    (folder / "anna.ipynb").write_bytes(EXERCISE.solution)
     for name, source in sources.items():
         (folder / f"{name}.ipynb").write_text(json.dumps({"cells": [{"cell_type": "code", "source": source}]}))
     return folder
+
+
+def test_no_other_file_of_the_course_is_visible_inside():
+    command = sandbox._command()
+    bound = {Path(command[i + 1]) for i, word in enumerate(command) if word == "--ro-bind"}
+    ours = {path for path in bound if path.is_relative_to(ROOT) and "site-packages" not in path.parts}
+    assert {path.relative_to(ROOT).as_posix() for path in ours} == {
+        "grader/worker.py", "grader/calls.py", "grader/extract.py", "grader/simulated_device.py", "interp_lab/check.py"
+    }  # fmt: skip
+    assert not [path for path in bound if ROOT.is_relative_to(path)]
 
 
 def test_what_the_warm_worker_maps_is_not_the_students(altered, tmp_path):
@@ -58,7 +69,7 @@ def test_what_the_warm_worker_maps_is_not_the_students(altered, tmp_path):
         more=greedy.format(LIMITS.memory, ""),  # 1 KiB * 2^10 each
         less=greedy.format(LIMITS.memory // 2, "[:0].sum() + gone"),
     )
-    anna, less, more = gradebook.grade(handed_in, tmp_path / "out", SOLUTION, workers=1, limits=LIMITS)
+    anna, less, more = gradebook.grade(handed_in, tmp_path / "out", EXERCISE, workers=1, limits=LIMITS)
     assert not any(fault for faults in anna.faults.values() for fault in faults)
     assert "name 'gone' is not defined" in less.faults["2"][0], "half of the allowance is not there"
     assert "can't allocate memory" in more.faults["2"][0]
@@ -81,10 +92,10 @@ def test_the_worker_takes_the_kernels_of_its_environment_and_nothing_else(monkey
 def test_solutions_that_train_keep_their_points_where_the_sandbox_has_other_kernels(monkeypatch):
     for name, value in OTHER_KERNELS.items():  # too late for this process, which has chosen its own
         monkeypatch.setenv(name, value)
-    solution = ROOT / "solutions" / "14_roar.ipynb"
-    lane, cells = sandbox.lane(False, LIMITS), extract.code_cells(solution.read_bytes())
+    exercise = Exercise.read(ROOT / "solutions" / "14_roar")
+    lane, cells = sandbox.lane(False, LIMITS), extract.code_cells(exercise.solution)
     for student in range(8):
-        faults = gradebook._mark(lane, cells, solution.stem, str(student), solution.read_bytes(), b"key")
+        faults = gradebook._mark(lane, cells, exercise, str(student), b"key")
         assert not any(fault for parts in faults.values() for fault in parts)
 
 
@@ -112,19 +123,19 @@ def test_an_unfit_machine_grades_nobody(break_it, limits, words, altered, tmp_pa
     handed_in, out = class_of(tmp_path / "in"), tmp_path / "out"
     for _ in range(2):  # a second run goes on from the journal of the first, and is refused too
         with pytest.raises(sandbox.SandboxError, match=words):
-            gradebook.grade(handed_in, out, SOLUTION, workers=1, limits=limits)
+            gradebook.grade(handed_in, out, EXERCISE, workers=1, limits=limits)
         assert {path.name for path in out.iterdir()} == {"course.key", "journal.jsonl"}
         assert (out / "journal.jsonl").read_bytes().count(b"\n") == 1, "somebody was graded"
 
 
 def test_a_resumed_run_proves_its_machine_again(altered, tmp_path):
     handed_in, out = class_of(tmp_path / "in"), tmp_path / "out"
-    gradebook.grade(handed_in, out, SOLUTION, workers=1, limits=LIMITS)
+    gradebook.grade(handed_in, out, EXERCISE, workers=1, limits=LIMITS)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    (handed_in / "ben.ipynb").write_bytes(SOLUTION.read_bytes())
+    (handed_in / "ben.ipynb").write_bytes(EXERCISE.solution)
     altered(*WRONG_SUM)
     with pytest.raises(gradebook.Unfit, match="01_saliency_and_smoothgrad itself loses"):
-        gradebook.grade(handed_in, out, SOLUTION, workers=1, limits=LIMITS)
+        gradebook.grade(handed_in, out, EXERCISE, workers=1, limits=LIMITS)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
@@ -138,5 +149,5 @@ def test_one_unfit_machine_of_a_cluster_ends_the_run(monkeypatch, tmp_path):
 
     monkeypatch.setattr(gradebook, "prove", prove)
     with pytest.raises(gradebook.Unfit, match="this node"):
-        gradebook.grade(class_of(tmp_path / "in", ben="x = 1"), tmp_path / "out", SOLUTION, workers=1, limits=LIMITS)
+        gradebook.grade(class_of(tmp_path / "in", ben="x = 1"), tmp_path / "out", EXERCISE, workers=1, limits=LIMITS)
     assert not (tmp_path / "out" / "gradebook.csv").exists()
