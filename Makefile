@@ -13,13 +13,13 @@ help:
 	@echo "make exercises  write exercises/ again from solutions/"
 	@echo "make clean      delete what the other targets built, except .venv"
 
-.venv/.installed: requirements.txt pyproject.toml
+.venv/.installed: requirements.txt pyproject.toml grader/pyproject.toml
 	@echo "== environment: installing the pinned packages into .venv (minutes the first time)"
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { \
 	  echo "The pins need Python 3.11 or newer: make PYTHON=python3.11 ..., or follow 'Without make' in README.md"; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv || { \
 	  echo "No virtual environment could be made: on Debian and Ubuntu, install the package python3-venv"; exit 1; }
-	@$(PIP) install -q -r requirements.txt -e . || { \
+	@$(PIP) install -q -r requirements.txt -e . -e ./grader || { \
 	  echo "pip could not install the packages (see above): the set-up needs a package index once; check the network"; exit 1; }
 	@touch $@
 
@@ -44,7 +44,7 @@ test: .venv/.installed
 
 exercises: .venv/.installed
 	@echo "== exercises from solutions"
-	@$(BIN)/python -m interp_lab.grade.release
+	@$(BIN)/python -m grader.release
 
 clean:
 	@echo "== removing _build and caches (.venv stays; delete it by hand if you want)"

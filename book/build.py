@@ -26,6 +26,7 @@ from nbformat import NotebookNode
 from sphinx_external_toc.parsing import parse_toc_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
+EXERCISES = {"glob": "exercises/*"}  # their entry in the table of contents
 MAX_WORKERS = 4  # each page is a kernel with torch in it, several hundred MB
 
 
@@ -84,16 +85,15 @@ def table_of_contents(root: Path) -> Path:
     if edition == "public":
         return toc
 
+    exercises = [
+        {"file": f"exercises/{name}", "sections": [{"file": f"solutions/{name}/solution", "title": "Solution"}]}
+        for name in sorted(path.stem for path in (root / "exercises").glob("*.ipynb"))
+    ]
+
     def with_solutions(entry: object) -> object:
         if isinstance(entry, list):
-            return [with_solutions(e) for e in entry]
-        if not isinstance(entry, dict):
-            return entry
-        entry = {key: with_solutions(value) for key, value in entry.items()}
-        if str(entry.get("file", "")).startswith("exercises/"):
-            solution = entry["file"].replace("exercises/", "solutions/", 1)
-            entry["sections"] = [{"file": solution, "title": "Solution"}]
-        return entry
+            return [new for e in entry for new in (exercises if e == EXERCISES else [with_solutions(e)])]
+        return {key: with_solutions(value) for key, value in entry.items()} if isinstance(entry, dict) else entry
 
     path = root / "_build" / "instructor_toc.yml"
     path.parent.mkdir(exist_ok=True)
