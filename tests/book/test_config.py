@@ -1,5 +1,6 @@
 """The book's configuration: the table of contents is complete, and nothing in it depends on a network or a person."""
 
+import inspect
 import re
 from pathlib import Path
 
@@ -66,7 +67,8 @@ def test_the_api_reference_holds_every_public_name():
     text = (ROOT / "book" / "appendix" / "api.md").read_text(encoding="utf-8")
     documented = re.findall(r"^\.\. auto(?:function|class|exception):: (\w+)$", text, re.MULTILINE)
     assert len(documented) == len(set(documented))
-    assert set(documented) | {"METHODS"} == set(interp_lab.__all__)
+    modules = {name for name in interp_lab.__all__ if inspect.ismodule(getattr(interp_lab, name))}
+    assert set(documented) | {"METHODS"} == set(interp_lab.__all__) - modules
     assert "`interp_lab.METHODS`" in text
 
 
