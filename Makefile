@@ -5,11 +5,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # On every core; one test at a time, since the long ones lie side by side in a file.
 PYTEST := $(BIN)/python -m pytest -n auto --maxschedchunk=1
 
-.PHONY: help book test exercises clean
+.PHONY: help book lint check test exercises clean
 
 help:
 	@echo "make book       run the pages and build the textbook into _build/html"
-	@echo "make test       lint, spelling, all tests, the solutions, the built site in a browser"
+	@echo "make check      lint, types, the fast tests and one page of what changed; before each commit"
+	@echo "make test       lint, types, spelling, all tests, the solutions, the built site in a browser"
 	@echo "make exercises  write exercises/ again from solutions/"
 	@echo "make clean      delete what the other targets built, except .venv"
 
@@ -27,10 +28,19 @@ book: .venv/.installed
 	@echo "== book: running pages, rendering"
 	@$(BIN)/python book/build.py
 
-test: .venv/.installed
+lint: .venv/.installed
+	@echo "== lint, spelling, types"
+	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && $(BIN)/codespell && $(BIN)/mypy
+
+# What is not committed, or else the last commit, and all that imports it.
+check: lint
+	@echo "== fast tests of what changed and of what imports it"
+	@$(PYTEST) --affected || test $$? = 5  # 5: there are none
+	@echo "== a page that it reaches"
+	@$(BIN)/python book/build.py $$($(BIN)/python tests/affected.py)
+
+test: lint
 	@sh .ci/system-packages
-	@echo "== lint and spelling"
-	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && $(BIN)/codespell
 	@echo "== tests"
 	@$(PYTEST) -m "not browser and not exhaustive"
 	@echo "== tests that train or grade, with the kernels of an old processor"
