@@ -77,7 +77,7 @@ def mark(
         plans = [[part.calls(generator(key, *names, q.name, part.kind)) for part in q.parts] for q in asked]
     outcomes = run([[call for part in plan for call in part] for plan in plans])
     with lock, torch.random.fork_rng([]), one_thread():
-        return {q.name: _faults(q, *both, answers) for q, *both in zip(asked, plans, outcomes, strict=True)}
+        return {q.name: _faults(q, plan, got, answers) for q, plan, got in zip(asked, plans, outcomes, strict=True)}
 
 
 def _faults(

@@ -151,7 +151,9 @@ def _release_cell(cell: dict, grader: dict, where: str) -> dict:
 
 def _replace(text: str, region: str, replacement: Callable[[str, list[str]], list[str]], where: str) -> str:
     """The text with every region, its marks included, replaced by ``replacement(indent of the mark, lines)``."""
-    kept, inside, indent = [], None, ""
+    kept: list[str] = []
+    inside: list[str] | None = None
+    indent = ""
     for line in text.split("\n"):
         if f"BEGIN {region}" in line:
             if inside is not None:

@@ -108,10 +108,14 @@ def channel_graph(
         edges = [edge for edge in graph.edges(data="weight") if graph.nodes[edge[0]]["depth"] == depth]
         most = max((abs(weight) for *_, weight in edges), default=0) or 1
         for below, above, weight in edges:
-            style = {"color": COLORS[1 if weight > 0 else 0], "linestyle": "-" if weight > 0 else "--"}
             ends = zip(place[below], place[above], strict=True)
             axis.plot(
-                *ends, **style, linewidth=3 * abs(weight) / most, alpha=min(1.0, 0.1 + abs(weight) / most), zorder=0
+                *ends,
+                color=COLORS[1 if weight > 0 else 0],
+                linestyle="-" if weight > 0 else "--",
+                linewidth=3 * abs(weight) / most,
+                alpha=min(1.0, 0.1 + abs(weight) / most),
+                zorder=0,
             )
     for (layer, channel), (x, y) in place.items():
         name = classes[channel] if layer == "logit" and classes is not None else str(channel)
