@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm.auto import tqdm
 
-WEIGHTS = Path(__file__).parent / "weights"
+from .weights import load_weights, save_weights
 
 
 class Labelled(Protocol):
@@ -251,7 +250,7 @@ def load(name: str) -> nn.Sequential:
         raise ValueError(f"no trained network {name!r}; there are {', '.join(TRAINED)}")
     with torch.random.fork_rng([]):  # the random weights that are overwritten here
         model = fold_batch_norm(TRAINED[name]())
-    model.load_state_dict({key: value.float() for key, value in load_file(WEIGHTS / f"{name}.safetensors").items()})
+    model.load_state_dict(load_weights(name))
     return model.eval()
 
 
@@ -297,7 +296,6 @@ def _main() -> None:
     """Train all networks, print their accuracies, write their weights in half precision."""
     from .data import Dataset, digits, paste_watermark, scenes
 
-    WEIGHTS.mkdir(exist_ok=True)
     written, test = digits("train"), digits("test")
     drawn, fresh = scenes(10_000, seed=1), scenes(2_000, seed=2)
     marked = scenes(10_000, seed=1, watermark=0.98)
@@ -314,7 +312,7 @@ def _main() -> None:
         model = TRAINED[name]()
         train(model, data, **options)
         state = fold_batch_norm(model).state_dict()
-        save_file({key: value.half() for key, value in state.items()}, WEIGHTS / f"{name}.safetensors")
+        save_weights(name, state, torch.float16)
         print(f"{name:16} accuracy {accuracy(load(name), held_out):.4f}", flush=True)
 
     for name in ("scenes_cnn", "scenes_watermark"):
