@@ -25,7 +25,7 @@ class Part:
     """Some points of a question: the calls to make for one student, and the judge of their outcomes.
 
     Args:
-        kind: "easy", "shape", "general", "batch", "side effects" or "device", whose calls are made on the simulated device.
+        kind: "easy", "shape", "general", "batch", "side effects", or "device", which is tried on the simulated device.
         what: the input and the property that it must have, in a sentence for the feedback.
         needs: kind of a part without which this one counts nothing, because a wrong answer could pass it.
     """
