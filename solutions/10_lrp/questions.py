@@ -50,7 +50,7 @@ def z_plus_general(g: Generator) -> list[Call]:
 
 # Question 3: the stack
 
-ENDS = ["z_plus", "epsilon", "epsilon"]
+RULES = ["z_plus", "epsilon", "epsilon"]
 
 
 def stacked(
@@ -176,11 +176,11 @@ QUESTIONS = (
         "A stack of layers",
         (
             Part("easy", 1, "One dense layer without bias, epsilon = 0, one row.", propagate_easy),
-            Part("shape", 0.5, "Two rows of shape (3, 5, 4) in float64.", stacked(2, 3, 5, 4, rules=ENDS), shape_only, "easy"),
+            Part("shape", 0.5, "Two rows of shape (3, 5, 4) in float64.", stacked(2, 3, 5, 4, rules=RULES), shape_only, "easy"),
             Part("general", 1.5, "Three dense layers, each choice of two rules in another order.", propagate_general),
-            Part("batch", 1, "The same kind of network, five rows with their own targets.", stacked(5, 12, rules=ENDS)),
+            Part("batch", 1, "The same kind of network, five rows with their own targets.", stacked(5, 12, rules=RULES)),
             Part("side effects", 0.5, "A network with gradients in use, which must come back as it was.", stacked(2, 6, rules=["epsilon", "z_plus", "epsilon"], inspect=True)),
-            Part("device", 0.5, "Network and rows on another device than the CPU.", stacked(2, 6, rules=ENDS, dtype=torch.float32)),
+            Part("device", 0.5, "Network and rows on another device than the CPU.", stacked(2, 6, rules=RULES, dtype=torch.float32)),
         ),
     ),
     Question(
