@@ -1,8 +1,8 @@
 """Exercises from solutions: ``python -m grader.release [--check]`` in the root of the course.
 
-A solution ``solutions/NN_topic/solution.ipynb`` is an executed notebook with nbgrader's cell metadata (schema version 3)
-and marks; ``exercises/NN_topic.ipynb`` is the student's edition of it, equal byte for byte on every run. The marks are
-lines that contain these words, in a comment of the cell's language:
+``solutions/NN_topic/solution.ipynb`` is an executed notebook with nbgrader's cell metadata (schema version 3) and marks;
+``exercises/NN_topic.ipynb`` is the student's edition of it, equal byte for byte on every run. The marks are lines that
+contain these words, in a comment of the cell's language:
 
 ==================================== ======================== ===================================================
 region                               in                       becomes
