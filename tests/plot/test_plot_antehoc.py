@@ -64,6 +64,10 @@ def test_going_down_a_tree_as_its_words_say_leads_to_the_class_that_is_most_freq
     y = (x[:, 0] > 0.5).long() + (x[:, 1] > 0.6).long()
     y[::9] = 0  # no leaf is pure
     figure = plot.tree(antehoc.decision_tree(x, y, depth=2), ["a", "b", "c"])
+    (root,) = (text for text in figure.axes[0].texts if text.get_position()[1] == 0)
+    size = "with 4 leaves, depth 2"
+    assert figure.alt == f"Decision tree {size}; its first test is {' '.join(root.get_text().split())}."
+    assert size in caption(figure)
     labels: dict[str, list[str]] = {}
     for example, label in zip(x, y.tolist(), strict=True):
         labels.setdefault(leaf_of(figure, example), []).append("abc"[label])
@@ -124,6 +128,16 @@ def test_the_prototypes_drawn_are_those_that_add_most_each_with_its_piece_its_so
     for k, prototype in enumerate((2, 0)):
         assert_close(pixels(figure, k), evidence.images[1, 0])
         assert_close(pixels(figure, 2 + k), evidence.sources[prototype, 0])
+    # Pixel i of a picture reaches from i - 0.5 to i + 0.5; windows are top, bottom, left, right.
+    frames = [
+        [(*sorted({*line.get_ydata()}), *sorted({*line.get_xdata()})) for line in axis.lines] for axis in figure.axes
+    ]
+    assert frames == [
+        [(1.5, 4.5, -0.5, 2.5)],
+        [(-0.5, 5.5, -0.5, 5.5)],
+        [(-0.5, 2.5, 0.5, 3.5)],
+        [(2.5, 5.5, -0.5, 2.5)],
+    ]
     assert "logit 1.50 of class 1; the 2 prototypes drawn add 2.50" in caption(figure)
     assert "logit 1.50 of class 1; the 2 prototypes drawn add 2.50" in figure.alt
     assert_is_shown_with_alt_text(lambda alt: plot.prototype_evidence(evidence, alt=alt))
