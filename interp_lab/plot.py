@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from .explain_decision.influence import TopInfluence
     from .explain_model.activation_maximisation import Maximum
     from .explain_model.prototypes import Prototypes
-    from .explain_model.surrogates import LocalSurrogate, SurrogateGraph
-    from .explain_model.weights import TopActivations
+    from .explain_model.surrogates.graph import SurrogateGraph
+    from .explain_model.surrogates.local import LocalSurrogate
+    from .explain_model.top_activations import TopActivations
 
 Array = Tensor | np.ndarray
 

@@ -13,9 +13,9 @@ from PIL import Image
 from torch import nn
 from torch.testing import assert_close
 
-from interp_lab import antehoc, maximize_activation, mmd_critic, plot
-from interp_lab.explain_model import surrogates
-from interp_lab.explain_model.weights import Field, TopActivations
+from interp_lab import antehoc, maximize_activation, mmd_critic, plot, surrogate_graph, surrogate_local
+from interp_lab.backprop.receptive_field import ReceptiveField
+from interp_lab.explain_model.top_activations import TopActivations
 
 
 def drawn(figure: plot.Figure, cell: int) -> np.ndarray:
@@ -272,8 +272,8 @@ def pictured_models() -> dict:
         "tree": antehoc.decision_tree(x, y, depth=4),
         "additive": antehoc.additive_model(x, y),
         "prototype": antehoc.prototype_network(x, y, body, per_class=1, epochs=1).explain(x[:2]),
-        "local": surrogates.surrogate_local(network, x[:1], segments=4, n=50),
-        "graph": surrogates.surrogate_graph(network, x),
+        "local": surrogate_local(network, x[:1], segments=4, n=50),
+        "graph": surrogate_graph(network, x),
     }
 
 
@@ -373,7 +373,9 @@ def test_top_patches_and_their_projections_are_mosaics_in_one_call():
     patches = torch.rand(3, 4, 1, 5, 5)
     images = torch.tensor([[0, 1, 2, 3], [0, 1, 2, 3], [0, 1, 2, -1]])
     values = torch.ones(3, 4).masked_fill(images < 0, -torch.inf)
-    top = TopActivations(values, images, torch.zeros(3, 4, 2, dtype=torch.long), patches, (Field(5, 1, 0),) * 2)
+    top = TopActivations(
+        values, images, torch.zeros(3, 4, 2, dtype=torch.long), patches, (ReceptiveField(5, 1, 0),) * 2
+    )
     figure = plot.top_patches(top, patches - 0.5, channels=[2, 0])
     above, below = (torch.tensor(np.asarray(figure.axes[i].images[0].get_array())) for i in (0, 2))
     assert above.shape == below.shape == (11, 11)  # two by two tiles of five pixels and a gap
