@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from . import _torchvision, antehoc, check, data, networks
+from . import _torchvision, antehoc, check, data, networks  # noqa: F401  # _torchvision mends what others import
 from .antehoc import BagOfLocalFeatures, additive_model, decision_tree, prototype_network, sparse_softmax
 from .backprop.feature_maps import channels_first, tokens_to_maps
 from .contract import UnsupportedModelError
@@ -114,8 +114,6 @@ __all__ = [
     "top_k_overlap",
     "total_variation",
 ]
-
-del _torchvision
 
 
 def __getattr__(name: str):
