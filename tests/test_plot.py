@@ -272,7 +272,7 @@ def pictured_models() -> dict:
         "tree": antehoc.decision_tree(x, y, depth=4),
         "additive": antehoc.additive_model(x, y),
         "prototype": antehoc.prototype_network(x, y, body, per_class=1, epochs=1).explain(x[:2]),
-        "local": surrogate_local(network, x[:1], segments=4, n=50),
+        "local": surrogate_local(network, x[:1], segments=4, maskings=50),
         "graph": surrogate_graph(network, x),
     }
 

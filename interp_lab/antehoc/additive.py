@@ -72,17 +72,30 @@ def additive_model(
     The curves are cubic B-splines with evenly spaced knots. Without the second condition a constant could move from
     one curve to another. Labels are fitted by cross-entropy of the softmax of :math:`f`; real targets ``(N, K)``, such
     as the logits of a network, by least squares. Either loss is a mean over the examples, plus
-    :math:`\lambda/2` times the squared norm of the spline coefficients (for two classes, of their difference). Hastie & Tibshirani 1986,
-    doi:10.1214/ss/1177013604.
+    :math:`\lambda/2` times the squared norm of the spline coefficients (for two classes, of their difference).
+    Hastie & Tibshirani 1986, doi:10.1214/ss/1177013604.
 
     Args:
-        x, features, names: as for :func:`sparse_softmax`.
-        y: labels, LongTensor ``(N,)``, or real targets ``(N, K)``.
+        x: float batch ``(N, ...)``.
+        y: labels, LongTensor ``(N,)``, every class present, or real targets ``(N, K)``.
         knots: knots of each curve, at least 2.
         l2: :math:`\lambda`; above 0 for labels, at least 0 for real targets.
+        features: a function from a batch to the features ``(N, *shape)``; None reads the pixels.
+        names: one name per feature; None calls them by their place.
 
     Raises:
         ValueError: x, y, the features, ``knots`` or ``l2`` are not as above, or all features are constant.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import additive_model
+        >>> x = torch.rand(100, 2, generator=torch.Generator().manual_seed(0))
+        >>> model = additive_model(x, x[:, :1] ** 2, l2=0.0)  # the second feature plays no role
+        >>> places, curves = model.curves(points=3)
+        >>> places.shape, curves.shape
+        (torch.Size([3, 2]), torch.Size([3, 1, 2]))
+        >>> bool(model.importance[0, 1] < 1e-6 < model.importance[0, 0])
+        True
     """
     labels = not (isinstance(y, Tensor) and y.is_floating_point())
     if not isinstance(knots, int) or knots < 2:

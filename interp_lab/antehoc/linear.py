@@ -70,7 +70,7 @@ def sparse_softmax(
     l1: float = 0.01,
     features: Callable[[Tensor], Tensor] | None = None,
     names: Sequence[str] | None = None,
-    steps: int = 2000,
+    max_steps: int = 2000,
 ) -> LinearModel:
     r"""Softmax regression with an L1 penalty, which sets most of the weights to zero.
 
@@ -85,11 +85,20 @@ def sparse_softmax(
         x: float batch ``(N, ...)``.
         y: labels, LongTensor ``(N,)``, every class present.
         l1: :math:`\lambda \ge 0`.
-        features, names: a function from a batch to the features ``(N, *shape)`` and their names; by default pixels.
-        steps: at most so many steps; a warning if the solution is not reached by then.
+        features: a function from a batch to the features ``(N, *shape)``; None reads the pixels.
+        names: one name per feature; None calls them by their place.
+        max_steps: at most so many steps; a warning if the solution is not reached by then.
 
     Raises:
         ValueError: x, y, the features or ``l1`` are not as above.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import sparse_softmax
+        >>> x = torch.tensor([[0.0, 3.0], [0.0, 1.0], [1.0, 3.0], [1.0, 1.0]])
+        >>> model = sparse_softmax(x, torch.tensor([0, 0, 1, 1]), names=["width", "height"])
+        >>> model.importance[1].sign()  # the height says nothing
+        tensor([1., 0.])
     """
     if not l1 >= 0:
         raise ValueError(f"l1 must be at least 0, got {l1}")
@@ -100,13 +109,12 @@ def sparse_softmax(
     onehot = F.one_hot(y, classes).to(z)
     penalty = torch.full_like(z[0], l1)
     penalty[-1] = 0
-    step = (
-        2 / torch.linalg.eigvalsh(z @ z.T if len(z) < z.shape[1] else z.T @ z)[-1] * len(z)
-    )  # softmax' Hessian <= 1/2
+    largest = torch.linalg.eigvalsh(z @ z.T if len(z) < z.shape[1] else z.T @ z)[-1]
+    step = 2 * len(z) / largest  # the Hessian of softmax is at most 1/2
 
     w = ahead = z.new_zeros(classes, z.shape[1])
     momentum = 1.0
-    for _ in range(steps):
+    for _ in range(max_steps):
         gradient = (torch.softmax(ahead @ z.T, 0) - onehot.T) @ z / len(z)
         new = F.relu((ahead - step * gradient).abs() - step * penalty) * (ahead - step * gradient).sign()
         if ((ahead - new) * (new - w)).sum() > 0:
@@ -117,5 +125,7 @@ def sparse_softmax(
         if moved < 1e-4:
             break
     else:
-        warnings.warn(f"sparse_softmax is not yet at its solution after {steps} steps; raise steps", stacklevel=2)
+        warnings.warn(
+            f"sparse_softmax is not yet at its solution after {max_steps} steps; raise max_steps", stacklevel=2
+        )
     return linear_in_units(reader, w[:, :-1], w[:, -1], mean, scale, x)

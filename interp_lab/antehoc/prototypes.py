@@ -66,7 +66,12 @@ class PrototypeNetwork(nn.Module):
         return F.relu(h.square().sum(1, keepdim=True) - 2 * cross + norms)  # rounding may go below zero
 
     def explain(self, x: Tensor, target: int | Tensor | None = None) -> PrototypeEvidence:
-        """Each prototype's part in the logit of the target, by default the predicted class.
+        """Each prototype's part in the logit of the target.
+
+        Args:
+            x: images, float ``(N, C, H, W)``; where they have another size than those of the training, what a place sees
+                is found anew.
+            target: a class, or a LongTensor ``(N,)`` of them; None takes the predicted one.
 
         Raises:
             ValueError: x is not a finite float batch, or the target is not a class.
@@ -108,23 +113,40 @@ def prototype_network(
     batch_size: int = 64,
     seed: int = 0,
 ) -> PrototypeNetwork:
-    """Fit a prototype network: "this looks like that".
+    r"""Fit a prototype network: "this looks like that".
 
-    The network learns by cross-entropy, while each image is drawn to a prototype of its class and pushed from those
-    of the others. Then every prototype is replaced by the nearest piece of a training image of its class, so that it
-    *is* that piece, and the weights of the last layer are fitted again. Chen et al. 2019, arXiv:1806.10574; weights
-    of the two extra terms as there.
+    .. math:: \min \; \frac1N \sum_n \Bigl( -\log p(y_n | x_n) + 0.8 \min_{j \in P(y_n)} \min_p d_{jp}(x_n)
+        - 0.08 \min_{j \notin P(y_n)} \min_p d_{jp}(x_n) \Bigr)
+
+    where :math:`P(c)` are the prototypes of class c: each image is drawn to one of its class and pushed from those of the
+    others. Then every prototype is replaced by the nearest piece of a training image of its class, so that it *is* that
+    piece, and the weights of the last layer are fitted again. Chen et al. 2019, arXiv:1806.10574, with its weights.
 
     Args:
-        x, y: images ``(N, C, H, W)`` and labels, LongTensor ``(N,)``, every class present, on the body's device.
-        body: a stack of convolutions, poolings and pointwise layers; trained in place. On hard data start from the
-            body of a trained network.
-        per_class: prototypes of each class.
-        epochs, lr, batch_size, seed: of the training (AdamW); the global random state is not touched.
+        x: images, float ``(N, C, H, W)``, on the body's device.
+        y: labels, LongTensor ``(N,)``, every class present.
+        body: from images to maps ``(N, width, h, w)`` whose places see equal patches at equal steps, such as a stack of
+            convolutions, poolings and pointwise layers; trained in place. On hard data start from the body of a
+            trained network.
+        per_class: prototypes of each class, at least 1.
+        epochs: of the training (AdamW), at least 1.
+        lr: the largest learning rate, reached after a fifth of the training.
+        batch_size: images per step of the training.
+        seed: of the start and of the order of the images; the global random state is not touched.
 
     Raises:
         ValueError: x or y are not as above, per_class or epochs below 1.
-        UnsupportedModelError: a layer in the body whose receptive field is not known.
+        UnsupportedModelError: the body gives no maps, or its places do not see equal patches.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import prototype_network
+        >>> bright = torch.arange(20) % 2
+        >>> x = torch.rand(20, 1, 6, 6) / 2 + bright.view(-1, 1, 1, 1) / 2
+        >>> network = prototype_network(x, bright, torch.nn.Conv2d(1, 4, 3), per_class=1, epochs=3)
+        >>> evidence = network.explain(x[:5])
+        >>> torch.allclose(evidence.contribution.sum(1), network(x[:5]).amax(1), atol=1e-5)
+        True
     """
     check_input(body, x)
     classes, y = check_labels(y, len(x)), y.to(x.device)
@@ -143,19 +165,23 @@ def prototype_network(
         for _ in range(epochs):
             for index in torch.randperm(len(x), generator=order).split(batch_size):
                 index = index.to(x.device)
-                nearest = network.distances(x[index]).flatten(2).amin(2)
-                own = network.classes == y[index][:, None]
-                pull = nearest.where(own, torch.inf).amin(1).mean()
-                push = nearest.where(~own, torch.inf).amin(1).mean()
-                fit = F.cross_entropy(network.head(_similarity(nearest)), y[index])
                 optimizer.zero_grad()
-                (fit + 0.8 * pull - 0.08 * push).backward()
+                _loss(network, x[index], y[index]).backward()
                 optimizer.step()
                 schedule.step()
     network.eval()
     _project(network, x, y, batch_size)
     _refit_head(network, x, y, batch_size)
     return network
+
+
+def _loss(network: PrototypeNetwork, x: Tensor, y: Tensor) -> Tensor:
+    """What :func:`prototype_network` minimises, for a batch."""
+    nearest = network.distances(x).flatten(2).amin(2)
+    own = network.classes == y[:, None]
+    pull = nearest.where(own, torch.inf).amin(1).mean()
+    push = nearest.where(~own, torch.inf).amin(1).mean()
+    return F.cross_entropy(network.head(_similarity(nearest)), y) + 0.8 * pull - 0.08 * push
 
 
 @torch.no_grad()

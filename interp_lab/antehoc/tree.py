@@ -101,19 +101,29 @@ def decision_tree(
     Breiman, Friedman, Olshen & Stone 1984, Classification and regression trees.
 
     Args:
-        x, y, features, names: as for :func:`sparse_softmax`.
-        depth: at most so many tests on the way to a leaf; None grows until the leaves are pure.
+        x: float batch ``(N, ...)``.
+        y: labels, LongTensor ``(N,)``, every class present.
+        depth: at most so many tests on the way to a leaf, at least 1; None grows until the leaves are pure.
+        features: a function from a batch to the features ``(N, *shape)``; None reads the pixels.
+        names: one name per feature; None calls them by their place.
         seed: breaks ties between equally good tests.
 
     Raises:
         ValueError: x, y, the features or ``depth`` are not as above.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import decision_tree
+        >>> x = torch.tensor([[1.0], [2.0], [4.0], [5.0]])
+        >>> decision_tree(x, torch.tensor([0, 0, 1, 1]), names=["width"]).rules()
+        ['if width <= 3: class 0 (100% of 2)', 'if width > 3: class 1 (100% of 2)']
     """
     reader = read_features(x, features, names)
     return fit_tree(reader, x, y, check_labels(y, len(x)), depth, seed)
 
 
 def fit_tree(reader: Features, x: Tensor, y: Tensor, classes: int, depth: int | None, seed: int) -> TreeModel:
-    """As :func:`decision_tree`, with labels in which a class may be missing."""
+    """The tree of :func:`decision_tree` for features ``reader`` and labels ``y (N,)`` in which a class may be missing."""
     if depth is not None and (not isinstance(depth, int) or depth < 1):
         raise ValueError(f"depth must be None or an integer of at least 1, got {depth!r}")
     from sklearn.tree import DecisionTreeClassifier  # here: it takes a second to import

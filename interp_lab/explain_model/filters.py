@@ -20,7 +20,14 @@ def filters(model: nn.Module, layer: Layer | None = None) -> Tensor:
         Pictures in [0, 1], ``(K, 1 or 3, h, w)``.
 
     Raises:
-        ValueError: the model is no module, there is no such convolution, or its input has no colours (see :func:`top_activations` then).
+        ValueError: the model is no module, there is no such convolution, or its input has no colours (see
+            :func:`~interp_lab.top_activations` then).
+
+    Example:
+        >>> from interp_lab import filters, networks
+        >>> pictures = filters(networks.load("digits_cnn"))
+        >>> pictures.shape, bool(((pictures >= 0) & (pictures <= 1)).all())
+        (torch.Size([16, 1, 5, 5]), True)
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"only a torch.nn.Module has filters, got {type(model).__name__}")

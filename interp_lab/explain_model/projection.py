@@ -25,7 +25,8 @@ def project_activation(
         x: float batch ``(N, C, ...)``.
         layer: the module, or its name, that gives the feature maps ``(N, K, ...)``.
         channel: index of the feature map, 0 .. K - 1, or a LongTensor ``(N,)`` with one for each image.
-        reshape: from the layer's output to the maps, as for :func:`~interp_lab.grad_cam`.
+        reshape: from the layer's output to the maps ``(N, K, h, w)``, such as :func:`~interp_lab.tokens_to_maps`; None
+            where the output is maps, with the channels on any axis.
 
     Returns:
         The projection, of the shape, dtype and device of x; zero for an image that does not activate the channel.
@@ -33,6 +34,17 @@ def project_activation(
     Raises:
         ValueError: x is not as above, or there is no such module or channel.
         UnsupportedModelError: an operation without a rule, by name, or a layer that is not called once.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from interp_lab import project_activation
+        >>> network = nn.Sequential(nn.Conv2d(1, 1, 3, bias=False), nn.ReLU())
+        >>> x = torch.zeros(1, 1, 5, 5)
+        >>> x[..., 1:4, 1:4] = network[0].weight.detach()  # what the filter answers most
+        >>> projection = project_activation(network, x, "1", 0)
+        >>> torch.allclose(projection, x * x.square().sum())
+        True
     """
 
     def run(model: nn.Module, x: Tensor) -> Tensor:
@@ -62,15 +74,27 @@ def project_top(
     """What in each patch of ``top`` made the activation: :func:`project_activation`, cut like the patches.
 
     Args:
-        model, layer, reshape: as they were given to :func:`top_activations`.
+        model: the network that was given to :func:`~interp_lab.top_activations`.
         images: float ``(N, C, H, W)``, the images that ``top.images`` counts.
+        layer: the module, or its name, that was given there.
         top: the strongest activations.
+        reshape: from the layer's output to the maps ``(N, K, h, w)``, such as :func:`~interp_lab.tokens_to_maps`; None
+            where the output is maps, with the channels on any axis.
 
     Returns:
         Signed projections of the shape of ``top.patches``; zero where there were fewer than k images.
 
     Raises:
-        ValueError: fewer images than ``top`` speaks of, or as for :func:`project_activation`.
+        ValueError: fewer images than ``top`` speaks of, or there is no such module.
+        UnsupportedModelError: an operation up to the layer without a rule, by name.
+
+    Example:
+        >>> from interp_lab import networks, project_top, top_activations
+        >>> from interp_lab.data import digits
+        >>> model, images = networks.load("digits_cnn"), digits("test").images[:60]
+        >>> top = top_activations(model, [images], "0", k=3)
+        >>> project_top(model, images, "0", top).shape == top.patches.shape
+        True
     """
     if top.images.max() >= len(images):
         raise ValueError(f"top speaks of image {top.images.max().item()}, but there are {len(images)} images")

@@ -38,10 +38,10 @@ def top_activations(
     k: int = 9,
     reshape: Reshape | None = None,
 ) -> TopActivations:
-    """The k image patches that activate each feature map of a layer most, in one pass over the data.
+    r"""The k image patches that activate each feature map of a layer most, in one pass over the data.
 
-    Of every image only its strongest place counts. A batch is one pass, and memory is bounded by one batch and k patches
-    per feature map.
+    For feature map c they are those of the k images with the largest :math:`\max_p a_{cp}(x_n)`: of every image only its
+    strongest place p counts. A batch is one pass, and memory is bounded by one batch and k patches per feature map.
     Zeiler & Fergus 2014, arXiv:1311.2901 (k = 9).
 
     Args:
@@ -49,12 +49,20 @@ def top_activations(
         batches: float batches ``(N, C, H, W)`` of one size, or tuples whose first entry is one (a data loader).
         layer: the module, or its name, that gives the feature maps ``(N, K, h, w)``.
         k: number of patches, at least 1.
-        reshape: from the layer's output to the maps, as for :func:`~interp_lab.grad_cam`.
+        reshape: from the layer's output to the maps ``(N, K, h, w)``, such as :func:`~interp_lab.tokens_to_maps`; None
+            where the output is maps, with the channels on any axis.
 
     Raises:
         ValueError: no batch, a batch that is not as above, k < 1, or there is no such module.
         UnsupportedModelError: the module is not called once, gives no feature maps, or its places do not see equal patches
             at equal steps, as after upsampling.
+
+    Example:
+        >>> from interp_lab import networks, top_activations
+        >>> from interp_lab.data import digits
+        >>> top = top_activations(networks.load("digits_cnn"), digits("test").images[:60].split(20), "0", k=3)
+        >>> top.values.shape, top.patches.shape, top.fields[0].size
+        (torch.Size([16, 3]), torch.Size([16, 3, 1, 5, 5]), 5)
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
@@ -80,7 +88,7 @@ def top_activations(
                 raise ValueError(f"top_activations needs images (N, C, H, W), got {tuple(images.shape)}")
             if best is None:
                 fields = receptive_field(model, layer, images[:1], reshape)
-                copy = images.clone()  # which a model may work in; one for all batches, as new memory costs time
+                copy = images.clone()  # reused: the model may change it in place, and new memory costs time
             copy = copy.copy_(images) if len(copy) == len(images) else images.clone()
             with reading(model, Axes(copy), {layer: take}, reshape):
                 output_of(model, copy)

@@ -61,4 +61,4 @@ def test_templates_have_the_shape_of_the_features_and_constant_pixels_no_weight(
 
 def test_a_sparse_softmax_that_is_not_solved_says_so():
     with pytest.warns(UserWarning, match="not yet at its solution after 2 steps"):
-        sparse_softmax(TRAIN.images, TRAIN.labels, features=pooled, steps=2)
+        sparse_softmax(TRAIN.images, TRAIN.labels, features=pooled, max_steps=2)

@@ -27,7 +27,7 @@ FUNCTIONS = {
     "attack_attribution": lambda model, x: il.attack_attribution(model, x, 0, k=3, steps=2),
     "surrogate_linear": lambda model, x: il.surrogate_linear(model, x, ridge=0.1).weight,
     "surrogate_tree": lambda model, x: il.surrogate_tree(model, x)(x),
-    "surrogate_local": lambda model, x: il.surrogate_local(model, x[:1], 0, segments=3, n=20).effects,
+    "surrogate_local": lambda model, x: il.surrogate_local(model, x[:1], 0, segments=3, maskings=20).effects,
     "fidelity": lambda model, x: torch.tensor(il.fidelity(lambda z: z.flatten(1)[:, :3], model, x)),
     "maximize_activation": lambda model, x: il.maximize_activation(model, 0, x, steps=2).trace,
 }

@@ -123,7 +123,7 @@ def local(c: Case) -> Answer:
     if isinstance(target, list | np.ndarray) or (isinstance(target, Tensor) and target.dim()):
         target = target[:1]
     segments = (torch.arange(c.x[0, 0].numel()) % 4).view(c.x.shape[2:])
-    found = il.surrogate_local(c.model, c.x[:1], target, segments=segments, n=20)
+    found = il.surrogate_local(c.model, c.x[:1], target, segments=segments, maskings=20)
     return [found.effects, torch.tensor(found.bias), torch.tensor(found.r2)]
 
 

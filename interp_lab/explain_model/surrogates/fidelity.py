@@ -19,13 +19,21 @@ def fidelity(surrogate: Model, model: Model, x: Tensor) -> float:
     seen: a deep tree has fidelity 1 on those it was fitted to. A warning says so where x holds some of them.
 
     Args:
-        surrogate: any function from a batch ``(N, ...)`` to scores ``(N, K)``, such as the results of this file. A
-            :class:`SurrogateGraph` runs the network with everything else ablated.
+        surrogate: any function from a batch ``(N, ...)`` to scores ``(N, K)``, such as the result of
+            :func:`~interp_lab.surrogate_linear`, :func:`~interp_lab.surrogate_tree` or :func:`~interp_lab.surrogate_graph`,
+            which runs the network with everything else ablated.
         model: the module or function that is explained, from ``(N, ...)`` to logits ``(N, K)``.
         x: float batch ``(N, ...)``, N at least 1.
 
     Raises:
         ValueError: x is not as above, or one of the two gives no ``(N, K)`` or NaN.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import fidelity
+        >>> x = torch.tensor([[2.0, 1.0], [0.0, 1.0], [1.0, 3.0], [4.0, 3.0]])
+        >>> fidelity(lambda x: x - torch.tensor([2.0, 0.0]), lambda x: x, x)
+        0.5
     """
     known = getattr(surrogate, "queried", frozenset())
     if known and (seen := len(known.intersection(fingerprints(x)))):

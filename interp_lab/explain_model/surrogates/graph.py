@@ -29,7 +29,7 @@ class SurrogateGraph:
         kept: layer -> bool mask ``(K,)`` of the channels kept.
         means: layer -> mean of every channel ``(K,)``.
         model: the network.
-        queried: see :func:`fidelity`.
+        queried: see :func:`~interp_lab.fidelity`.
     """
 
     graph: "nx.DiGraph"
@@ -64,7 +64,7 @@ def surrogate_graph(
 
     Args:
         model: a network whose listed layers follow one another.
-        x: float batch ``(N, C, H, W)``; measure :func:`fidelity` on other inputs.
+        x: float batch ``(N, C, H, W)``; measure :func:`~interp_lab.fidelity` on other inputs.
         layers: names of the modules that give the channels ``(N, K, h, w)``, from input to output; None takes every
             ReLU that gives such maps. Channels on the last axis, also of tokens ``(N, T, K)``, are found as well.
         threshold: least fidelity on x, in (0, 1].
@@ -73,6 +73,17 @@ def surrogate_graph(
         ValueError: the model is no module, x or ``threshold`` are not as above, or there is no such module.
         UnsupportedModelError: no layers found, one not called once or whose channels are not known to be on one axis, or
             relevance flows past one of them (a residual connection, parallel branches, or layers in another order).
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from interp_lab import surrogate_graph
+        >>> network = nn.Sequential(nn.Conv2d(1, 3, 1, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(3, 2))
+        >>> weight, bias = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]), torch.tensor([0.0, 0.5])
+        >>> state = {"0.weight": torch.ones(3, 1, 1, 1), "3.weight": weight, "3.bias": bias}
+        >>> _ = network.load_state_dict(state)  # class 0 where the channel in the middle is above 1/2
+        >>> surrogate_graph(network, torch.linspace(0, 1, 10).view(10, 1, 1, 1)).kept
+        {'1': tensor([False,  True, False])}
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must lie in (0, 1], got {threshold}")

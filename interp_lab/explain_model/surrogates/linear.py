@@ -35,11 +35,22 @@ def surrogate_linear(
         model: a module or function from ``(N, ...)`` to logits ``(N, K)``.
         x: float batch ``(N, ...)``.
         ridge: :math:`\lambda \ge 0`.
-        features, names: a function from a batch to the features ``(N, *shape)`` and their names; by default pixels.
-        queries, noise, seed: this many more inputs are made from x by :func:`fresh_queries`.
+        features: a function from a batch to the features ``(N, *shape)``; None reads the pixels.
+        names: one name per feature; None calls them by their place.
+        queries: so many more inputs are made from x by :func:`~interp_lab.fresh_queries`.
+        noise: standard deviation of the noise in them, as a fraction of the range of x, at least 0.
+        seed: of these queries.
 
     Raises:
         ValueError: x, the logits, the features or an option are not as above.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import surrogate_linear
+        >>> x = torch.rand(50, 2, generator=torch.Generator().manual_seed(0))
+        >>> surrogate_linear(lambda x: x @ torch.tensor([[1.0, -1.0], [2.0, 0.0]]).T + 3, x).weight.round(decimals=3)
+        tensor([[ 1., -1.],
+                [ 2.,  0.]])
     """
     if not ridge >= 0:
         raise ValueError(f"ridge must be at least 0, got {ridge}")

@@ -42,7 +42,7 @@ def surrogate_local(
     target: Target = None,
     *,
     segments: Tensor | int = 40,
-    n: int = 1000,
+    maskings: int = 1000,
     width: float = 0.25,
     ridge: float = 1e-6,
     fill: float | Tensor | None = None,
@@ -61,15 +61,25 @@ def surrogate_local(
         model: a module or function from ``(N, C, H, W)`` to logits ``(N, K)``.
         x: one image, ``(1, C, H, W)``.
         target: None (the predicted class) or a class.
-        segments: a map ``(H, W)`` of the numbers 0 .. S - 1, or about how many :func:`segment` shall find.
-        n: maskings to fit; half as many more measure ``r2``.
+        segments: a map ``(H, W)`` of the numbers 0 .. S - 1, or about how many :func:`~interp_lab.segment` is to find.
+        maskings: how many to fit, more than segments; half as many more measure ``r2``.
         width: :math:`w > 0`.
         ridge: :math:`\lambda \ge 0`.
-        fill: what hides a segment, a number or a tensor that broadcasts to x; None is the mean colour of each segment.
+        fill: what hides a segment: a number, or a tensor that broadcasts to x; None is the mean colour of each segment.
         seed: of the maskings; the global random state is not used.
 
     Raises:
-        ValueError: x, target, the logits or an option are not as above, or fewer maskings than segments.
+        ValueError: x, target, the logits or an option are not as above.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import surrogate_local
+        >>> halves = torch.arange(6).expand(4, 6) // 3
+        >>> def model(x):  # adds up the left half and takes away the right
+        ...     return torch.stack([x[..., :3].mean((1, 2, 3)) - x[..., 3:].mean((1, 2, 3)), x.mean((1, 2, 3))], 1)
+        >>> local = surrogate_local(model, torch.ones(1, 1, 4, 6), 0, segments=halves, maskings=50, fill=0.0)
+        >>> local.effects.round(decimals=3), local.attribution.shape
+        (tensor([ 1., -1.]), torch.Size([4, 6]))
     """
     if x.dim() != 4 or len(x) != 1:
         raise ValueError(f"x must be one image (1, C, H, W), got shape {tuple(x.shape)}")
@@ -80,13 +90,13 @@ def surrogate_local(
             segments = segment(x[0], segments)
         segments = _check_segments(segments, x)
         count = int(segments.max()) + 1
-        if n <= count:
-            raise ValueError(f"n must exceed the number of segments, {count}, got {n}")
+        if maskings <= count:
+            raise ValueError(f"maskings must exceed the number of segments, {count}, got {maskings}")
         hidden = _mean_colours(x, segments) if fill is None else torch.as_tensor(fill).to(x).expand_as(x)
         logits = logits_of(model, x)
         chosen = int(logits.argmax() if target is None else check_target(target, 1))
         pick(logits, chosen)  # refuses a class that there is not
-        z = torch.rand(n + n // 2, count, generator=torch.Generator().manual_seed(seed)) < 0.5
+        z = torch.rand(maskings + maskings // 2, count, generator=torch.Generator().manual_seed(seed)) < 0.5
         z[0] = True  # the image itself
         z = z.to(x.device)
         parts = [
@@ -98,11 +108,12 @@ def surrogate_local(
         design = torch.cat([z, torch.ones_like(z[:, :1])], 1)
         penalty = ridge * torch.eye(count + 1).to(design)
         penalty[-1, -1] = 0
-        weighted = design[:n].T * pi[:n]
-        beta = torch.linalg.solve(weighted @ design[:n] + penalty, weighted @ y[:n])
-        fresh, pi = y[n:], pi[n:]
-        error = (pi * (fresh - design[n:] @ beta).square()).sum()
-        spread = (pi * (fresh - (pi * fresh).sum() / pi.sum()).square()).sum()
+        fitted, fresh = slice(maskings), slice(maskings, None)
+        weighted = design[fitted].T * pi[fitted]
+        beta = torch.linalg.solve(weighted @ design[fitted] + penalty, weighted @ y[fitted])
+        error = (pi[fresh] * (y[fresh] - design[fresh] @ beta).square()).sum()
+        mean = (pi[fresh] * y[fresh]).sum() / pi[fresh].sum()
+        spread = (pi[fresh] * (y[fresh] - mean).square()).sum()
         r2 = 1 - (error / spread).item() if spread > 0 else 1.0
         return LocalSurrogate(x[0], segments, beta[:-1].to(x), beta[-1].item(), chosen, r2)
 

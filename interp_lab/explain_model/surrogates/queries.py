@@ -5,27 +5,43 @@ from torch import Tensor
 
 from ...contract import Model, explaining, logits_of
 
-ROWS = 512  # inputs that one pass of the network takes
+ROWS = 512  # inputs in one pass of the network
 
 
-def fresh_queries(x: Tensor, n: int, *, noise: float = 0.1, seed: int = 0) -> Tensor:
+def fresh_queries(x: Tensor, queries: int, *, noise: float = 0.1, seed: int = 0) -> Tensor:
     r"""New inputs to ask a network about: mixtures of pairs of inputs, plus noise, within the range of x.
 
     .. math:: \lambda x_i + (1 - \lambda) x_j + \sigma \varepsilon, \qquad \lambda \sim U(0, 1), \qquad
         \varepsilon \sim \mathcal N(0, I)
 
-    with :math:`\sigma` the fraction ``noise`` of the range of x. Mixtures: Zhang et al. 2018, arXiv:1710.09412.
+    with :math:`\sigma = \mathrm{noise} \cdot (\max x - \min x)`. Mixtures: Zhang et al. 2018, arXiv:1710.09412.
+
+    Args:
+        x: float batch ``(N, ...)``.
+        queries: how many to make, at least 0.
+        noise: standard deviation of the noise as a fraction of the range of the whole batch, at least 0.
+        seed: of the pairs, the shares and the noise; the global random state is not used.
+
+    Returns:
+        ``(queries, ...)``, of the dtype and device of x; none lies outside the range of x.
 
     Raises:
-        ValueError: n or noise below 0.
+        ValueError: queries or noise below 0.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import fresh_queries
+        >>> made = fresh_queries(torch.tensor([[0.0, 0.0], [1.0, 2.0]]), 50, noise=0.0)  # on the line between the two
+        >>> made.shape, torch.equal(made[:, 1], 2 * made[:, 0])
+        (torch.Size([50, 2]), True)
     """
-    if n < 0 or not noise >= 0:
-        raise ValueError(f"n and noise must be at least 0, got {n} and {noise}")
+    if queries < 0 or not noise >= 0:
+        raise ValueError(f"queries and noise must be at least 0, got {queries} and {noise}")
     generator = torch.Generator().manual_seed(seed)
-    first, second = torch.randint(len(x), (2, n), generator=generator).to(x.device)
-    share = torch.rand(n, *[1] * (x.dim() - 1), generator=generator).to(x)
+    first, second = torch.randint(len(x), (2, queries), generator=generator).to(x.device)
+    share = torch.rand(queries, *[1] * (x.dim() - 1), generator=generator).to(x)
     low, high = x.aminmax()
-    draws = torch.randn(n, *x.shape[1:], generator=generator).to(x)
+    draws = torch.randn(queries, *x.shape[1:], generator=generator).to(x)
     return (torch.lerp(x[first], x[second], share) + noise * (high - low) * draws).clamp(low, high)
 
 

@@ -4,24 +4,39 @@ import torch
 from torch import Tensor
 
 
-def segment(image: Tensor, n: int = 40, *, compactness: float = 0.5) -> Tensor:
-    """About n patches of similar colour, as a map ``(H, W)`` of the numbers 0 .. S - 1.
+def segment(image: Tensor, segments: int = 40, *, compactness: float = 0.5) -> Tensor:
+    r"""An image cut into segments of similar colour, as a map ``(H, W)`` of the numbers 0 .. S - 1.
 
-    k-means on colour and place, from centres on a regular grid. Like SLIC (Achanta et al. 2012,
-    doi:10.1109/TPAMI.2012.120) but without its local search, so a patch may come in several pieces.
+    .. math:: \min \sum_p \lVert \mathrm{colour}_p - \mathrm{colour}_{s(p)} \rVert^2
+        + \frac{m^2}{d^2} \lVert \mathrm{place}_p - \mathrm{place}_{s(p)} \rVert^2
+
+    k-means on colour and place, from centres on a regular grid whose step is d pixels. Like SLIC (Achanta et al. 2012,
+    doi:10.1109/TPAMI.2012.120) but without its local search, so a segment may come in several pieces.
 
     Args:
         image: ``(C, H, W)``.
-        n: number of patches, at least 1.
-        compactness: how much a step from one grid centre to the next counts, beside a step of 1 in colour.
+        segments: about how many to find, 1 to H x W.
+        compactness: :math:`m`, how much a step from one grid centre to the next counts, beside a step of 1 in colour.
+
+    Returns:
+        LongTensor ``(H, W)`` on the device of the image, in which every number from 0 to the largest occurs.
 
     Raises:
-        ValueError: another shape, or n out of range.
+        ValueError: another shape, or ``segments`` out of range.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import segment
+        >>> segment(torch.tensor([[[0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 1.0]]]), 2, compactness=0.1)
+        tensor([[0, 0, 0, 1],
+                [0, 0, 0, 1]])
     """
-    if image.dim() != 3 or not 1 <= n <= image[0].numel():
-        raise ValueError(f"segment needs an image (C, H, W) and n of 1 to H x W, got {tuple(image.shape)} and n={n}")
+    if image.dim() != 3 or not 1 <= segments <= image[0].numel():
+        raise ValueError(
+            f"segment needs an image (C, H, W) and 1 to H x W segments, got {tuple(image.shape)} and {segments}"
+        )
     height, width = image.shape[1:]
-    spacing = (height * width / n) ** 0.5
+    spacing = (height * width / segments) ** 0.5
     rows, columns = (torch.arange(round(length / spacing) or 1) for length in (height, width))
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     place = torch.stack([y, x]).double() * compactness / spacing

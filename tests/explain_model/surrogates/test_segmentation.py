@@ -21,5 +21,5 @@ def test_segments_follow_the_colours_and_cover_the_image():
 
 
 def test_a_number_of_segments_out_of_range_is_refused():
-    with pytest.raises(ValueError, match="n of 1 to H x W"):
+    with pytest.raises(ValueError, match="1 to H x W segments"):
         segment(torch.rand(1, 28, 28), 0)

@@ -22,13 +22,13 @@ def test_the_local_surrogate_of_a_model_additive_in_segments_finds_the_effects()
 
     means = torch.stack([x[0, 0][SEGMENTS == s].mean() for s in range(4)])
     for width in (0.1, 1.0):  # additive: the width of the kernel plays no role
-        local = surrogate_local(model, x, 0, segments=SEGMENTS, n=200, width=width, fill=0.0)
+        local = surrogate_local(model, x, 0, segments=SEGMENTS, maskings=200, width=width, fill=0.0)
         assert_close(local.effects, effects * means, atol=1e-3, rtol=0)
         assert local.bias == pytest.approx(2, abs=1e-3)
         assert local.r2 > 0.999
     assert_close(local.attribution, local.effects[SEGMENTS])
     # Against the mean colour of each segment, this model sees no difference at all.
-    assert surrogate_local(model, x, 0, segments=SEGMENTS, n=200).effects.abs().max() < 1e-4
+    assert surrogate_local(model, x, 0, segments=SEGMENTS, maskings=200).effects.abs().max() < 1e-4
 
 
 def test_where_segments_interact_the_width_decides_the_answer():
@@ -37,7 +37,7 @@ def test_where_segments_interact_the_width_decides_the_answer():
         return torch.stack([a * b, 0 * a], 1)
 
     near, far = (
-        surrogate_local(model, torch.ones(1, 1, 8, 12), 0, segments=SEGMENTS, n=4000, width=width, fill=0.0)
+        surrogate_local(model, torch.ones(1, 1, 8, 12), 0, segments=SEGMENTS, maskings=4000, width=width, fill=0.0)
         for width in (0.05, 10.0)
     )
     assert far.effects[0] == pytest.approx(0.5, abs=0.03)  # over all maskings, 1/2 each
@@ -48,7 +48,7 @@ def test_where_segments_interact_the_width_decides_the_answer():
 def test_a_local_surrogate_repeats_and_draws_no_global_random_numbers():
     model, x = networks.load("digits_cnn"), digits("test").images[:1]
     before = torch.get_rng_state()
-    one, two = (surrogate_local(model, x, segments=20, n=100) for _ in range(2))
+    one, two = (surrogate_local(model, x, segments=20, maskings=100) for _ in range(2))
     assert torch.equal(before, torch.get_rng_state())
     assert torch.equal(one.effects, two.effects)
     assert one.target == model(x).argmax().item()
@@ -60,7 +60,7 @@ def test_a_local_surrogate_repeats_and_draws_no_global_random_numbers():
         (lambda: surrogate_local(MODEL, X), r"one image \(1, C, H, W\), got shape \(8, 1, 28, 28\)"),
         (lambda: surrogate_local(MODEL, X[:1], 10), r"target must lie in 0\.\.9, got 10"),
         (lambda: surrogate_local(MODEL, X[:1], width=0), "width must be above 0"),
-        (lambda: surrogate_local(MODEL, X[:1], n=5), "n must exceed the number of segments"),
+        (lambda: surrogate_local(MODEL, X[:1], maskings=5), "maskings must exceed the number of segments"),
         (lambda: surrogate_local(MODEL, X[:1], segments=SEGMENTS), r"LongTensor \(28, 28\), got torch.int64 \(8, 12\)"),
         (lambda: surrogate_local(MODEL, X[:1], segments=torch.full((28, 28), 2)), "without a gap"),
     ],
