@@ -49,9 +49,10 @@ class LinearModel:
 
 def standardised(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Features ``(N, D)`` with mean 0 and variance 1 in float64, their mean and deviation; constant ones become 0."""
+    rounding = torch.finfo(values.dtype).eps if values.is_floating_point() else 0
     values = values.detach().double()
     mean, scale = values.mean(0), values.std(0, correction=0)
-    scale[scale < 1e-9 * (1 + mean.abs())] = 0
+    scale[scale < 4 * rounding * mean.abs()] = 0  # equal, but for how they were computed
     return torch.where(scale > 0, (values - mean) / scale.where(scale > 0, 1), 0), mean, scale
 
 

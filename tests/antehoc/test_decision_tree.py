@@ -30,14 +30,15 @@ def test_the_rules_are_the_tree():
     assert "height > " in second
 
 
-def test_a_rule_keeps_the_tightest_of_several_tests_on_a_feature_and_holds_for_its_examples():
+def test_a_rule_keeps_the_tightest_of_several_tests_on_a_feature_and_holds_for_the_examples_of_its_leaf_alone():
     x = torch.arange(8.0)[:, None]
     y = torch.tensor([0, 0, 1, 1, 0, 0, 1, 1])
     model = decision_tree(x, y)
-    for value, rule in zip(x[:, 0], model.explain(x), strict=True):
+    for pair, rule in zip(torch.arange(8) // 2, model.explain(x), strict=True):
         tests = rule.removeprefix("if ").split(":")[0].split(" and ")
         assert len({test.rsplit(" ", 1)[0] for test in tests}) == len(tests)
-        assert all(eval(test, {"x0": float(value)}) for test in tests)
+        holds = [all(eval(test, {"x0": value}) for test in tests) for value in x[:, 0].tolist()]
+        assert holds == (torch.arange(8) // 2 == pair).tolist()
         assert rule.endswith("(100% of 2)")
 
 
@@ -60,3 +61,13 @@ def test_importance_by_shuffling_does_not_credit_noise_of_many_values_as_impurit
     assert importance[0] > 0.05
     assert abs(importance[1]) < 0.06
     assert importance[0] > importance[1]
+
+
+def test_a_shuffled_feature_that_decides_alone_costs_half_the_answers_for_every_seed():
+    y = torch.cat([torch.zeros(50), torch.ones(100), torch.zeros(50)]).long()  # the same backwards
+    x = y[:, None].float()
+    model = decision_tree(x, y)
+    lost = torch.stack([model.importance(x, y, seed=seed)[0] for seed in range(20)])
+    assert ((lost > 0.3) & (lost < 0.7)).all()  # of two classes of equal size; the deviation is 0.035
+    assert lost.unique().numel() > 5
+    assert model.importance(x, y, seed=3) == lost[3]

@@ -20,6 +20,15 @@ def test_segments_follow_the_colours_and_cover_the_image():
     assert (segment(image, 1) == 0).all()
 
 
+def test_compactness_weighs_place_against_colour():
+    stripes = torch.zeros(1, 16, 16)
+    stripes[:, ::2] = 1.0
+    quadrants = torch.arange(16)[:, None] // 8 * 2 + torch.arange(16) // 8
+    assert torch.equal(segment(stripes, 4, compactness=100.0), quadrants)
+    by_colour = segment(stripes, 4, compactness=0.01)
+    assert all(stripes[0, by_colour == number].unique().numel() == 1 for number in by_colour.unique())
+
+
 def test_a_number_of_segments_out_of_range_is_refused():
     with pytest.raises(ValueError, match="1 to H x W segments"):
         segment(torch.rand(1, 28, 28), 0)

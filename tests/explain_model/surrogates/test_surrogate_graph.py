@@ -62,6 +62,25 @@ def test_the_graph_of_a_hand_wired_network_is_its_wiring():
     assert all(p.grad is None for p in model.parameters())
 
 
+class Redundant(nn.Module):
+    """Two channels, x and 2 x, each of which suffices to tell where x is above 1/2; class 0 is there, or not there."""
+
+    def __init__(self, sign: float) -> None:
+        super().__init__()
+        self.conv, self.relu, self.sign = nn.Conv2d(1, 2, 1, bias=False), nn.ReLU(), sign
+        self.conv.weight.data = torch.tensor([1.0, 2.0]).view(2, 1, 1, 1)
+
+    def forward(self, x):
+        excess = self.sign * (self.relu(self.conv(x)).mean((2, 3)).sum(1) - 1.5)
+        return torch.stack([excess, 0 * excess], 1)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])  # of the relevance
+def test_of_channels_that_can_replace_each_other_the_more_relevant_one_is_kept(sign):
+    x = torch.tensor([0.2, 0.3, 0.7, 0.8]).view(4, 1, 1, 1).expand(4, 1, 2, 2).contiguous()
+    assert surrogate_graph(Redundant(sign), x, threshold=1.0).kept["relu"].tolist() == [False, True]
+
+
 def test_ablated_channels_are_held_at_their_mean():
     model = HandWired()
     x = halves(60, 0)

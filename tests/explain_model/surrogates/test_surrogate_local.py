@@ -45,6 +45,27 @@ def test_where_segments_interact_the_width_decides_the_answer():
     assert far.r2 < 0.9
 
 
+def test_r2_is_that_of_maskings_which_were_not_fitted():
+    """Nearly as many effects as maskings follow anything; but of the parity no linear model knows the next value."""
+    cells = torch.arange(16)[:, None] // 2 * 8 + torch.arange(16) // 2
+
+    def parity(x):
+        shown = x[:, 0, ::2, ::2].flatten(1).sum(1)
+        return torch.stack([(-1.0) ** shown, 0 * shown], 1)
+
+    local = surrogate_local(parity, torch.ones(1, 1, 16, 16), 0, segments=cells, maskings=70, width=10.0, fill=0.0)
+    assert local.r2 < 0
+
+
+def test_what_no_segment_changes_is_in_the_bias_whatever_the_ridge():
+    def constant(x):
+        return torch.stack([0 * x.sum((1, 2, 3)) + 5, x.sum((1, 2, 3))], 1)
+
+    local = surrogate_local(constant, torch.ones(1, 1, 8, 12), 0, segments=SEGMENTS, maskings=50, ridge=1e6, fill=0.0)
+    assert local.bias == pytest.approx(5)
+    assert local.effects.abs().max() < 1e-5
+
+
 def test_a_local_surrogate_repeats_and_draws_no_global_random_numbers():
     model, x = networks.load("digits_cnn"), digits("test").images[:1]
     before = torch.get_rng_state()
