@@ -96,9 +96,12 @@ def decision_tree(
     names: Sequence[str] | None = None,
     seed: int = 0,
 ) -> TreeModel:
-    """A classification tree of tests "feature <= threshold", grown greedily by Gini impurity (scikit-learn).
+    r"""A classification tree of tests "feature <= threshold", grown greedily by Gini impurity (scikit-learn).
 
-    Breiman, Friedman, Olshen & Stone 1984, Classification and regression trees.
+    .. math:: \min_{j, t} \; N_\le G_\le + N_> G_> , \qquad G = 1 - \sum_c p_c^2
+
+    at every node: the two sides of the test :math:`\phi_j(x) \le t` hold :math:`N_\le` and :math:`N_>` examples, of class
+    frequencies :math:`p_c`. Breiman, Friedman, Olshen & Stone 1984, Classification and regression trees.
 
     Args:
         x: float batch ``(N, ...)``.

@@ -46,14 +46,17 @@ def fresh_queries(x: Tensor, queries: int, *, noise: float = 0.1, seed: int = 0)
 
 
 def with_fresh_queries(x: Tensor, queries: int, noise: float, seed: int) -> Tensor:
+    """The batch, and fresh queries after it."""
     return torch.cat([x, fresh_queries(x, queries, noise=noise, seed=seed)]).detach()
 
 
 def fingerprints(x: Tensor) -> list[int]:
+    """A number for each input, by which it is known again."""
     return [hash(row.tobytes()) for row in x.detach().cpu().numpy()]
 
 
 def answers(model: Model, x: Tensor) -> Tensor:
+    """The logits ``(N, K)`` of any number of inputs."""
     with explaining(model, x) as x, torch.no_grad():
         if len(x) == 0:
             raise ValueError("x must hold at least one input, got an empty batch")
