@@ -27,8 +27,9 @@ from .base import (
 if TYPE_CHECKING:
     from ..explain_model.activation_maximisation import Maximum
     from ..explain_model.prototypes import Prototypes
-    from ..explain_model.surrogates import LocalSurrogate, SurrogateGraph
-    from ..explain_model.weights import TopActivations
+    from ..explain_model.surrogates.graph import SurrogateGraph
+    from ..explain_model.surrogates.local import LocalSurrogate
+    from ..explain_model.top_activations import TopActivations
 
 
 def segments(local: "LocalSurrogate", *, alt: str | None = None) -> Figure:

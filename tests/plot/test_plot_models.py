@@ -10,7 +10,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from interp_lab import maximize_activation, mmd_critic, plot, surrogate_graph, surrogate_local
-from interp_lab.explain_model.weights import Field, TopActivations
+from interp_lab.backprop.receptive_field import ReceptiveField
+from interp_lab.explain_model.top_activations import TopActivations
 
 
 def test_a_segment_that_speaks_for_the_class_is_red_and_one_that_speaks_against_it_blue():
@@ -38,7 +39,7 @@ def test_segments_and_projections_that_are_all_positive_are_red_as_their_caption
     )
     patches, images = torch.rand(1, 2, 1, 3, 3), torch.tensor([[0, 1]])
     top = TopActivations(
-        torch.ones(1, 2), images, torch.zeros(1, 2, 2, dtype=torch.long), patches, (Field(3, 1, 0),) * 2
+        torch.ones(1, 2), images, torch.zeros(1, 2, 2, dtype=torch.long), patches, (ReceptiveField(3, 1, 0),) * 2
     )
     for figure, told in (
         (plot.segments(local), "red: the segment speaks for"),
@@ -142,7 +143,9 @@ def test_top_patches_and_their_projections_are_mosaics_in_one_call():
     patches = torch.rand(3, 4, 1, 5, 5)
     images = torch.tensor([[0, 1, 2, 3], [0, 1, 2, 3], [0, 1, 2, -1]])
     values = torch.ones(3, 4).masked_fill(images < 0, -torch.inf)
-    top = TopActivations(values, images, torch.zeros(3, 4, 2, dtype=torch.long), patches, (Field(5, 1, 0),) * 2)
+    top = TopActivations(
+        values, images, torch.zeros(3, 4, 2, dtype=torch.long), patches, (ReceptiveField(5, 1, 0),) * 2
+    )
     figure = plot.top_patches(top, patches - 0.5, channels=[2, 0])
     above, below = pixels(figure, 0), pixels(figure, 2)
     assert above.shape == below.shape == (11, 11)  # two by two tiles of five pixels and a gap
