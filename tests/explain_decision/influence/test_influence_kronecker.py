@@ -2,7 +2,16 @@
 
 import pytest
 import torch
-from influence_by_hand import TEST, TRAIN, cloud, gradients_by_loop, half_square, influence_by_hand, small_digits
+from influence_by_hand import (
+    TEST,
+    TRAIN,
+    cloud,
+    gradients_by_loop,
+    half_square,
+    influence_by_hand,
+    small_digits,
+    two_layers,
+)
 from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
@@ -137,3 +146,9 @@ def test_kfac_refuses_weights_that_act_elsewhere_too():
         influence(model, TRAIN, TEST, damping=1.0, solver="kfac", parameters="head")
     by_other_name = influence(Tied("tied").double(), TRAIN, TEST, damping=9.0, parameters="b")
     assert by_other_name.abs().max() > 0
+
+
+def test_kfac_refuses_a_loss_that_is_not_convex():
+    """The curvature of the negative cross-entropy in the outputs is that of the cross-entropy with the other sign."""
+    with pytest.raises(ValueError, match="convex in the outputs"):
+        influence(two_layers(), TRAIN, TEST, damping=1.0, solver="kfac", loss=lambda z, y: -F.cross_entropy(z, y))

@@ -1,5 +1,6 @@
 """Gradients and Hessian products of every kind of model, loss and data, against the formula by hand."""
 
+from collections import OrderedDict
 from functools import partial
 
 import pytest
@@ -299,3 +300,43 @@ def test_the_numbers_of_a_step_follow_the_memory_of_the_device(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: {1: (80 * 2**30, 96 * 2**30)}[device.index])
     assert objective.budget(Elsewhere()) == (80 * 2**30 // 32, 4096)
+
+
+def test_a_module_s_name_is_not_taken_for_the_beginning_of_another():
+    torch.manual_seed(0)
+    model = nn.Sequential(OrderedDict(a=nn.Linear(8, 4), ab=nn.Linear(4, 3))).double()
+    named = influence(model, TRAIN, TEST, damping=1.0, parameters="a")
+    model.ab.requires_grad_(False)
+    assert_close(named, influence(model, TRAIN, TEST, damping=1.0))
+
+
+def test_batch_size_bounds_the_rows_that_go_together():
+    rows = []
+
+    class Counted(torch.autograd.Function):
+        @staticmethod
+        def forward(x):
+            return x.clone()
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            pass
+
+        @staticmethod
+        def backward(ctx, g):
+            return g
+
+        @staticmethod
+        def vmap(info, in_dims, x):
+            rows.append(info.batch_size)
+            return Counted.apply(x), in_dims[0]
+
+    class Counting(nn.Linear):
+        def forward(self, x):
+            return Counted.apply(super().forward(x))
+
+    model = Counting(8, 3).double()
+    for batch_size, most in ((9, 9), (None, len(TRAIN[0]))):
+        influence(model, TRAIN, TEST, damping=1.0, batch_size=batch_size)
+        assert max(rows) == most
+        rows.clear()

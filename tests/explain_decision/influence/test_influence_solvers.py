@@ -46,3 +46,19 @@ def test_in_single_precision_inputs_far_from_zero_give_the_answer_of_double_or_a
         return
     double = influence(model.double(), (x.double(), y), (x[:3].double(), y[:3]), **options)
     assert (single - double).norm() < 0.01 * double.norm()
+
+
+def test_the_seed_decides_the_samples_of_lissa():
+    model, train, test = nn.Linear(4, 3).double(), cloud(100, shape=(4,)), cloud(2, seed=2, shape=(4,))
+    results = [influence(model, train, test, damping=1.0, solver="lissa", depth=20, seed=seed) for seed in (0, 0, 1)]
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+
+
+def test_a_softmax_without_regulariser_has_no_inverse_hessian():
+    """One number added to all logits changes no loss; rounding lets a Cholesky factor of every other such Hessian pass."""
+    for seed in range(10):
+        torch.manual_seed(seed)
+        train = cloud(20, seed=seed, shape=(1,))
+        with pytest.raises(ValueError, match="not positive definite"):
+            influence(nn.Linear(1, 3, bias=False).double(), train, train)
