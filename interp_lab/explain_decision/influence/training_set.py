@@ -1,0 +1,74 @@
+"""Training examples as they pass by: in batches, in the same order in every pass."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+Pair = tuple[Tensor, Tensor]
+
+CHANGED = (
+    "train gave other batches than in its first pass, so no column would stand for one example; turn off its shuffling "
+    "and its random augmentation"
+)
+
+
+class TrainingSet:
+    """A pair in memory or a stream of batches, each given out in batches of at most ``rows``, checked and on the device."""
+
+    def __init__(
+        self, train: Pair | Iterable[Pair], rows: int, device: torch.device, check: Callable[[Tensor, Tensor], None]
+    ) -> None:
+        if not isinstance(train, Iterable) or isinstance(train, Iterator):
+            raise ValueError(
+                "train must be a pair (x, y) or batches that come again in every pass, such as a list or a DataLoader, "
+                f"got {type(train).__name__}"
+            )
+        self.train, self.rows, self.device, self.check = train, rows, device, check
+        self.marks: list[tuple[int, float]] | None = None  # size and content of every batch of the first pass
+
+    def batches(self, order: torch.Generator | None = None) -> Iterator[Pair]:
+        """One pass; with ``order``, a pair in memory is shuffled."""
+        marks: list[tuple[int, float]] = []
+        for x, y in self._incoming(order):
+            if not _is_pair(self.train):
+                places = torch.arange(1, len(x) + 1, device=x.device)
+                marks.append((len(x), float((x.reshape(len(x), -1).sum(1) * places).sum())))
+                if self.marks is not None and marks[-1:] != self.marks[len(marks) - 1 : len(marks)]:
+                    raise ValueError(CHANGED)
+            for rows in zip(x.split(self.rows), y.split(self.rows), strict=True):
+                x_rows, y_rows = (t.detach().to(self.device) for t in rows)
+                self.check(x_rows, y_rows)
+                yield x_rows, y_rows
+        if self.marks is not None and len(marks) < len(self.marks):
+            raise ValueError(CHANGED)
+        self.marks = marks
+
+    def samples(self, count: int, order: torch.Generator) -> Iterator[Pair]:
+        """Samples of ``count`` examples, without end."""
+        x = y = None
+        while True:
+            for batch in self.batches(order):
+                x, y = batch if x is None else (torch.cat(pair) for pair in zip((x, y), batch, strict=True))
+                while len(x) >= count:
+                    yield x[:count], y[:count]
+                    x, y = x[count:], y[count:]
+
+    def _incoming(self, order: torch.Generator | None) -> Iterator[Pair]:
+        if _is_pair(self.train):
+            x, y = check_pair(self.train, "train")
+            index = torch.arange(len(x)) if order is None else torch.randperm(len(x), generator=order)
+            yield from ((x[i], y[i]) for i in index.split(self.rows))
+        else:
+            yield from (check_pair(batch, "every batch of train") for batch in self.train)
+
+
+def check_pair(data: object, name: str) -> Pair:
+    if not _is_pair(data) or len(data[0]) != len(data[1]) or not len(data[0]):
+        got = [tuple(part.shape) for part in data] if _is_pair(data) else type(data).__name__
+        raise ValueError(f"{name} must be a pair (x, y) of tensors of one length above 0, got {got}")
+    return data[0], data[1]
+
+
+def _is_pair(data: object) -> bool:
+    return isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)
