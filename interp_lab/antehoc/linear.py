@@ -61,7 +61,7 @@ def linear_in_units(
 ) -> LinearModel:
     """The :class:`LinearModel` whose weights for standardised features are ``weight (K, D)``."""
     weight = torch.where(scale > 0, weight / scale.where(scale > 0, 1), 0)
-    return LinearModel(features, *(t.to(like) for t in (weight, bias - weight @ mean, scale)))
+    return LinearModel(features, weight.to(like), (bias - weight @ mean).to(like), scale.to(like))
 
 
 def sparse_softmax(

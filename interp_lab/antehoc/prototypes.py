@@ -43,6 +43,10 @@ class PrototypeNetwork(nn.Module):
         \qquad d_{jp} = \lVert h_p(x) - h_{p_j}(x_j) \rVert^2
     """
 
+    classes: Tensor
+    sources: Tensor
+    source_windows: Tensor
+
     def __init__(self, body: nn.Sequential, width: int, image: Tensor, classes: int, per_class: int) -> None:
         super().__init__()
         self.fields = receptive_field(body, body, image[None])

@@ -54,7 +54,8 @@ class TreeModel:
 
     def _rule(self, leaf: int) -> str:
         """All tests on the way to a leaf; of several on one feature, the tightest."""
-        nodes, bounds, node = self.tree.tree_, {}, leaf
+        nodes, node = self.tree.tree_, leaf
+        bounds: dict[tuple[int, bool], float] = {}
         while node:
             left = node in nodes.children_left
             node = int(np.flatnonzero((nodes.children_left if left else nodes.children_right) == node)[0])
@@ -76,14 +77,14 @@ class TreeModel:
         doi:10.1023/A:1010933404324; Strobl et al. 2007, doi:10.1186/1471-2105-8-25.
         """
         check_input(None, x)
-        values, y = to_numpy(self.features(x)), y.cpu().numpy()
-        right = (self.tree.predict(values) == y).mean()
+        values, labels = to_numpy(self.features(x)), y.cpu().numpy()
+        right = (self.tree.predict(values) == labels).mean()
         order = np.random.default_rng(seed).permutation(len(values))
         lost = np.zeros(values.shape[1])
         for j in np.unique(self.tree.tree_.feature[self.tree.tree_.feature >= 0]):
             shuffled = values.copy()
             shuffled[:, j] = values[order, j]
-            lost[j] = right - (self.tree.predict(shuffled) == y).mean()
+            lost[j] = right - (self.tree.predict(shuffled) == labels).mean()
         return torch.from_numpy(lost).to(x)
 
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from ..backprop.feature_maps import Axes, Layer, Reshape, captured
 from ..backprop.modified_backprop import modified_gradient
 from ..backprop.relu_rules import ALLOWED, relu_table
-from ..contract import explaining, output_of
+from ..contract import Model, explaining, output_of
 from .top_activations import TopActivations, cut_patches
 
 
@@ -47,7 +47,7 @@ def project_activation(
         True
     """
 
-    def run(model: nn.Module, x: Tensor) -> Tensor:
+    def run(model: Model, x: Tensor) -> Tensor:
         copy = x.clone()
         with captured(model, Axes(copy), [layer], reshape) as kept:
             output_of(model, copy)

@@ -98,7 +98,8 @@ def top_activations(
     order = best.values.argsort(dim=1, descending=True, stable=True)
     channel = torch.arange(len(order), device=order.device)[:, None]
     tables = (best.values, best.images, best.places, best.patches)
-    return TopActivations(*(kept[channel, order] for kept in tables), best.fields)
+    values, images, places, patches = (kept[channel, order] for kept in tables)
+    return TopActivations(values, images, places, patches, best.fields)
 
 
 def _merge(best: TopActivations, maps: Tensor, x: Tensor, seen: int) -> None:

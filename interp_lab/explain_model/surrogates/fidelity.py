@@ -35,7 +35,7 @@ def fidelity(surrogate: Model, model: Model, x: Tensor) -> float:
         >>> fidelity(lambda x: x - torch.tensor([2.0, 0.0]), lambda x: x, x)
         0.5
     """
-    known = getattr(surrogate, "queried", frozenset())
+    known: frozenset[int] = getattr(surrogate, "queried", frozenset())
     if known and (seen := len(known.intersection(fingerprints(x)))):
         warnings.warn(
             f"{seen} of these {len(x)} inputs were used to fit the surrogate, so its fidelity is flattered; use inputs "
