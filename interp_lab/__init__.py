@@ -15,6 +15,7 @@ from .evaluate.roar import kar, roar
 from .evaluate.selectivity import selectivity
 from .evaluate.similarity import similarity, spearman, ssim
 from .explain_decision.deconvnet_and_guided_backprop import deconvnet, guided_backprop
+from .explain_decision.deep_taylor import deep_taylor
 from .explain_decision.deeplift import deeplift
 from .explain_decision.grad_cam import grad_cam, guided_grad_cam
 from .explain_decision.gradient_based import (
@@ -25,7 +26,7 @@ from .explain_decision.gradient_based import (
     smoothgrad,
 )
 from .explain_decision.influence import TopInfluence, influence
-from .explain_decision.lrp import deep_taylor, lrp
+from .explain_decision.lrp import lrp
 from .explain_decision.methods import METHODS
 from .explain_decision.patterns import fit_patterns, pattern_attribution, pattern_net
 from .explain_decision.rectgrad import rectgrad

@@ -11,18 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..contract import UnsupportedModelError
-from ..contract.interception import Interception, Rule, operations
+from ..contract.interception import Interception, Rule, operations, running
 
 
 def written_out(
-    table: Mapping[Callable, Rule], leaves: Sequence[Tensor], more: Mapping[Callable, Callable] | None = None
+    table: Mapping[Callable, Rule], more: Mapping[Callable, Callable] | None = None
 ) -> dict[Callable, Rule]:
     """The table, to which the operations that can be written out are added; what they consist of goes to the table."""
     whole = dict(table)
 
     def rule(body: Callable) -> Rule:
         def call(func, args, kwargs):
-            with Interception(whole, leaves):
+            with Interception(whole, running().leaves):
                 out = body(func, *args, **kwargs)
             return func(*args, **kwargs) if out is NotImplemented else out
 

@@ -124,7 +124,6 @@ def layer_of(tensor: Tensor) -> Layer | None:
 
 def layer_table(
     model: Model,
-    leaves: Sequence[Tensor],
     replace: Callable[[Layer], Tensor],
     others: Mapping[Callable, Rule] | None = None,
 ) -> dict[Callable, Rule]:
@@ -149,7 +148,7 @@ def layer_table(
         nonlocal count
         name = names.get(id(parameter), "")
         for constant in (parameter, bias):
-            if origin(constant, leaves):
+            if origin(constant):
                 raise UnsupportedModelError(f"the weight or bias of a {kind} layer depends on x")
         weight, bias = parameter.detach(), None if bias is None else bias.detach()
         a = read.detach().requires_grad_()
@@ -160,7 +159,7 @@ def layer_table(
             return z if taken else z + layer.at_z(b)
 
         z = apply(a, weight, bias) if takes_bias else apply(a, weight)
-        is_input = origin(read, leaves) == "input"
+        is_input = origin(read) == "input"
         layer = Layer(name, kind, count, is_input, whole, read, a, weight, bias, z, rows, per_weight, axis)
         count += 1
         return replace(layer)
@@ -195,10 +194,10 @@ def layer_table(
 
     def product(func, args, kwargs):
         left, right = args if len(args) == 2 else (args[0], *kwargs.values())
-        if not origin(right, leaves):
+        if not origin(right):
             axis = -1 if right.dim() > 1 else None
             return build("dense", func, left, right, None, axis, lambda v: v, takes_bias=False)
-        if not origin(left, leaves):
+        if not origin(left):
             axis = -2 if left.dim() > 1 and right.dim() > 1 else -1 if left.dim() > 1 else None
             return build(
                 "dense", lambda a, w: func(w, a), right, left, None, axis, lambda v: v[:, None], takes_bias=False
@@ -208,7 +207,7 @@ def layer_table(
     def einsum(func, args, kwargs):
         equation, *operands = args
         operands = operands[0] if len(operands) == 1 and not isinstance(operands[0], Tensor) else operands
-        from_x = [bool(origin(operand, leaves)) for operand in operands]
+        from_x = [bool(origin(operand)) for operand in operands]
         if sum(from_x) != 1 or len(operands) > 2:
             return func(*args, **kwargs)
         at = from_x.index(True)
@@ -221,7 +220,7 @@ def layer_table(
 
     def affine(func, args, kwargs):
         otherwise = others.get(func, lambda func, args, kwargs: func(*args, **kwargs))
-        parts = affine_parts(func, args, kwargs, leaves)
+        parts = affine_parts(func, args, kwargs)
         if parts is None or not (layers := layers_of(parts[0])):
             return otherwise(func, args, kwargs)
         t, scale, shift = parts
@@ -250,9 +249,7 @@ AFFINE = operations(
 )  # fmt: skip
 
 
-def affine_parts(
-    func: Callable, args: tuple, kwargs: dict, leaves: Sequence[Tensor]
-) -> tuple[Tensor, Tensor, Tensor] | None:
+def affine_parts(func: Callable, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor, Tensor] | None:
     """A call as ``scale * t + shift`` of the one activation t; None where it is no such operation with constants."""
     name = func.__name__.strip("_")
     if name in ("batch_norm", "instance_norm"):
@@ -268,7 +265,7 @@ def affine_parts(
     kwargs = dict(kwargs)
     alpha = kwargs.pop("alpha", 1)
     a, b, *more = (*args, *kwargs.values())
-    from_x = bool(origin(a, leaves)), bool(origin(b, leaves))
+    from_x = bool(origin(a)), bool(origin(b))
     if more or "out" in kwargs or all(from_x) or isinstance(b, str):
         return None
     t, constant = (a, b) if from_x[0] else (b, a)
@@ -457,7 +454,7 @@ def first_layer(model: Model, leaf: Tensor) -> Layer | None:
         raise Reached
 
     try:
-        with Interception(written_out(layer_table(model, [leaf], stop), [leaf]), [leaf]):
+        with Interception(written_out(layer_table(model, stop)), [leaf]):
             logits_of(model, leaf)
     except Reached:
         return reached[0]

@@ -88,12 +88,12 @@ def in_place(target: Tensor, value: Tensor) -> Tensor:
     return target.copy_(value)
 
 
-def product_table(leaves: Sequence[Tensor], product: Callable[[Tensor, Tensor], Tensor]) -> dict[Callable, Rule]:
+def product_table(product: Callable[[Tensor, Tensor], Tensor]) -> dict[Callable, Rule]:
     """The table that gives the product of two activations to ``product``; a product with a constant stays."""
 
     def rule(func, args, kwargs):
         a, b = args if len(args) == 2 else (args[0], *kwargs.values())
-        if not (origin(a, leaves) and origin(b, leaves)):
+        if not (origin(a) and origin(b)):
             return func(*args, **kwargs)
         if func.__name__ in ("mul_", "multiply_", "__imul__"):
             return in_place(a, product(a.clone(), b))

@@ -58,7 +58,7 @@ def relu_gradient(model: Model, x: Tensor, target: Target, rule: ReluRule) -> Te
     """
     seen: list = []
     with explaining(model, x) as x:
-        table = written_out(relu_table(rule, seen), [x])
+        table = written_out(relu_table(rule, seen))
         (grad,) = modified_gradient(model, x, partial(pick, target=target), table, allowed=ALLOWED)
     if not seen:
         raise UnsupportedModelError("the model has no ReLU, so that this method would be the plain gradient")

@@ -7,6 +7,7 @@ table to their rules, and refuses a value that is computed from x without a grad
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from itertools import chain
 from typing import Any
 
@@ -136,6 +137,7 @@ def _no_slope(func: Callable, args: tuple, kwargs: dict) -> None:
 
 
 ORDINARY_GRADIENT: dict[Callable, Rule] = dict.fromkeys(STEPS, _no_slope)
+_running: ContextVar["Interception"] = ContextVar("running")
 
 
 class Interception(TorchFunctionMode):
@@ -156,6 +158,14 @@ class Interception(TorchFunctionMode):
         self.known: dict[Node, str | None] = {}
         self.cut: dict[int, tuple[Tensor, str]] = {}
 
+    def __enter__(self):
+        self.token = _running.set(self)
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        _running.reset(self.token)
+        return super().__exit__(*error)
+
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
         rule = self.table.get(func) if kwargs.get("rounding_mode") is None else _no_slope
@@ -173,8 +183,35 @@ class Interception(TorchFunctionMode):
         return out
 
     def origin(self, tensor: Any) -> str | None:
-        """As :func:`origin`, for this block's leaves; a node of the graph is looked at once."""
-        return origin(tensor, self.leaves, self.known)
+        """As :func:`origin`; a node of the graph is looked at once."""
+        if not isinstance(tensor, Tensor) or not tensor.requires_grad:
+            return None
+        if any(tensor is leaf for leaf in self.leaves):
+            return "input"
+        root = tensor.grad_fn
+        if root is None:  # another leaf, or a view that was taken without gradients
+            return self.origin(tensor._base)
+        stack = [] if root in self.known else [(root, False)]
+        while stack:
+            node, finished = stack.pop()
+            parents = [parent for parent, _ in node.next_functions if parent is not None]
+            if finished:
+                found = {self.known[parent] for parent in parents}
+                self.known[node] = "hidden" if "hidden" in found else "input" if "input" in found else None
+            elif node in self.known:
+                continue
+            elif is_replacement(node):
+                self.known[node] = "hidden"
+            elif not parents or any(node is leaf.grad_fn for leaf in self.leaves):
+                self.known[node] = "input" if parents or self.is_leaf(node) else None
+            else:
+                stack.append((node, True))
+                stack.extend((parent, False) for parent in parents)
+        return self.known[root]
+
+    def is_leaf(self, node: Node) -> bool:
+        """Whether the node of the graph stands for one of the leaves."""
+        return any(getattr(node, "variable", None) is leaf for leaf in self.leaves)
 
     def follow(self, func: Callable, operands: Sequence[Tensor], results: Sequence[Tensor]) -> None:
         """Refuse a value that is computed from x without a gradient (a mask, an index, a detached gate) and used."""
@@ -227,38 +264,11 @@ def is_replacement(node: Node) -> bool:
     return issubclass(getattr(node, "_forward_cls", object), Replacement)
 
 
-def origin(tensor: Any, leaves: Sequence[Tensor], known: dict[Node, str | None] | None = None) -> str | None:
-    """Where a value comes from: "hidden" (a replaced operation), "input" (a leaf alone), or None (from no leaf).
+def running() -> Interception:
+    """The innermost interception of this thread, which a rule is called by."""
+    return _running.get()
 
-    Args:
-        known: the answers for nodes of the graph that were asked about before, which grow by those found now.
-    """
-    if not isinstance(tensor, Tensor) or not tensor.requires_grad:
-        return None
-    if any(tensor is leaf for leaf in leaves):
-        return "input"
-    root = tensor.grad_fn
-    if root is None:  # another leaf, or a view that was taken without gradients
-        return origin(tensor._base, leaves, known)
-    known = {} if known is None else known
-    if root in known:
-        return known[root]
-    stack = [(root, False)]
-    while stack:
-        node, finished = stack.pop()
-        parents = [parent for parent, _ in node.next_functions if parent is not None]
-        if finished:
-            found = {known[parent] for parent in parents}
-            known[node] = "hidden" if "hidden" in found else "input" if "input" in found else None
-        elif node in known:
-            continue
-        elif is_replacement(node):
-            known[node] = "hidden"
-        elif not parents or any(node is leaf.grad_fn for leaf in leaves):
-            known[node] = (
-                "input" if parents or any(getattr(node, "variable", None) is leaf for leaf in leaves) else None
-            )
-        else:
-            stack.append((node, True))
-            stack.extend((parent, False) for parent in parents)
-    return known[root]
+
+def origin(value: Any) -> str | None:
+    """Where a value that a rule met comes from: "hidden" (a replaced operation), "input" (a leaf alone), or None."""
+    return running().origin(value)

@@ -106,7 +106,7 @@ def _multiplier(model: Model, x: Tensor, target: Target, reference: Tensor, rule
     def record(func: Callable, *operands: Tensor) -> None:
         kept.append((func, [operand.detach().clone() for operand in operands]))
 
-    with Interception(_table(model, [leaf], record, rule), [leaf]):
+    with Interception(_table(model, record, rule), [leaf]):
         logits_of(model, leaf)
     calls = iter(kept)
 
@@ -120,7 +120,7 @@ def _multiplier(model: Model, x: Tensor, target: Target, reference: Tensor, rule
 
     choose = partial(pick, target=target)
     allowed = PASSED | BATCH_NORM | LAYERS | PRODUCTS
-    (multiplier,) = modified_gradient(model, x, choose, _table(model, [x], recall, rule), allowed=allowed)
+    (multiplier,) = modified_gradient(model, x, choose, _table(model, recall, rule), allowed=allowed)
     if next(calls, None) is not None:
         raise UnsupportedModelError(OTHER_WAY)
     return multiplier
@@ -134,14 +134,12 @@ def _rows(value: Tensor, batch: int) -> tuple[bool, ...]:
 OTHER_WAY = "the model calls other operations for the baseline than for x, so that their values cannot be paired"
 
 
-def _table(
-    model: Model, leaves: Sequence[Tensor], pair: Callable[..., list[Tensor] | None], rule: str
-) -> dict[Callable, Rule]:
+def _table(model: Model, pair: Callable[..., list[Tensor] | None], rule: str) -> dict[Callable, Rule]:
     """The table of both passes: ``pair`` keeps a call's operands (baseline) or gives those kept (x)."""
 
     def nonlinearity(func, args, kwargs):
         rest = args[1:]
-        if any(origin(value, leaves) for value in (*rest, *kwargs.values())):
+        if any(origin(value) for value in (*rest, *kwargs.values())):
             return func(*args, **kwargs)  # of two activations: the graph search decides
         z, phi, inplace = elementwise(func, args, kwargs)
         layer = layer_of(z) if rule == "reveal_cancel" else None
@@ -174,11 +172,11 @@ def _table(
     table = {
         **dict.fromkeys(ELEMENTWISE, nonlinearity),
         **dict.fromkeys(MAX_POOLS, max_pool),
-        **product_table(leaves, product),
+        **product_table(product),
     }
     if rule == "reveal_cancel":
-        table = layer_table(model, leaves, lambda layer: LinearLayer.apply(layer, _gradient, layer.read), table)
-    return written_out(table, leaves, MAXIMA)
+        table = layer_table(model, lambda layer: LinearLayer.apply(layer, _gradient, layer.read), table)
+    return written_out(table, MAXIMA)
 
 
 def _gradient(layer: Layer, g: Tensor) -> Sequence[Tensor]:

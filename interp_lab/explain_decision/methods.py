@@ -1,6 +1,7 @@
 """All attribution methods, by name."""
 
 from .deconvnet_and_guided_backprop import deconvnet, guided_backprop
+from .deep_taylor import deep_taylor
 from .deeplift import deeplift
 from .grad_cam import grad_cam, guided_grad_cam
 from .gradient_based import (
@@ -10,7 +11,7 @@ from .gradient_based import (
     saliency,
     smoothgrad,
 )
-from .lrp import deep_taylor, lrp
+from .lrp import lrp
 from .rectgrad import rectgrad
 
 METHODS = {

@@ -117,7 +117,7 @@ def _backward(
         return torch.autograd.grad(layer.apply(layer.a, through, None), [layer.a], g)
 
     with explaining(model, x) as x:
-        table = layer_table(model, [x], lambda layer: LinearLayer.apply(layer, rule, layer.read))
+        table = layer_table(model, lambda layer: LinearLayer.apply(layer, rule, layer.read))
         allowed = PASSED | MAX_POOLS | CHOICES | nodes("Relu", "Mul", "Div")
         (signal,) = modified_gradient(
             model, x, partial(pick, target=target), table, allowed=allowed, start=lambda logit: logit
@@ -143,8 +143,8 @@ def _layers(model: nn.Module, x: Tensor) -> list[tuple[Layer, bool]]:
         rectified.update(moved_layers(args[0]))
         return func(*args, **kwargs)
 
-    table = layer_table(model, [x], lambda layer: LinearLayer.apply(layer, None, layer.read))
-    with Interception(written_out(table | dict.fromkeys(operations("relu"), relu), [x]), [x]):
+    table = layer_table(model, lambda layer: LinearLayer.apply(layer, None, layer.read))
+    with Interception(written_out(table | dict.fromkeys(operations("relu"), relu)), [x]):
         logits = logits_of(model, x)
     # A layer that a BatchNorm was folded into is met in both forms, of which the logits depend on one.
     read = [node.layer for node in paths(logits.grad_fn, [x]) if getattr(node, "_forward_cls", None) is LinearLayer]

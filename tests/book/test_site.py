@@ -95,6 +95,22 @@ def serve() -> Iterator:
 
 
 @pytest.fixture(scope="session")
+def reader(browser) -> Iterator:
+    """A function from a colour scheme and a width to a reader with these, who keeps what pages share in the cache."""
+    contexts = []
+
+    @functools.cache
+    def start(scheme: str, width: int):
+        view = {"color_scheme": scheme, "viewport": {"width": width, "height": 844}, "reduced_motion": "reduce"}
+        contexts.append(browser.new_context(**view))
+        return contexts[-1]
+
+    yield start
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="session")
 def browser() -> Iterator:
     """Headless Chromium: the system's, else the one that Playwright downloaded, else a skip."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -109,13 +125,10 @@ def browser() -> Iterator:
         chromium.close()
 
 
-def problems(browser, origin: str, page_name: str, scheme: str, width: int) -> list[str]:
-    """What is wrong with a page in one colour scheme and at one width: script, network, reader and axe faults."""
+def problems(reader, origin: str, page_name: str) -> list[str]:
+    """What is wrong with a page for a reader (a context of the browser): script, network, reader and axe faults."""
     found = []
-    context = browser.new_context(
-        color_scheme=scheme, viewport={"width": width, "height": 844}, reduced_motion="reduce"
-    )
-    page = context.new_page()
+    page = reader.new_page()
 
     def only_local(route):
         if route.request.url.startswith(origin):
@@ -131,7 +144,7 @@ def problems(browser, origin: str, page_name: str, scheme: str, width: int) -> l
         lambda m: found.append(f"console {m.type}: {m.text}") if m.type in ("error", "warning") else None,
     )
     page.on("response", lambda r: found.append(f"status {r.status}: {r.url}") if r.status >= 400 else None)
-    page.goto(f"{origin}/{page_name}", wait_until="networkidle")
+    page.goto(f"{origin}/{page_name}")
     found += page.evaluate(READER_CHECKS)
     for k, slider in enumerate(page.locator("input[type=range]").all()):
         picture = "s => [...s.closest('figure').querySelectorAll('img')].filter(i => i.offsetHeight).map(i => i.src)"
@@ -146,17 +159,18 @@ def problems(browser, origin: str, page_name: str, scheme: str, width: int) -> l
         if violation["impact"] in ("serious", "critical"):
             target = violation["nodes"][0]["html"][:200]
             found.append(f"axe {violation['impact']} {violation['id']}: {target}")
-    context.close()
+    page.wait_for_load_state("networkidle")  # whatever a script fetches late; by now it mostly has been idle
+    page.close()
     return found
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize(("scheme", "width"), VIEWS)
 @pytest.mark.parametrize("page_name", PAGES or [None])
-def test_page_is_sound(page_name, scheme, width, browser, serve):
+def test_page_is_sound(page_name, scheme, width, reader, serve):
     if page_name is None:
         pytest.skip("no built site: run `make book` (or `python book/build.py`) first")
-    found = problems(browser, serve(SITE), page_name, scheme, width)
+    found = problems(reader(scheme, width), serve(SITE), page_name)
     assert not found, "\n".join(found)
 
 
@@ -185,12 +199,12 @@ FAULTS = {
 
 @pytest.mark.browser
 @pytest.mark.parametrize("fault", FAULTS)
-def test_check_finds_the_fault(fault, browser, serve, tmp_path):
+def test_check_finds_the_fault(fault, reader, serve, tmp_path):
     """Negative control: the one planted fault is found, and the page without one is clean."""
     body = f'<main><h1>Page</h1><img src="{DRAWN}" alt="a quarter of a disc">{FAULTS[fault]}</main>'
     head = '<meta name="viewport" content="width=device-width"><title>Page</title><link rel="icon" href="data:,">'
     (tmp_path / "page.html").write_text(f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>')
-    found = problems(browser, serve(tmp_path), "page.html", "light", 390)
+    found = problems(reader("light", 390), serve(tmp_path), "page.html")
     assert any(problem.startswith(fault) for problem in found) if fault else not found, found
 
 

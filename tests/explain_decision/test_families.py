@@ -21,8 +21,9 @@ from torchvision import models
 
 from interp_lab import UnsupportedModelError, gradient_x_input
 from interp_lab.explain_decision.deconvnet_and_guided_backprop import deconvnet, guided_backprop
+from interp_lab.explain_decision.deep_taylor import deep_taylor
 from interp_lab.explain_decision.deeplift import deeplift
-from interp_lab.explain_decision.lrp import deep_taylor, lrp
+from interp_lab.explain_decision.lrp import lrp
 from interp_lab.explain_decision.rectgrad import rectgrad
 
 pytestmark = pytest.mark.usefixtures("double")

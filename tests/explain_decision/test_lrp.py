@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from interp_lab import UnsupportedModelError, gradient_x_input
-from interp_lab.explain_decision.lrp import deep_taylor, lrp
+from interp_lab.explain_decision.deep_taylor import deep_taylor
+from interp_lab.explain_decision.lrp import lrp
 
 pytestmark = pytest.mark.usefixtures("double")
 

@@ -1,0 +1,103 @@
+"""What is no linear layer: a nonlinearity hands its relevance down, of a product the signal takes all or half."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ...backprop.modified_backprop import CHOICES, MAX_POOLS, PASSED, elementwise, in_place, nodes, operation_of
+from ...contract.interception import Replacement, operations, origin, running
+from .rules import Options, PositiveSum, ratio
+
+# Their gradient is y / z: what they pass on is what the rule for any other nonlinearity gives.
+PROPORTIONAL = nodes("Relu", "LeakyRelu", "PreluKernel", "Abs")
+
+
+NONLINEAR = operations(
+    "sigmoid", "tanh", "gelu", "silu", "hardswish", "mish", "elu", "selu", "celu", "softplus", "softsign", "logsigmoid",
+    "tanhshrink", "hardshrink", "softshrink", "relu6", "hardtanh", "hardsigmoid", "threshold", "rrelu", "clamp", "clip",
+    "clamp_min", "clamp_max", "pow", "__pow__", "square", "sqrt",
+)  # fmt: skip
+
+
+class Proportional(Replacement):
+    """A nonlinearity y = phi(z) that hands its relevance down unchanged: z c_z = y c_y."""
+
+    @staticmethod
+    def forward(ctx, z: Tensor, phi: Callable[[Tensor], Tensor], gate: int, lost: list[Tensor] | None) -> Tensor:
+        y = phi(z)
+        ctx.save_for_backward(ratio(y, z, torch.finfo(z.dtype).tiny))
+        ctx.gate, ctx.lost, ctx.stuck = gate, lost, None if lost is None else torch.where(z == 0, y, 0)
+        return y
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.lost is not None:
+            ctx.lost.append((ctx.stuck * g).sum())  # z = 0 can hold no relevance
+        return g * ctx.saved_tensors[0], None, None, None
+
+
+def proportional(func: Callable, args: tuple, kwargs: dict, *, o: Options) -> Tensor:
+    if any(origin(value) for value in (*args[1:], *kwargs.values())):
+        return func(*args, **kwargs)  # of two activations: the graph search decides
+    z, phi, inplace = elementwise(func, args, kwargs)
+    gate = _gate(func.__name__.strip("_"), args, kwargs) or _gate_of(z)  # what is clamped stays a gate
+    out = Proportional.apply(z, phi, gate, o.lost)
+    return in_place(args[0], out) if inplace else out
+
+
+def _gate(name: str, args: tuple, kwargs: dict) -> int:
+    """How much a nonlinearity is a gate's: 2 made for it, 1 bounded and not negative, 0 neither."""
+    if name in ("sigmoid", "hardsigmoid"):
+        return 2
+    if name == "hardtanh":
+        return int((args[1] if len(args) > 1 else kwargs.get("min_val", -1)) >= 0)
+    if name in ("clamp", "clip"):
+        low, high = (*args[1:], kwargs.get("min"), kwargs.get("max"), None)[:2] if len(args) < 3 else args[1:3]
+        return int(isinstance(low, (int, float)) and isinstance(high, (int, float)) and low >= 0)
+    return int(name == "relu6")
+
+
+def _gate_of(tensor: Tensor) -> int:
+    """The weakest gate of those that the values come from by linear operations with constants; 0 if not all do."""
+    weakest, seen, stack = 2, set(), [tensor.grad_fn]
+    while stack and weakest:
+        node = stack.pop()
+        if node is None or node in seen or (operation_of(node) == "AccumulateGrad" and not running().is_leaf(node)):
+            continue  # a constant
+        seen.add(node)
+        parents = [parent for parent, _ in node.next_functions]
+        if isinstance(getattr(node, "gate", None), int):
+            weakest = min(weakest, node.gate)
+        elif operation_of(node) == "CopyBackwards":
+            stack.append(parents[-1])  # the source
+        elif operation_of(node) in MOVED_AND_SCALED or getattr(node, "_forward_cls", None) is PositiveSum:
+            stack += parents
+        else:
+            weakest = 0
+    return weakest
+
+
+MOVED_AND_SCALED = PASSED | MAX_POOLS | CHOICES | nodes("Mul", "Div")
+
+
+class Product(Replacement):
+    """A product of two activations, of which the first gets this share of the relevance; of two gates it is one."""
+
+    @staticmethod
+    def forward(ctx, a: Tensor, b: Tensor, share: float, gate: int) -> Tensor:
+        ctx.save_for_backward(a, b)
+        ctx.share, ctx.gate = share, gate
+        return a * b
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
+        a, b = ctx.saved_tensors
+        return (g * b * ctx.share).sum_to_size(a.shape), (g * a * (1 - ctx.share)).sum_to_size(b.shape), None, None
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """The signal takes all and the gate is its weight: what a gate's nonlinearity gives, else the broadcast factor."""
+    gates = _gate_of(a), _gate_of(b)
+    difference = gates[0] - gates[1] or b.numel() - a.numel()
+    return Product.apply(a, b, 0.5 if difference == 0 else float(difference < 0), min(gates))
