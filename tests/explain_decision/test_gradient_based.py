@@ -65,6 +65,20 @@ def test_interior_gradient_sees_through_saturation(alpha, expected):
     assert_close(interior_gradient(saturating, ONES, 0, alpha=alpha), torch.full_like(ONES, expected))
 
 
+def against(level: float):
+    """Logits of x1 and of a constant: class 0 where x1 is above the level, and the constant has no gradient."""
+    return lambda x: torch.stack([x[:, 0], torch.full_like(x[:, 0], level)], 1)
+
+
+def test_without_a_target_the_class_is_that_of_x_itself():
+    x = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    first = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    assert_close(interior_gradient(against(0.5), x, alpha=0.25), first)  # at x / 4 it would be class 1
+    assert_close(integrated_gradients(against(0.5), x, baseline=-1.0), first * 2)
+    for seed in range(10):  # half of the noisy copies are of class 1
+        assert_close(smoothgrad(against(0.9), x, n=1, noise=0.5, seed=seed), first)
+
+
 def test_integrated_gradients_of_the_saturating_function_are_one_half_each():
     # The gradient jumps at alpha = 1/2, between two nodes, so an even number of steps is exact.
     assert_close(integrated_gradients(saturating, ONES, 0, steps=50), torch.full_like(ONES, 0.5))

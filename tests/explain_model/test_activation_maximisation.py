@@ -153,6 +153,13 @@ def test_objectives_inside_the_network(objective, by_hand):
     assert (result.trace[-1] > result.trace[0]).all()
 
 
+def test_an_objective_in_a_layer_is_what_it_gave_before_a_relu_in_place():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(72, 2)).double()
+    result = maximize_activation(model, None, PICTURES, objective=("0", 1), steps=1)
+    assert_close(result.trace[0], model[0](PICTURES)[:, 1].mean((1, 2)).detach())
+
+
 def test_a_unit_of_a_dense_layer_and_a_module_in_place_of_its_name():
     model = networks.mlp(DIM).double()
     result = maximize_activation(model, None, STARTS, objective=(model[1], 5), l2=1.0)
@@ -237,6 +244,12 @@ def test_equal_steps_on_fourier_coefficients_move_low_frequencies_more():
         step[0, 0, k, 0, 0] = 1
         power.append(to_picture(step).abs().max().item())
     assert_close(torch.tensor(power), torch.tensor([1, 1, 1 / 2, 1 / 4]))
+
+
+def test_the_mean_of_a_picture_moves_as_its_lowest_frequency_along_the_longer_side():
+    coefficients, to_picture = fourier_parametrisation(torch.zeros(1, 1, 4, 16).double())
+    coefficients[0, 0, 0, 0, 0] = 1  # times 1 / f with f = 1 / 16, by the orthonormal transform of 64 pixels
+    assert_close(to_picture(coefficients), torch.full((1, 1, 4, 16), 16 / 8).double())
 
 
 def test_the_fourier_parametrisation_raises_the_logit_of_an_imagenet_network_with_smoother_pictures():

@@ -79,6 +79,7 @@ def test_shrinkage_moves_a_covariance_toward_a_multiple_of_the_identity_and_keep
     plain, shrunk, round_ = (priors.fit_gaussians(BLOBS, SIDES, shrinkage=s).covariances[1] for s in (0, 0.3, 1))
     assert_close(round_, plain.trace() / 4 * torch.eye(4).double())
     assert_close(shrunk, 0.7 * plain + 0.3 * round_)
+    assert_close(priors.fit_gaussians(BLOBS, SIDES).covariances[1], 0.95 * plain + 0.05 * round_)
     few = torch.cat([BLOBS[:2], BLOBS[-2:]])  # two pictures of four pixels: singular without it
     assert torch.isfinite(priors.fit_gaussians(few, torch.tensor([0, 0, 1, 1])).log_prob(X)).all()
 
@@ -148,6 +149,7 @@ def test_an_autoencoder_codes_where_its_prior_is_and_decodes_what_it_coded(seed,
 
 def test_a_seed_repeats_a_fit():
     for fit in (
+        lambda seed: priors.fit_mixture(BLOBS, 8, seed=seed).means,
         lambda seed: priors.fit_rbm(BLOBS, hidden=2, steps=20, seed=seed).weight,
         lambda seed: priors.fit_vae(digits("train").images[:200], steps=5, seed=seed).decoder[0].weight,
     ):
