@@ -130,6 +130,18 @@ def test_training_an_rbm_comes_close_to_the_law_of_the_data(seed, verdict):
     verdict("mean log p, less the best", (rbm.log_prob(held_out) - exact(rbm)[2]).mean() - best, above=-0.15)
 
 
+def test_the_chains_of_an_rbm_draw_their_hidden_units(seed, verdict):
+    """Two Gaussians so close that a unit's probability is often near a half: chains of probabilities hardly spread."""
+    generator = torch.Generator().manual_seed(seed)
+    side = 2 * (torch.rand(4000, 1, generator=generator) < 0.5).double() - 1
+    images = 0.7 * side + torch.randn(4000, 1, generator=generator).double()
+    rbm = priors.fit_rbm(images, hidden=1, variance=1 / images.var().item(), lr=0.2, steps=1000, seed=seed)
+    weights, means, _ = exact(rbm)
+    between = weights @ (means[:, 0] - weights @ means[:, 0]).square()
+    # With the likelihood at its maximum the law's variance is that of the images, of which 1 lies within the Gaussians.
+    verdict("variance between the Gaussians / that of the images", between / (images.var() - 1), above=0.7, below=1.3)
+
+
 def test_an_autoencoder_codes_where_its_prior_is_and_decodes_what_it_coded(seed, verdict):
     data = digits("train")
     before = torch.get_rng_state()
