@@ -19,6 +19,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 
 from .rows import Row, found, read
 
@@ -143,6 +144,7 @@ class _Failed:
 
 
 def _import() -> None:
+    torch.set_num_threads(1)  # as conftest.py asks for, which a forked process reads too late
     for name in IMPORTED:
         with suppress(ImportError):  # the test that needs it skips
             importlib.import_module(name)
