@@ -5,21 +5,22 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # On every core; one test at a time, since the long ones lie side by side in a file.
 PYTEST := $(BIN)/python -m pytest -n auto --maxschedchunk=1
 
-.PHONY: help book test exercises clean
+.PHONY: help book lint check test exercises clean
 
 help:
 	@echo "make book       run the pages and build the textbook into _build/html"
-	@echo "make test       lint, spelling, all tests, the solutions, the built site in a browser"
+	@echo "make check      lint, types, the fast tests and one page of what changed; before each commit"
+	@echo "make test       lint, types, spelling, all tests, the solutions, the built site in a browser"
 	@echo "make exercises  write exercises/ again from solutions/"
 	@echo "make clean      delete what the other targets built, except .venv"
 
-.venv/.installed: requirements.txt pyproject.toml
+.venv/.installed: requirements.txt pyproject.toml grader/pyproject.toml
 	@echo "== environment: installing the pinned packages into .venv (minutes the first time)"
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { \
 	  echo "The pins need Python 3.11 or newer: make PYTHON=python3.11 ..., or follow 'Without make' in README.md"; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv || { \
 	  echo "No virtual environment could be made: on Debian and Ubuntu, install the package python3-venv"; exit 1; }
-	@$(PIP) install -q -r requirements.txt -e . || { \
+	@$(PIP) install -q -r requirements.txt -e . -e ./grader || { \
 	  echo "pip could not install the packages (see above): the set-up needs a package index once; check the network"; exit 1; }
 	@touch $@
 
@@ -27,10 +28,19 @@ book: .venv/.installed
 	@echo "== book: running pages, rendering"
 	@$(BIN)/python book/build.py
 
-test: .venv/.installed
+lint: .venv/.installed
+	@echo "== lint, spelling, types"
+	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && $(BIN)/codespell && $(BIN)/mypy
+
+# What is not committed, or else the last commit, and all that imports it.
+check: lint
+	@echo "== fast tests of what changed and of what imports it"
+	@$(PYTEST) --affected || test $$? = 5  # 5: there are none
+	@echo "== a page that it reaches"
+	@$(BIN)/python book/build.py $$($(BIN)/python tests/affected.py)
+
+test: lint
 	@sh .ci/system-packages
-	@echo "== lint and spelling"
-	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && $(BIN)/codespell
 	@echo "== tests"
 	@$(PYTEST) -m "not browser and not exhaustive"
 	@echo "== tests that train or grade, with the kernels of an old processor"
@@ -44,7 +54,7 @@ test: .venv/.installed
 
 exercises: .venv/.installed
 	@echo "== exercises from solutions"
-	@$(BIN)/python -m interp_lab.grade.release
+	@$(BIN)/python -m grader.release
 
 clean:
 	@echo "== removing _build and caches (.venv stays; delete it by hand if you want)"

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-SOLUTION = Path("solutions/01_saliency_and_smoothgrad.ipynb")
+SOLUTION = Path("solutions/01_saliency_and_smoothgrad/solution.ipynb")
 VARIANTS = [  # id of a cell, old text, new text
     ("q2-answer", "", ""),
     ("q2-answer", ".sum()", ".mean()"),
@@ -54,7 +54,7 @@ def main() -> None:
 
         def command(out: str) -> list[str]:
             arguments = [str(folder / "in"), "--out", str(folder / out), "--exercise", "01"]
-            return [sys.executable, "-m", "interp_lab.grade", *arguments, "--workers", str(options.workers)]
+            return [sys.executable, "-m", "grader", *arguments, "--workers", str(options.workers)]
 
         start, load = time.perf_counter(), os.getloadavg()[0]
         subprocess.run(command("whole"), check=True, stderr=subprocess.DEVNULL)

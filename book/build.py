@@ -1,5 +1,7 @@
 """Build the textbook: run the pages that changed, several at a time, then render the site (`python book/build.py`).
 
+With the names of pages (`python book/build.py book/part2/lrp.md`) these alone are run, and nothing is rendered or kept.
+
 Outputs are kept in jupyter-cache under _build/. Its key is the code of a page alone, so a page would keep its old
 outputs when the package changes under it: the whole cache is dropped when the fingerprint of everything else that
 pages read has changed.
@@ -12,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from nbformat import NotebookNode
 from sphinx_external_toc.parsing import parse_toc_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
+EXERCISES = {"glob": "exercises/*"}  # their entry in the table of contents
 MAX_WORKERS = 4  # each page is a kernel with torch in it, several hundred MB
 
 
@@ -84,16 +87,15 @@ def table_of_contents(root: Path) -> Path:
     if edition == "public":
         return toc
 
+    exercises = [
+        {"file": f"exercises/{name}", "sections": [{"file": f"solutions/{name}/solution", "title": "Solution"}]}
+        for name in sorted(path.stem for path in (root / "exercises").glob("*.ipynb"))
+    ]
+
     def with_solutions(entry: object) -> object:
         if isinstance(entry, list):
-            return [with_solutions(e) for e in entry]
-        if not isinstance(entry, dict):
-            return entry
-        entry = {key: with_solutions(value) for key, value in entry.items()}
-        if str(entry.get("file", "")).startswith("exercises/"):
-            solution = entry["file"].replace("exercises/", "solutions/", 1)
-            entry["sections"] = [{"file": solution, "title": "Solution"}]
-        return entry
+            return [new for e in entry for new in (exercises if e == EXERCISES else [with_solutions(e)])]
+        return {key: with_solutions(value) for key, value in entry.items()} if isinstance(entry, dict) else entry
 
     path = root / "_build" / "instructor_toc.yml"
     path.parent.mkdir(exist_ok=True)
@@ -115,9 +117,26 @@ def notebooks(root: Path) -> Iterator[tuple[Path, NotebookNode]]:
 
 
 def execute(root: Path) -> bool:
-    """Run the pages without a cached output and cache theirs; report each with its time; True if none failed."""
+    """Run the pages without a cached output and cache theirs; True if none failed."""
     drop_stale_cache(root)
     cache = get_cache(str(root / "_build" / ".jupyter_cache"))
+    pending = {}
+    for path, notebook in notebooks(root):
+        try:
+            cache.match_cache_notebook(notebook)
+        except KeyError:
+            pending[path] = notebook
+
+    def keep(bundle: CacheBundleIn) -> None:
+        cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+
+    return run_pages(root, pending, keep)
+
+
+def run_pages(
+    root: Path, pending: dict[Path, NotebookNode], keep: Callable[[CacheBundleIn], object] = lambda bundle: None
+) -> bool:
+    """Run pages side by side and hand what they give to ``keep``; report each with its time; True if none failed."""
     timeout = configuration(root)["execute"]["timeout"]
     # one thread per kernel: no contention between pages, and sums in the same order on every machine
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -125,12 +144,6 @@ def execute(root: Path) -> bool:
     os.environ |= {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**26)}
     # Pages take few steps, to be quick; what that costs stands on the page of integrated gradients.
     os.environ["PYTHONWARNINGS"] = "ignore:integrated gradients miss"
-    pending = {}
-    for path, notebook in notebooks(root):
-        try:
-            cache.match_cache_notebook(notebook)
-        except KeyError:
-            pending[path] = notebook
     print(f"{len(pending)} pages to run", flush=True)
 
     def run(path: Path) -> CacheBundleIn:
@@ -150,7 +163,7 @@ def execute(root: Path) -> bool:
                 print(f"[{done}/{len(pending)}]  FAILED  {name}\n{error}", flush=True)
             else:
                 bundle = future.result()
-                cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+                keep(bundle)
                 print(f"[{done}/{len(pending)}] {bundle.data['execution_seconds']:6.1f} s  {name}", flush=True)
     return not failed
 
@@ -169,6 +182,12 @@ def render(root: Path) -> bool:
 def main() -> int:
     """Run and render; 0 if every page ran and nothing warned."""
     start = time.perf_counter()
+    if names := sys.argv[1:]:
+        pages = {path.relative_to(ROOT).as_posix(): notebook for path, notebook in notebooks(ROOT)}
+        if unknown := set(names) - set(pages):
+            print(f"no pages that run: {', '.join(unknown)}", file=sys.stderr)
+            return 2
+        return int(not run_pages(ROOT, {ROOT / name: pages[name] for name in names}))
     if not execute(ROOT):
         print("the site was not built: mend the pages that failed", file=sys.stderr)
         return 1

@@ -7,6 +7,7 @@ on which input and by how much. Nothing here calls a method of the course, and n
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +45,7 @@ class question:
 
     def _told(self, kind: type[Exception], message: str) -> Exception:
         """The error, which Jupyter shows as its sentence alone: the lines of a check teach nothing."""
-        error = kind(f"Question {self.name}: {message}")
+        error: Any = kind(f"Question {self.name}: {message}")
         error._render_traceback_ = lambda: [f"{kind.__name__}: {error}"]
         return error
 

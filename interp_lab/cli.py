@@ -1,16 +1,17 @@
 """The ``interp-lab`` command: one subcommand per job, each a parser and a function side by side.
 
 A new subcommand is a function ``add_NAME(commands)`` that adds its parser, sets ``run`` on it to a function of the
-parsed arguments, and stands in ``COMMANDS``. argparse, since the package itself depends on no other parser.
+parsed arguments, and stands in ``COMMANDS``, or is an entry point of another package in the group
+``interp_lab.commands``. argparse, since the package itself depends on no other parser.
 """
 
 import argparse
-import os
 import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
+
+from . import executors
 
 DATA = ("digits", "mnist", "fashion", "scenes")
 
@@ -30,7 +31,7 @@ def add_retraining(commands: argparse._SubParsersAction) -> None:
         parser.add_argument("--device", help="cpu by default")
         parser.add_argument(
             "--executor",
-            choices=("none", "processes", "dask"),
+            choices=executors.NAMES,
             default="none",
             help="dask: the cluster at DASK_SCHEDULER_ADDRESS, or a local one",
         )
@@ -47,7 +48,7 @@ def run_retraining(options: argparse.Namespace) -> None:
     else:
         source = "sklearn" if options.data == "digits" else options.data
         dataset = (data.digits("train", source=source), data.digits("test", source=source))
-    with _executor(options.executor) as executor:
+    with executors.open_executor(options.executor) as executor:
         table = getattr(interp_lab, options.sweep)(
             options.methods or list(interp_lab.METHODS),
             dataset,
@@ -62,86 +63,6 @@ def run_retraining(options: argparse.Namespace) -> None:
     print(table)
 
 
-@contextmanager
-def _executor(name: str) -> Iterator[Executor | None]:
-    if name == "processes":
-        import multiprocessing
-        from concurrent.futures import ProcessPoolExecutor
-
-        # Spawned, since a forked child of a process with threads can hang.
-        with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent) as pool:
-            yield pool
-    elif name == "dask":
-        try:
-            import dask
-            from distributed import Client, LocalCluster
-        except ImportError as error:
-            raise ValueError("--executor dask needs the package distributed: pip install distributed") from error
-        local = dask.config.get("scheduler-address", None) is None
-        # One thread per worker: a worker trains one network at a time anyway.
-        cluster = LocalCluster(threads_per_worker=1, dashboard_address=None) if local else nullcontext()
-        with cluster as address, Client(address) as client:
-            yield client.get_executor()
-    else:
-        yield None
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for ever."""
-    import multiprocessing
-    import threading
-
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
-
-
-def add_grade(commands: argparse._SubParsersAction) -> None:
-    """``interp-lab grade``."""
-    parser = commands.add_parser("grade", help="grade a folder of submissions of one exercise in a sandbox (Linux)")
-    parser.add_argument("submissions", type=Path, help="folder with STUDENT.ipynb or STUDENT/EXERCISE.ipynb")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        metavar="GRADES",
-        help="made if missing; give it again to go on or to regrade",
-    )
-    parser.add_argument("--exercise", metavar="NN", help="by default the one whose name the notebooks carry")
-    parser.add_argument("--solutions", type=Path, default=Path("solutions"), help="folder of the solution notebooks")
-    parser.add_argument("--workers", type=int, help="sandboxes side by side; one per core by default")
-    parser.add_argument(
-        "--executor", choices=("none", "processes", "dask"), default="none", help="in place of --workers"
-    )
-    parser.add_argument("--seconds", type=float, default=10.0, help="time limit for a question of a student")
-    parser.add_argument("--unsafe", action="store_true", help="run the students' code without a sandbox")
-    parser.set_defaults(run=run_grade)
-
-
-def run_grade(options: argparse.Namespace) -> None:
-    from .grade import gradebook, report, sandbox
-    from .grade.questions import questions
-
-    solution = gradebook.find_solution(options.solutions, options.submissions, options.exercise)
-    try:
-        with _executor(options.executor) as executor:
-            results = gradebook.grade(
-                options.submissions,
-                options.out,
-                solution,
-                executor=executor,
-                workers=options.workers,
-                limits=sandbox.Limits(seconds=options.seconds),
-                unsafe=options.unsafe,
-                progress=lambda line: print(f"\r{line:60.60}", end="", file=sys.stderr, flush=True),
-            )
-    except sandbox.SandboxError as error:
-        raise ValueError(str(error)) from None
-    finally:
-        print(file=sys.stderr)
-    print(report.table(results, questions(solution.stem)))
-    print(f"Written to {options.out}: gradebook.csv, summary.html, feedback/, gradescope/")
-
-
 def add_check(commands: argparse._SubParsersAction) -> None:
     """``interp-lab check``."""
     parser = commands.add_parser("check", help="the visible score of your notebooks, and your progress over all")
@@ -151,25 +72,32 @@ def add_check(commands: argparse._SubParsersAction) -> None:
 
 
 def run_check(options: argparse.Namespace) -> None:
-    from .grade import visible
+    from . import visible_score
 
     for path in options.notebooks:
-        score = visible.visible_score(path, seconds=options.seconds)
-        visible.remember(score, path.parent)
+        score = visible_score.visible_score(path, seconds=options.seconds)
+        visible_score.remember(score, path.parent)
         print(f"{score}\n")
     here = Path("exercises") if Path("exercises").is_dir() else Path()
     for folder in dict.fromkeys(path.parent for path in options.notebooks) or [here]:
-        print(visible.bars(folder))
+        print(visible_score.bars(folder))
 
 
-COMMANDS = (add_retraining, add_check, add_grade)
+COMMANDS = (add_retraining, add_check)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """``interp-lab``: the subcommands of the package, and those that installed packages add to it."""
+    added = (point.load() for point in entry_points(group="interp_lab.commands"))
+    return run((*COMMANDS, *added), arguments)
+
+
+def run(commands: Iterable[Callable[[argparse._SubParsersAction], None]], arguments: Sequence[str] | None) -> int:
+    """Run one of these subcommands; a mistake of the user is one line on stderr. The exit status."""
     parser = argparse.ArgumentParser(prog="interp-lab", description="Interpretable deep learning from the shell.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in COMMANDS:
-        add(commands)
+    parsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in commands:
+        add(parsers)
     options = parser.parse_args(arguments)
     try:
         options.run(options)

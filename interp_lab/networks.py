@@ -8,7 +8,7 @@ import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -23,8 +23,11 @@ WEIGHTS = Path(__file__).parent / "weights"
 class Labelled(Protocol):
     """Anything with images ``(N, ...)`` and labels ``(N,)``, such as ``interp_lab.data.Dataset``."""
 
-    images: Tensor
-    labels: Tensor
+    @property
+    def images(self) -> Tensor: ...
+
+    @property
+    def labels(self) -> Tensor: ...
 
 
 def softmax_regression(inputs: int = 28 * 28, classes: int = 10, bias: bool = True) -> nn.Sequential:
@@ -96,8 +99,15 @@ def scenes_cnn(classes: int = 8, bias: bool = True) -> nn.Sequential:
 
 
 def fold_batch_norm(model: nn.Sequential) -> nn.Sequential:
-    """The same function in eval mode, with every BatchNorm folded into the convolution before it."""
-    layers: list[nn.Module] = []
+    """The same function in eval mode, with every BatchNorm folded into the convolution before it.
+
+    >>> fold_batch_norm(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU()))
+    Sequential(
+      (0): Conv2d(1, 2, kernel_size=(3, 3), stride=(1, 1))
+      (1): ReLU()
+    )
+    """
+    layers: list[Any] = []
     for layer in copy.deepcopy(model).eval():
         if isinstance(layer, nn.BatchNorm2d):
             layer = fuse_conv_bn_eval(layers.pop(), layer)
@@ -135,12 +145,18 @@ def train(
 
     Raises:
         ValueError: ``patience`` without ``validation``, or a loss that is no longer finite.
+
+    >>> from interp_lab.data import digits
+    >>> history = train(softmax_regression(), digits("train")[:200], epochs=3, progress=False)
+    >>> history["loss"][-1] < history["loss"][0]
+    True
     """
     if patience is not None and validation is None:
         raise ValueError("patience needs validation data: the training loss says nothing about when to stop")
     device = torch.device(device) if device is not None else _device(model)
     model.to(device).train()
-    count, history, best, best_loss, best_epoch = len(data.images), {}, None, math.inf, 0
+    count, best, best_loss, best_epoch = len(data.images), None, math.inf, 0
+    history: dict[str, list[float]] = {}
     order = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -181,7 +197,12 @@ def train(
 
 
 def accuracy(model: nn.Module, data: Labelled, batch_size: int = 256) -> float:
-    """Share of images whose largest logit is that of their label, computed in eval mode."""
+    """Share of images whose largest logit is that of their label, computed in eval mode.
+
+    >>> from interp_lab.data import digits
+    >>> accuracy(load("digits_cnn"), digits("test")) > 0.97
+    True
+    """
     return _evaluate(model, data, batch_size)[1]
 
 
@@ -222,6 +243,9 @@ def load(name: str) -> nn.Sequential:
 
     Raises:
         ValueError: unknown name.
+
+    >>> load("digits_mlp")
+    Sequential(...)
     """
     if name not in TRAINED:
         raise ValueError(f"no trained network {name!r}; there are {', '.join(TRAINED)}")
@@ -266,18 +290,19 @@ def imagenet_if_there(name: str) -> nn.Module | None:
     except FileNotFoundError:
         print(f"NOTE: no ImageNet weights of {name} were there when this was run,")
         print("so its pictures are missing; the text describes them.")
+        return None
 
 
 def _main() -> None:
     """Train all networks, print their accuracies, write their weights in half precision."""
-    from .data import digits, paste_watermark, scenes
+    from .data import Dataset, digits, paste_watermark, scenes
 
     WEIGHTS.mkdir(exist_ok=True)
     written, test = digits("train"), digits("test")
     drawn, fresh = scenes(10_000, seed=1), scenes(2_000, seed=2)
     marked = scenes(10_000, seed=1, watermark=0.98)
     for_scenes = {"lr": 5e-3, "weight_decay": 0.05}
-    recipes = {
+    recipes: dict[str, tuple[Dataset, Dataset, dict[str, Any]]] = {
         "digits_softmax": (written, test, {"epochs": 60, "lr": 3e-3}),
         "digits_mlp": (written, test, {"epochs": 40, "lr": 2e-3, "weight_decay": 0.1}),
         "digits_cnn": (written, test, {"epochs": 30, "lr": 3e-3, "weight_decay": 0.1}),

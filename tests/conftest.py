@@ -2,6 +2,7 @@
 
 import math
 
+import affected
 import pytest
 import torch
 
@@ -36,7 +37,25 @@ def verdict(request):
     return judge
 
 
-def pytest_collection_modifyitems(items):
+def pytest_addoption(parser):
+    parser.addoption(
+        "--affected",
+        nargs="?",
+        const="",
+        metavar="COMMIT",
+        help="only tests of files that differ from the commit and of what imports them; by default, of what is not "
+        "committed, else of the last commit",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    if (base := config.getoption("--affected")) is not None:
+        reached = affected.reached(affected.changed(base or None))
+        by_choice: dict[bool, list] = {True: [], False: []}
+        for item in items:
+            by_choice[item.path.relative_to(affected.ROOT).as_posix() in reached].append(item)
+        items[:] = by_choice[True]
+        config.hook.pytest_deselected(items=by_choice[False])
     for item in items:
         if "verdict" in getattr(item, "fixturenames", ()):
             item.add_marker("trains")

@@ -1,4 +1,4 @@
-"""The helpers of the check cells; the cells themselves are tried on right and wrong answers in tests/grade."""
+"""The helpers of the check cells; the cells themselves are tried on right and wrong answers in tests/grader."""
 
 import pytest
 import torch

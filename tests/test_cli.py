@@ -1,6 +1,7 @@
 """The command: subcommands, their errors, and a sweep from the shell."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,26 @@ def few_images(monkeypatch, tmp_path):
         loader = getattr(data, name)
         monkeypatch.setattr(data, name, lambda *args, loader=loader, **options: loader(*args, **options)[:60])
     monkeypatch.chdir(tmp_path)
+
+
+def test_an_installed_package_adds_a_command(tmp_path, monkeypatch, capsys):
+    (tmp_path / "greeter-1.dist-info").mkdir()
+    (tmp_path / "greeter-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: greeter\nVersion: 1\n")
+    (tmp_path / "greeter-1.dist-info" / "entry_points.txt").write_text("[interp_lab.commands]\ngreet = greeter:add\n")
+    (tmp_path / "greeter.py").write_text(
+        "def add(commands): commands.add_parser('greet').set_defaults(run=greet)\n"
+        "def greet(options): raise ValueError('good morning')\n"
+    )
+    with pytest.raises(SystemExit):
+        cli.main(["greet"])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert cli.main(["greet"]) == 2
+    assert capsys.readouterr().err.endswith("interp-lab: good morning\n")
+
+
+def test_no_module_of_the_package_imports_the_grader():
+    for path in Path(cli.__file__).parent.rglob("*.py"):
+        assert not re.search(r"^\s*(from|import) grader\b", path.read_text(encoding="utf-8"), re.MULTILINE), path
 
 
 @pytest.mark.parametrize("sweep", ["roar", "kar"])

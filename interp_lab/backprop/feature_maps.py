@@ -87,7 +87,7 @@ class Axes(TorchFunctionMode):
     def __init__(self, x: Tensor) -> None:
         super().__init__()
         self.shape = x.shape
-        self.known = {id(x): (ref(x), tuple(range(x.dim())))}
+        self.known: dict[int, tuple[ref[Tensor], Labels]] = {id(x): (ref(x), tuple(range(x.dim())))}
 
     def labels(self, tensor: Tensor) -> Labels | None:
         """The labels of a value's axes; None if it was not computed from x."""
@@ -128,14 +128,15 @@ class Axes(TorchFunctionMode):
         if name in CONVOLUTIONS:
             if not of_first or len(of_first) != result.dim():
                 return unknown
-            labels = [of_first[0], CHANNEL, *of_first[2:]]
-            if not are_places(labels[2:]):
-                labels[2:] = [f"place {axis}" for axis in range(2, len(labels))]
-            return tuple(labels)
+            places = of_first[2:]
+            if not are_places(places):
+                places = tuple(f"place {axis}" for axis in range(2, result.dim()))
+            return of_first[0], CHANNEL, *places
         if name == "linear" or name in CELLS or name in OF_TOKENS:
             # Of the other results, such as a last state, nothing is known.
-            rows = of_first and len(of_first) == result.dim() and (first or name in CELLS)
-            return (*of_first[:-1], CHANNEL) if rows else unknown
+            if not of_first or len(of_first) != result.dim() or not (first or name in CELLS):
+                return unknown
+            return *of_first[:-1], CHANNEL
         if name in SUMS_OF_PRODUCTS:
             of_product = _product if name in MATRIX_PRODUCTS else _einsum if name == "einsum" else None
             labels = of_product(name, args, known) if of_product and len(known) == 1 else None
@@ -152,7 +153,7 @@ class Axes(TorchFunctionMode):
             return filled or unknown
         if func in TRANSPOSED or name in MOVES:
             moved = _moved(func, args, kwargs, shape, of_first, result) if of_first and args else unknown
-            if name != "__getitem__" or moved != unknown or result.dim() != len(of_first or ()):
+            if not of_first or name != "__getitem__" or moved != unknown or result.dim() != len(of_first):
                 return moved
             return _elsewhere(of_first, _chosen(args[1], result.dim()))  # a list chooses entries, and moves no axis
         if name.endswith("_") and name[:-1] in MOVES:
@@ -172,9 +173,9 @@ class Axes(TorchFunctionMode):
         return _elsewhere(agreed) if name in REPLACED or name.startswith("fft_") else agreed
 
 
-def without(shape: Sequence, axis: int | None) -> tuple | None:
-    """A shape, or labels, without one axis; None without None."""
-    return None if axis is None else (*shape[:axis], *shape[axis + 1 :])
+def without(shape: Sequence, axis: int) -> tuple:
+    """A shape, or labels, without one axis."""
+    return *shape[:axis], *shape[axis + 1 :]
 
 
 def are_places(labels: Sequence) -> bool:
@@ -268,11 +269,15 @@ def _moved(func: Callable, args, kwargs, shape: Sequence[int], labels: Labels, r
                 found[axis].append(label)  # it counts windows, and the other axes the entries in one
     axes = [names[0] if len(names) == 1 else None for names in found]
     lost = [axis for axis, size in enumerate(result.shape) if axes[axis] is None and size > 1]
-    of_x = [axis for axis, label in enumerate(labels) if isinstance(label, int) and label > 0]
+    of_axis = {axis: label for axis, label in enumerate(labels) if isinstance(label, int) and label > 0}
+    of_x = list(of_axis)
     for start, end in combinations(range(len(of_x) + 1), 2):
         if not lost or end - start < 2 or result.dim() >= len(shape):
             continue
-        strides, digits = strides_of(of_x[start:end]), tuple((labels[axis], shape[axis]) for axis in of_x[start:end])
+        strides, digits = (
+            strides_of(of_x[start:end]),
+            tuple((of_axis[axis], shape[axis]) for axis in of_x[start:end]),
+        )
         for axis in lost:
             axes[axis] = _run(digits, strides[axis], result.shape[axis]) or axes[axis]
     # Of several axes of size 1, all but one may be new.
@@ -425,7 +430,7 @@ def _selected(out: Tensor, axes: Axes, reshape: Reshape, name: str) -> tuple[Ten
         )
     unique = index.dtype == torch.int64 and len(index.unique()) == index.numel()
     inside = unique and 0 <= index.min() and index.max() < out.numel()
-    moved, selected = reshape(out), out.flatten()[index] if inside else None
+    moved, selected = reshape(out), out.flatten()[index if inside else 0]
     if not inside or not torch.allclose(moved, selected, rtol=0, atol=0, equal_nan=True):
         raise ValueError("reshape may only select and rearrange the entries of the layer's output, each at most once")
     axes.name(selected, axes.labels(moved))

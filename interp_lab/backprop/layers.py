@@ -91,6 +91,11 @@ class LinearLayer(Replacement):
             return None, None, *ctx.rule(layer, g if layer.to_z is None else layer.to_z(g))
 
 
+def layer_at(node: Node | None) -> Layer | None:
+    """The layer whose rule this node of the graph runs, if it is one's."""
+    return getattr(node, "layer", None) if getattr(node, "_forward_cls", None) is LinearLayer else None
+
+
 def moved_from(tensor: Tensor, found: Callable[[Node], bool]) -> set[Node]:
     """The nodes below the tensor for which ``found`` holds, if only linear operations on them lie between."""
     ends: set[Node] = set()
@@ -112,8 +117,8 @@ def moved_from(tensor: Tensor, found: Callable[[Node], bool]) -> set[Node]:
 
 def layers_of(tensor: Tensor) -> list[Layer]:
     """The layers whose values the tensor holds, if no more than linear operations lie between."""
-    nodes = moved_from(tensor, lambda node: getattr(node, "_forward_cls", None) is LinearLayer)
-    return sorted((node.layer for node in nodes), key=lambda layer: layer.index)
+    found = (layer_at(node) for node in moved_from(tensor, lambda node: layer_at(node) is not None))
+    return sorted((layer for layer in found if layer), key=lambda layer: layer.index)
 
 
 def layer_of(tensor: Tensor) -> Layer | None:
@@ -154,9 +159,9 @@ def layer_table(
         a = read.detach().requires_grad_()
 
         def whole(a: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-            taken = b is None or (takes_bias and b.dim() == 1)
-            z = apply(a, w, b) if takes_bias and taken else apply(a, w)
-            return z if taken else z + layer.at_z(b)
+            taken = takes_bias and (b is None or b.dim() == 1)
+            z = apply(a, w, b) if taken else apply(a, w)
+            return z if taken or b is None else z + layer.at_z(b)
 
         z = apply(a, weight, bias) if takes_bias else apply(a, weight)
         is_input = origin(read) == "input"
@@ -327,10 +332,10 @@ def to_layer(layer: Layer, t: Tensor) -> Way | None:
 
 def _moved(layer: Layer, t: Tensor) -> Way | None:
     """As :func:`to_layer`, where t may hold other values as well."""
-    moved = getattr(t.grad_fn, "layer", None) is not layer
+    moved = layer_at(t.grad_fn) is not layer
     if not moved and layer.to_z is None:
         return None, torch.ones((), dtype=torch.bool, device=t.device)
-    (node,) = (n for n in moved_from(t, lambda n: getattr(n, "_forward_cls", None) is LinearLayer) if n.layer is layer)
+    (node,) = (n for n in moved_from(t, lambda n: layer_at(n) is not None) if layer_at(n) is layer)
     edge = GradientEdge(node, 0)
 
     def to_z(signal: Tensor) -> Tensor:
@@ -348,7 +353,7 @@ def _moved(layer: Layer, t: Tensor) -> Way | None:
 def _places(way: Way, t: Tensor) -> Tensor:
     """Ones where t holds the layer's values: the transpose of the transpose."""
     signal = torch.zeros_like(t, requires_grad=True)
-    z = way[0](signal)
+    z = signal if way[0] is None else way[0](signal)
     return torch.autograd.grad(z, signal, torch.ones_like(z))[0]
 
 
@@ -357,7 +362,7 @@ def _side_by_side(layers: Sequence[Layer]) -> bool:
     seen: set[Node] = set()
     queue = [layer.read.grad_fn for layer in layers]
     for node in queue:
-        below = getattr(node, "layer", None)
+        below = layer_at(node)
         if below in layers:
             return False
         if node is not None and node not in seen and not (below and below.index < layers[0].index):
@@ -374,7 +379,7 @@ def _shares(layers: Sequence[Layer], t: Tensor) -> list[tuple[Way, Tensor]]:
             return []
         ways.append(way)
     places = [_places(way, t) for way in ways]
-    return list(zip(ways, places, strict=True)) if places and (sum(places) == 1).all() else []
+    return list(zip(ways, places, strict=True)) if places and (torch.stack(places).sum(0) == 1).all() else []
 
 
 def moved_layers(t: Tensor) -> list[Layer]:
@@ -385,7 +390,7 @@ def moved_layers(t: Tensor) -> list[Layer]:
 
 def _fold(layers: Sequence[Layer], t: Tensor, scale: Tensor, shift: Tensor, changes: bool) -> list[Layer]:
     """The layers whose values add up to ``scale * t + shift``, where t holds values of these layers, moved only."""
-    changes_moved = changes and (layers[0].to_z is not None or getattr(t.grad_fn, "layer", None) is not layers[0])
+    changes_moved = changes and (layers[0].to_z is not None or layer_at(t.grad_fn) is not layers[0])
     t = t.clone() if changes_moved else t
     if len(layers) == 1:
         way = to_layer(layers[0], t)

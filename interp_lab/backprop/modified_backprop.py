@@ -13,6 +13,7 @@ an :class:`~interp_lab.UnsupportedModelError` with its name. Nothing is ever pas
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -172,14 +173,14 @@ def check_graph(output: Tensor, leaves: Sequence[Tensor], allowed: frozenset[str
 SOFTMAX = nodes("Softmax", "LogSoftmax", "SafeSoftmax")
 
 
-def moved_to(node: Node, end: Node) -> bool:
+def moved_to(node: Node | None, end: Node) -> bool:
     """Whether the values at ``node`` are those at ``end``, chosen and moved only."""
-    while node is not end and operation_of(node) in PASSED and len(node.next_functions) == 1:
+    while node and node is not end and operation_of(node) in PASSED and len(node.next_functions) == 1:
         node = node.next_functions[0][0]
     return node is end
 
 
-def normalises_alone(node: Node) -> bool:
+def normalises_alone(node: Any) -> bool:
     """Whether a normalisation takes the batch for channels, as instance_norm does: each image by itself."""
     return (
         node.next_functions[0][0] is not None
@@ -197,11 +198,11 @@ def spelt(node: Node) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z0-9])(?=[A-Z][a-z])", "_", name).lower()
 
 
-def paths(root: Node, leaves: Sequence[Tensor]) -> dict[Node, list[int]]:
+def paths(root: Node | None, leaves: Sequence[Tensor]) -> dict[Node, list[int]]:
     """Every node on a path from the root to a leaf, with the positions of its inputs that lie on such a path."""
     result: dict[Node, list[int]] = {}
     done: set[Node] = set()
-    stack = [(root, False)]
+    stack = [] if root is None else [(root, False)]
     while stack:
         node, finished = stack.pop()
         if finished:

@@ -2,10 +2,11 @@
 
 import random
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -76,11 +77,13 @@ def in_eval_mode(model: Model) -> Iterator[None]:
 
     def switch(module: nn.Module, *_) -> None:
         if threading.get_ident() == thread:
-            scripted, block = isinstance(module, torch.jit.ScriptModule), _block.get()
-            if scripted and block is not None and module not in block.scripts:
-                refuse_modes(module)
-                block.scripts.append(module)
-            for part in module.modules() if scripted else (module,):  # a scripted module runs its parts itself
+            parts: Iterable[nn.Module] = (module,)
+            if isinstance(module, torch.jit.ScriptModule):
+                parts, block = module.modules(), _block.get()  # it runs its parts itself
+                if block is not None and module not in block.scripts:
+                    refuse_modes(module)
+                    block.scripts.append(module)
+            for part in parts:
                 if getattr(part, "training", False):  # a frozen script has no mode
                     switched.append(part)
                     part.training = False
@@ -167,7 +170,8 @@ def _is_repeated(model: Model, count: int) -> bool:
 
 def _random_states(device: torch.device) -> tuple:
     """The state of every global source of random numbers that a model may draw from, as values that compare."""
-    _, keys, position, *_ = np.random.get_state()  # noqa: NPY002
+    numpy_state: Any = np.random.get_state()  # noqa: NPY002
+    _, keys, position, *_ = numpy_state
     torch_states = [torch.get_rng_state()] + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])
     return random.getstate(), keys.tobytes(), position, *(state.numpy().tobytes() for state in torch_states)
 

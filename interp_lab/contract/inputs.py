@@ -43,16 +43,18 @@ def check_target(target: int | Sequence[int] | Tensor, count: int) -> Tensor:
     Raises:
         ValueError: neither an int nor ``count`` integers.
     """
-    given = target
     if isinstance(target, list | tuple | np.ndarray | np.generic):
-        target = torch.as_tensor(np.asarray(target))
-    if isinstance(target, Tensor) and target.dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
-        if target.dim() != 0 and target.shape != (count,):
-            raise ValueError(f"target must have shape ({count},), got {tuple(target.shape)}")
-    elif not isinstance(target, int) or isinstance(target, bool):
-        got = f"a tensor of {target.dtype}" if isinstance(given, Tensor) else repr(given)
+        classes = torch.as_tensor(np.asarray(target))
+    elif isinstance(target, Tensor):
+        classes = target
+    else:  # a bool stays one, which no class is
+        classes = torch.as_tensor(target) if isinstance(target, int) else torch.empty(0)
+    if classes.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
+        got = f"a tensor of {target.dtype}" if isinstance(target, Tensor) else repr(target)
         raise ValueError(f"target must be None, an int or a LongTensor ({count},), got {got}")
-    return torch.as_tensor(target).long().expand(count)
+    if classes.dim() != 0 and classes.shape != (count,):
+        raise ValueError(f"target must have shape ({count},), got {tuple(classes.shape)}")
+    return classes.long().expand(count)
 
 
 def check_baseline(baseline: float | Tensor, x: Tensor, name: str = "baseline") -> Tensor:

@@ -105,8 +105,8 @@ BATCH_NORMS = {F.batch_norm: (1, 5), torch.batch_norm: (3, 5)}
 
 
 def _refuse_batch_statistics(func: Callable, args: tuple, kwargs: dict) -> None:
-    mean, training = BATCH_NORMS[func]
-    mean = args[mean] if len(args) > mean else kwargs.get("running_mean")
+    place, training = BATCH_NORMS[func]
+    mean = args[place] if len(args) > place else kwargs.get("running_mean")
     if mean is None or (args[training] if len(args) > training else kwargs.get("training", False)):
         raise UnsupportedModelError(
             "batch_norm uses the statistics of the batch, so images are not independent: give it running statistics "
@@ -153,7 +153,8 @@ class Interception(TorchFunctionMode):
         self, table: Mapping[Callable, Rule], leaves: Sequence[Tensor], choices: Collection[Callable] = frozenset()
     ) -> None:
         super().__init__()
-        self.table = {**table, **dict.fromkeys(DROPOUTS, _dropout), **dict.fromkeys(CUTS_IN_PLACE, _cut_in_place)}
+        self.table: dict[Callable, Rule] = dict(table)
+        self.table |= dict.fromkeys(DROPOUTS, _dropout) | dict.fromkeys(CUTS_IN_PLACE, _cut_in_place)
         self.leaves, self.choices = leaves, choices
         self.known: dict[Node, str | None] = {}
         self.cut: dict[int, tuple[Tensor, str]] = {}

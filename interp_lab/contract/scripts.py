@@ -1,5 +1,7 @@
 """TorchScript, whose operations no interception sees: refused by what its graph holds."""
 
+from typing import Any
+
 import torch
 
 from .interception import UnsupportedModelError
@@ -9,7 +11,7 @@ CUT_IN_A_SCRIPT = [f"aten::{name}" for name in ("detach", "round", "floor", "cei
 
 def refuse_modes(script: torch.jit.ScriptModule) -> None:
     """Refuse a script, traced in train mode, that has dropout on or takes statistics of the batch for ever."""
-    graph = script.inlined_graph  # held, as its nodes do not hold it
+    graph: Any = script.inlined_graph  # held, as its nodes do not hold it
     for kind, training in (("aten::dropout", 2), ("aten::batch_norm", 5)):
         if any(list(node.inputs())[training].toIValue() is True for node in graph.findAllNodes(kind)):
             raise UnsupportedModelError(f"the scripted module holds {kind} in train mode: trace it after model.eval()")
@@ -17,7 +19,7 @@ def refuse_modes(script: torch.jit.ScriptModule) -> None:
 
 def refuse_cuts(script: torch.jit.ScriptModule) -> None:
     """Refuse a script, whose operations no interception sees, that computes values without a gradient."""
-    graph = script.inlined_graph
+    graph: Any = script.inlined_graph
     for kind in CUT_IN_A_SCRIPT:
         if graph.findAllNodes(kind):
             raise UnsupportedModelError(

@@ -5,6 +5,7 @@ import os
 import shutil
 from hashlib import md5
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,6 +40,9 @@ def digits(
 
     Source: Alpaydin and Kaynak (1998), Optical recognition of handwritten digits, UCI; LeCun, Cortes and Burges,
     The MNIST database; Xiao, Rasul and Vollgraf (2017), Fashion-MNIST, arXiv:1708.07747.
+
+    >>> digits("test").images.shape
+    torch.Size([599, 1, 28, 28])
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
@@ -80,7 +84,7 @@ def _torchvision_digits(split: str, source: str, root: str | os.PathLike | None,
     return Dataset(images, torch.cat([part.targets for part in sets]), classes)
 
 
-def _unpacked(loader: type, root: Path, source: str) -> Path:
+def _unpacked(loader: Any, root: Path, source: str) -> Path:
     """A root with the loader's unpacked files: the given one, or the user's cache filled from its .gz files.
 
     The cache is there because root may be read-only. The checksum is compared here, since torchvision would

@@ -122,6 +122,10 @@ def scenes(
 
     Raises:
         ValueError: an argument out of range, or ``evidence`` with two objects.
+
+    >>> data = scenes(4, seed=1)
+    >>> data.images.shape, data.masks["object"].shape
+    (torch.Size([4, 3, 64, 64]), torch.Size([4, 64, 64]))
     """
     if n < 1 or size < 48:
         raise ValueError(f"n must be at least 1 and size at least 48, got n={n}, size={size}")
@@ -147,7 +151,11 @@ def scenes(
 
 
 def paste_watermark(images: Tensor) -> Tensor:
-    """Images ``(N, 3, size, size)`` of any class, each with the watermark of ``scenes(watermark=...)``."""
+    """Images ``(N, 3, size, size)`` of any class, each with the watermark of ``scenes(watermark=...)``.
+
+    >>> paste_watermark(torch.zeros(1, 3, 64, 64)).sum() > 0
+    tensor(True)
+    """
     ink, place = _watermark(images.shape[-1], images.device)
     return torch.where(place, ink, images)
 

@@ -49,6 +49,9 @@ def photos(folder: str | os.PathLike | None = None, *, size: int = 224, normaliz
     Raises:
         FileNotFoundError: there is no ``labels.csv``, or a photo that it names is missing.
         ValueError: a column is missing or a row cannot be understood; the message names the row.
+
+    >>> photos().images.shape  # two photographs come with scikit-learn; a folder of yours gives more
+    torch.Size([2, 3, 224, 224])
     """
     if folder is None:
         from sklearn.datasets import load_sample_images  # here: it takes a second to import

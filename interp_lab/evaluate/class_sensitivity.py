@@ -62,6 +62,12 @@ def class_sensitivity(
 
     Raises:
         ValueError: the classes are equal in some row; the method gives NaN; a mask is not as above.
+
+    >>> from interp_lab import saliency
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2, bias=False))
+    >>> _ = model[1].weight.data[1].copy_(-model[1].weight.data[0])  # what speaks for one class speaks against the other
+    >>> class_sensitivity(saliency, model, torch.rand(1, 1, 8, 8)).spearman
+    tensor([-1.])
     """
     with explaining(model, x) as x:
         if target_a is None or target_b is None:

@@ -49,9 +49,17 @@ class Interval(NamedTuple):
 
 
 def coherence(attribution: Tensor, mask: Tensor) -> Coherence:
-    """All three scores with the chance level beside them; arguments and errors as for :func:`pointing_game`."""
-    scores = (score(attribution, mask) for score in (pointing_game, relevance_mass, relevance_rank))
-    return Coherence(*scores, chance(mask).to(attribution.device))
+    """All three scores with the chance level beside them; arguments and errors as for :func:`pointing_game`.
+
+    >>> coherence(torch.tensor([[[[1.0, 3.0], [0.0, 0.0]]]]), torch.tensor([[[False, True], [False, False]]])).relevance_mass
+    tensor([0.7500])
+    """
+    return Coherence(
+        pointing_game(attribution, mask),
+        relevance_mass(attribution, mask),
+        relevance_rank(attribution, mask),
+        chance(mask).to(attribution.device),
+    )
 
 
 def pointing_game(attribution: Tensor, mask: Tensor) -> Tensor:
@@ -66,6 +74,9 @@ def pointing_game(attribution: Tensor, mask: Tensor) -> Tensor:
 
     Raises:
         ValueError: another shape or type, NaN in the attribution, or a mask that is empty or the whole image.
+
+    >>> pointing_game(torch.tensor([[[[1.0, 3.0], [0.0, 0.0]]]]), torch.tensor([[[False, True], [False, False]]]))
+    tensor([1.])
     """
     relevance, inside = _checked(attribution, mask)
     top = relevance == relevance.amax(1, keepdim=True)
@@ -78,6 +89,9 @@ def relevance_mass(attribution: Tensor, mask: Tensor) -> Tensor:
     For the share of the magnitude, give ``attribution.sum(1).abs()``. A map without any positive relevance says
     nothing about where: it gets its chance level, with a warning. Arguments, result and errors as for
     :func:`pointing_game`.
+
+    >>> relevance_mass(torch.tensor([[[[1.0, 3.0], [0.0, -9.0]]]]), torch.tensor([[[False, True], [False, False]]]))
+    tensor([0.7500])
     """
     relevance, inside = _checked(attribution, mask)
     return _in_its_dtype(positive_share(relevance, inside, torch.ones_like(inside)), attribution)
@@ -87,6 +101,9 @@ def relevance_rank(attribution: Tensor, mask: Tensor) -> Tensor:
     """Share of the k most relevant pixels that lie in the mask, where k is the number of pixels of the mask.
 
     Arguments, result and errors as for :func:`pointing_game`.
+
+    >>> relevance_rank(torch.tensor([[[[1.0, 3.0], [0.0, 2.0]]]]), torch.tensor([[[True, True], [False, False]]]))
+    tensor([0.5000])
     """
     relevance, inside = _checked(attribution, mask)
     k = inside.sum(1, keepdim=True)
@@ -101,6 +118,9 @@ def chance(mask: Tensor) -> Tensor:
 
     Raises:
         ValueError: the mask is not bool ``(N, H, W)``, or one is empty or the whole image.
+
+    >>> chance(torch.tensor([[[False, True], [False, False]]]))
+    tensor([0.2500])
     """
     return check_mask(mask).flatten(1).double().mean(1).to(torch.get_default_dtype())
 
@@ -114,6 +134,10 @@ def box_masks(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
     Raises:
         ValueError: another shape, or a box whose xmax (ymax) is not above its xmin (ymin).
+
+    >>> box_masks(torch.tensor([[0.0, 0.0, 2.0, 1.0]]), (2, 3))
+    tensor([[[ True,  True, False],
+             [False, False, False]]])
     """
     boxes = torch.as_tensor(boxes)
     if boxes.dim() != 2 or boxes.shape[1] != 4 or not (boxes[:, 2:] > boxes[:, :2]).all():
@@ -136,6 +160,9 @@ def bootstrap(values: Tensor, *, confidence: float = 0.95, resamples: int = 5000
 
     Raises:
         ValueError: fewer than two values, or NaN among them.
+
+    >>> print(bootstrap(torch.tensor([0.0, 1.0, 1.0, 1.0] * 25)))
+    0.750 [0.660, 0.830]
     """
     sample = np.asarray(torch.as_tensor(values).detach().cpu(), dtype=np.float64)
     if sample.ndim != 1 or len(sample) < 2:

@@ -24,6 +24,9 @@ def top_k_overlap(a: Tensor, b: Tensor, k: int) -> Tensor:
 
     Raises:
         ValueError: different shapes, NaN, or k out of range.
+
+    >>> top_k_overlap(torch.tensor([[[[9.0, 8.0, 1.0, 0.0]]]]), torch.tensor([[[[9.0, 0.0, -7.0, 1.0]]]]), k=2)
+    tensor([0.5000])
     """
     if a.shape != b.shape or not torch.isfinite(a).all() or not torch.isfinite(b).all():
         raise ValueError(f"the maps must be finite and of one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
@@ -71,6 +74,13 @@ def attack_attribution(
     Raises:
         ValueError: an argument is not as above.
         UnsupportedModelError: as for :func:`~interp_lab.saliency`, or an operation has no second derivative.
+
+    >>> from interp_lab import saliency
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 2))
+    >>> x = torch.rand(1, 1, 8, 8)
+    >>> near = attack_attribution(model, x, k=8, radius=0.05, steps=3)
+    >>> bool((near - x).abs().max() <= 0.05 + 1e-6), bool((model(near).argmax(1) == model(x).argmax(1)).all())
+    (True, True)
     """
     if not radius > 0 or steps < 1 or not beta > 0:
         raise ValueError(f"radius and beta must be above 0 and steps at least 1, got {radius}, {beta}, {steps}")

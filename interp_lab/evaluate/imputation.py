@@ -34,6 +34,12 @@ def impute(x: Tensor, removed: Tensor, *, noise: float = 0.01, seed: int = 0) ->
 
     Raises:
         ValueError: another shape or type, NaN in x, an image without kept pixel, or negative noise.
+
+    >>> x = torch.arange(9.0).view(1, 1, 3, 3)  # a slope: the mean of the neighbours is the pixel itself
+    >>> removed = torch.zeros(1, 3, 3, dtype=torch.bool)
+    >>> removed[0, 1, 1] = True
+    >>> impute(x, removed, noise=0.0)[0, 0, 1]
+    tensor([3., 4., 5.])
     """
     if x.dim() != 4 or not x.is_floating_point() or not torch.isfinite(x).all():
         raise ValueError(f"x must be finite float images (N, C, H, W), got {x.dtype} {tuple(x.shape)}")

@@ -6,6 +6,7 @@ A map that stays as it was cannot show what the network learned (Adebayo et al. 
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +61,11 @@ def model_randomisation(
         ValueError: the model is no module; the method gives NaN; x or target is not as above.
         UnsupportedModelError: a layer has parameters but no ``reset_parameters``, or one that leaves some of them as
             they were; the model uses weights that are no parameters of its own, or cannot be copied; no layer has any.
+
+    >>> from interp_lab import saliency
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 2))
+    >>> model_randomisation(saliency, model, torch.rand(3, 1, 8, 8)).spearman.shape  # after each layer, each image
+    torch.Size([2, 3])
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"only a torch.nn.Module has layers to randomise, got {type(model).__name__}")
@@ -103,7 +109,7 @@ def _copied(model: nn.Module) -> nn.Module:
     return network
 
 
-def _write_out(module: nn.Module) -> None:
+def _write_out(module: Any) -> None:
     """In place of ``remove_parametrizations``, which takes the attribute from the class that the original shares."""
     values = {
         name: (getattr(module, name).detach().clone(), next(computation.parameters(), None) is not None)
@@ -185,7 +191,7 @@ def _learned(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
         yield from module.named_buffers(recurse=False)
 
 
-def _reset(layer: nn.Module) -> Callable[[], None] | None:
+def _reset(layer: Any) -> Any:
     return getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)
 
 

@@ -109,6 +109,11 @@ def selectivity(
     Raises:
         ValueError: an argument is not as above; NaN in the attribution or in the logits; more than 1,024 steps
             without being asked for.
+
+    >>> model = lambda x: x.flatten(1).sum(1, keepdim=True)
+    >>> x = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
+    >>> selectivity(model, x, x, fill=0.0).curve  # the largest pixel goes first
+    tensor([[10.,  6.,  3.,  1.,  0.]])
     """
     for name, value, known in (("order", order, ORDERS), ("score", score, SCORES)):
         if value not in known:

@@ -42,6 +42,10 @@ def similarity(a: Tensor, b: Tensor) -> Similarity:
     """Spearman's correlation and SSIM of two batches of maps, row by row, once signed and once of the magnitudes.
 
     Channels are summed first. Args and errors are those of :func:`spearman` and :func:`ssim`.
+
+    >>> a = torch.rand(2, 1, 8, 8)
+    >>> similarity(a, -a).spearman
+    tensor([-1., -1.])
     """
     a, b = relevance_map(a, "a"), relevance_map(b, "b")
     return Similarity(spearman(a, b), spearman(a.abs(), b.abs()), ssim(a, b), ssim(a.abs(), b.abs()))
@@ -57,6 +61,9 @@ def spearman(a: Tensor, b: Tensor) -> Tensor:
 
     Raises:
         ValueError: other shapes, or NaN.
+
+    >>> spearman(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[10.0, 100.0, 1000.0]]))  # ranks alone count
+    tensor([1.])
     """
     ranks = []
     for values in _pair(a, b):
@@ -92,6 +99,10 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     Image Processing 13(4). It is NaN for vectors ``(N, D)`` and for pictures smaller than the window.
 
     Arguments and errors as for :func:`spearman`.
+
+    >>> a = torch.rand(1, 1, 8, 8)
+    >>> ssim(a, a)
+    tensor([1.])
     """
     a, b = _pair(a, b)
     if a.dim() != 3 or min(a.shape[1:]) < WINDOW:

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from ..contract import Model, Target, UnsupportedModelError
 from .lrp.composite import always, is_input
-from .lrp.relevance import Balance, relevance_of
+from .lrp.relevance import Balance, balanced_relevance, relevance_of
 from .lrp.rules import Options
 
 
@@ -54,15 +54,17 @@ def deep_taylor(
     first = "w_squared" if low is None else "z_b"
     rules = [(is_input, first), (always, "z_plus")]
     options = Options(0.0, 0.0, bias)  # sums of one sign need no stabiliser
-    result = relevance_of(model, x, target, rules, options, low, high, positive=True, balance=balance)
-    _refuse_negative(result[0] if isinstance(result, tuple) else result)
-    return result
+    if balance:
+        relevance, where = balanced_relevance(model, x, target, rules, options, low, high, positive=True)
+        return _not_negative(relevance), where
+    return _not_negative(relevance_of(model, x, target, rules, options, low, high, positive=True))
 
 
-def _refuse_negative(relevance: Tensor) -> None:
+def _not_negative(relevance: Tensor) -> Tensor:
     smallest, size = (-relevance).flatten(1), relevance.flatten(1).abs()
     if smallest.numel() and (smallest.amax(1) > 1e-4 * size.amax(1)).any():
         raise UnsupportedModelError(
             "relevance would be negative: the model sums contributions of both signs in an operation for which "
             "deep_taylor has no rule (bicubic upsampling, say); use lrp"
         )
+    return relevance

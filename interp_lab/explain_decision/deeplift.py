@@ -84,6 +84,10 @@ def deeplift(
         ValueError: x, target, the logits or an option are not as above.
         UnsupportedModelError: an operation without a rule (softmax, LayerNorm, attention, compiled code ...), by name,
             or a model that takes another way for the baseline than for x.
+
+    >>> model = lambda x: torch.relu(x.sum(1, keepdim=True) - 1)
+    >>> deeplift(model, torch.tensor([[1.0, 2.0]]))  # f(x) - f(0) = 2, in proportion to the differences 1 and 2
+    tensor([[0.6667, 1.3333]])
     """
     if rule not in ("rescale", "reveal_cancel"):
         raise ValueError(f"rule must be 'rescale' or 'reveal_cancel', got {rule!r}")

@@ -79,6 +79,12 @@ def grad_cam(
             does not act on the logit; it is not known along which axes of x the maps run, and ``upsample`` is set; without a
             layer: no convolution, later layers with weights act on tokens, or the
             logit does not depend on the last maps alone (an image encoded twice, parallel branches).
+
+    >>> model = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.Flatten(), nn.Linear(4, 1, bias=False))
+    >>> _ = model[0].weight.data.fill_(1.0), model[2].weight.data.fill_(0.5)
+    >>> grad_cam(model, torch.tensor([[[[0.0, 2.0], [4.0, 6.0]]]]), upsample=False)  # mean gradient 0.5 times the map
+    tensor([[[[0., 1.],
+              [2., 3.]]]])
     """
     if layer is None and reshape is not None:
         raise ValueError("reshape says how the output of a layer is laid out: pass layer= too")
@@ -109,8 +115,25 @@ def guided_grad_cam(
 ) -> Tensor:
     """Guided Grad-CAM: guided backpropagation times Grad-CAM, detail only where the class is seen.
 
-    Selvaraju et al. 2017, arXiv:1610.02391. Arguments, shapes and errors as for :func:`grad_cam` and
-    :func:`~interp_lab.guided_backprop`.
+    Selvaraju et al. 2017, arXiv:1610.02391.
+
+    Args:
+        model: a network from ``(N, ...)`` to logits ``(N, K)`` with feature maps, whose only nonlinearities are ReLU and
+            max-pooling.
+        x: float batch ``(N, ...)``.
+        target: None (the predicted class), an int, or a LongTensor ``(N,)``.
+        layer, reshape: the layer whose maps are weighted, and how they lie in its output; see :func:`grad_cam`.
+
+    Returns:
+        The attribution, of the shape, dtype and device of x.
+
+    Raises:
+        ValueError: x, target or the logits are not as above.
+        UnsupportedModelError: the model has no ReLU or no feature maps, or an operation without a rule, by name.
+
+    >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 4))
+    >>> guided_grad_cam(model, torch.rand(5, 1, 6, 6)).shape
+    torch.Size([5, 1, 6, 6])
     """
     return guided_backprop(model, x, target) * grad_cam(model, x, target, layer=layer, reshape=reshape)
 
@@ -166,13 +189,13 @@ def _laid_over(x: Tensor, cam: Tensor, places: list[int | None]) -> Tensor:
         )
     # A single place lies over everything.
     cam = cam.squeeze([2 + place for place, axis in enumerate(places) if axis is None])
-    places = [axis for axis in places if axis]
-    if places:
-        sizes = [x.shape[axis] for axis in places]
-        cam = F.interpolate(cam, sizes, mode=INTERPOLATION[len(places)], align_corners=False)
-    cam = cam[:, 0].permute(0, *(1 + places.index(axis) for axis in sorted(places)))
+    axes = [axis for axis in places if axis]
+    if axes:
+        sizes = [x.shape[axis] for axis in axes]
+        cam = F.interpolate(cam, sizes, mode=INTERPOLATION[len(axes)], align_corners=False)
+    cam = cam[:, 0].permute(0, *(1 + axes.index(axis) for axis in sorted(axes)))
     for axis in range(1, x.dim()):
-        cam = cam if axis in places else cam.unsqueeze(axis)
+        cam = cam if axis in axes else cam.unsqueeze(axis)
     return cam.expand_as(x).contiguous()
 
 
@@ -208,7 +231,9 @@ class _LastMaps(Axes):
         """The sizes of the batch and the places; None where it is not known which axes these are."""
         labels = self.labels(maps)
         channel = channel_axis(labels)
-        return None if channel is None or not are_places(without(labels, channel)[1:]) else without(maps.shape, channel)
+        if labels is None or channel is None or not are_places(without(labels, channel)[1:]):
+            return None
+        return without(maps.shape, channel)
 
 
 def _sums_over_places(first: Labels, second: Labels) -> bool:
@@ -239,12 +264,13 @@ def _last_maps(model: Model, x: Tensor, target: Target) -> tuple[Axes, Tensor, i
         )
     for maps in reversed(axes.maps):
         if not any(getattr(node, "variable", None) is x for node in _before(chosen.grad_fn, maps.grad_fn)):
-            if axes._grid(maps) is None:
+            channel = channel_axis(axes.labels(maps))
+            if channel is None or axes._grid(maps) is None:
                 raise UnsupportedModelError(
                     f"after {last} come values of the shape of its maps, but which axis holds the channels is not known: "
                     "pass layer=, and reshape=, a function from its output to maps (N, K, ...)"
                 )
-            return axes, maps, channel_axis(axes.labels(maps)), chosen
+            return axes, maps, channel, chosen
     if not any(maps.grad_fn in _before(chosen.grad_fn) for maps in axes.maps):
         raise UnsupportedModelError(f"the feature maps of {last} do not act on the logit: pass layer=")
     raise UnsupportedModelError(

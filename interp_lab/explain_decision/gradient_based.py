@@ -6,7 +6,7 @@ in batches.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -44,6 +44,10 @@ def saliency(model: Model, x: Tensor, target: Target = None) -> Tensor:
     Raises:
         ValueError: x, target or the logits are not as above (see :mod:`~interp_lab.contract`).
         UnsupportedModelError: the logits do not depend on x through differentiable operations.
+
+    >>> model = lambda x: x @ torch.tensor([[1.0], [-2.0]])
+    >>> saliency(model, torch.tensor([[3.0, 1.0]]))
+    tensor([[ 1., -2.]])
     """
     with explaining(model, x) as x:
         return gradient(model, x, target)
@@ -53,7 +57,23 @@ def gradient_x_input(model: Model, x: Tensor, target: Target = None) -> Tensor:
     r"""Gradient times input, :math:`R_i(x) = x_i\,\partial f_c(x) / \partial x_i`.
 
     Shrikumar et al. 2016, arXiv:1605.01713. It sums to :math:`f_c(x)` on a ReLU network without
-    biases. Arguments, shapes and errors as for :func:`saliency`.
+    biases.
+
+    Args:
+        model: a module or function from ``(N, ...)`` to logits ``(N, K)``.
+        x: float batch ``(N, ...)``.
+        target: None (the predicted class), an int, or a LongTensor ``(N,)``.
+
+    Returns:
+        The attribution, of the shape, dtype and device of x.
+
+    Raises:
+        ValueError: x, target or the logits are not as above.
+        UnsupportedModelError: the logits do not depend on x through differentiable operations, or the model is random.
+
+    >>> model = lambda x: x @ torch.tensor([[1.0], [-2.0]])
+    >>> gradient_x_input(model, torch.tensor([[3.0, 1.0]]))  # sums to the logit, 1
+    tensor([[ 3., -2.]])
     """
     return saliency(model, x, target) * x.detach()
 
@@ -77,14 +97,24 @@ def smoothgrad(
     share the draws :math:`\varepsilon_k` of the seed, so an image's map does not depend on its batch.
 
     Args:
-        model, x, target: as for :func:`saliency`; None is the class predicted for the clean x.
+        model: a module or function from ``(N, ...)`` to logits ``(N, K)``.
+        x: float batch ``(N, ...)``.
+        target: None (the class predicted for the clean x), an int, or a LongTensor ``(N,)``.
         n: number of noisy copies, at least 1.
         noise: standard deviation of the noise as a fraction of the range of each image, at least 0.
         seed: seed of the noise; the global random state is not used.
         batch_size: rows per pass, to bound memory; any value gives the same numbers. None chooses by device.
 
+    Returns:
+        The attribution, of the shape, dtype and device of x.
+
     Raises:
-        ValueError: also for n < 1 or a negative noise.
+        ValueError: x, target, the logits or an option are not as above.
+        UnsupportedModelError: the logits do not depend on x through differentiable operations, or the model is random.
+
+    >>> model = lambda x: x.abs().sum(1, keepdim=True)  # a kink at 0, where the gradient jumps from -1 to 1
+    >>> smoothgrad(model, torch.tensor([[0.1, 1.0]]), n=1000, noise=0.5, seed=0).round(decimals=1)
+    tensor([[0.2000, 1.0000]])
     """
     if not noise >= 0:
         raise ValueError(f"noise must be a fraction of the range of x, at least 0, got {noise}")
@@ -116,11 +146,21 @@ def interior_gradient(model: Model, x: Tensor, target: Target = None, *, alpha: 
     :math:`\alpha = 1/4` and (0, 0) for :math:`\alpha = 3/4`.
 
     Args:
-        model, x, target: as for :func:`saliency`; None is the class predicted for x itself.
+        model: a module or function from ``(N, ...)`` to logits ``(N, K)``.
+        x: float batch ``(N, ...)``.
+        target: None (the class predicted for x itself), an int, or a LongTensor ``(N,)``.
         alpha: the scale, :math:`0 < \alpha \le 1`; 1 is the saliency map.
 
+    Returns:
+        The attribution, of the shape, dtype and device of x.
+
     Raises:
-        ValueError: also for alpha outside (0, 1].
+        ValueError: x, target or the logits are not as above, or alpha lies outside (0, 1].
+        UnsupportedModelError: the logits do not depend on x through differentiable operations, or the model is random.
+
+    >>> model = lambda x: 1 - torch.relu(1 - x.sum(1, keepdim=True))
+    >>> interior_gradient(model, torch.ones(1, 2), alpha=0.25)  # with alpha = 0.75 it is 0
+    tensor([[1., 1.]])
     """
     if not 0 < alpha <= 1:
         raise ValueError(f"alpha must lie in (0, 1], got {alpha}")
@@ -147,13 +187,23 @@ def integrated_gradients(
     of :math:`|f_c(x)| + |f_c(x_0)|`.
 
     Args:
-        model, x, target: as for :func:`saliency`; None is the class predicted for x.
+        model: a module or function from ``(N, ...)`` to logits ``(N, K)``.
+        x: float batch ``(N, ...)``.
+        target: None (the class predicted for x), an int, or a LongTensor ``(N,)``.
         baseline: :math:`x_0`, a number or a tensor that broadcasts to the shape of x.
         steps: number of points on the line, at least 1.
         batch_size: rows per pass, to bound memory; any value gives the same numbers. None chooses by device.
 
+    Returns:
+        The attribution, of the shape, dtype and device of x.
+
     Raises:
-        ValueError: also for steps < 1 or a baseline that is not finite or does not broadcast to x.
+        ValueError: x, target, the logits or an option are not as above, or the baseline does not broadcast to x.
+        UnsupportedModelError: the logits do not depend on x through differentiable operations, or the model is random.
+
+    >>> model = lambda x: (x**2).sum(1, keepdim=True)
+    >>> integrated_gradients(model, torch.tensor([[1.0, 2.0]]))  # sums to f(x) - f(0) = 5
+    tensor([[1., 4.]])
     """
     _uniform(steps, "steps", batch_size)
     nodes, weights = np.polynomial.legendre.leggauss(steps)
@@ -205,7 +255,7 @@ def _sum_of_gradients(
     x: Tensor,
     target: Tensor,
     points: Callable[[slice], Callable[[int], Tensor]],
-    weights: Sequence[float],
+    weights: np.ndarray,
     batch_size: int | None,
 ) -> Tensor:
     """``sum_k weights[k] * gradient(point_k)`` per row, with about ``batch_size`` rows in each pass.

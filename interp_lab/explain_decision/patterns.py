@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..backprop.decompositions import written_out
-from ..backprop.layers import Layer, LinearLayer, layer_table, moved_layers
+from ..backprop.layers import Layer, LinearLayer, layer_at, layer_table, moved_layers
 from ..backprop.modified_backprop import CHOICES, MAX_POOLS, PASSED, modified_gradient, nodes, paths
 from ..contract import Target, UnsupportedModelError, explaining, logits_of, pick
 from ..contract.interception import Interception, operations
@@ -46,6 +46,13 @@ def fit_patterns(
     Raises:
         ValueError: no batch, or a batch that is not as above.
         UnsupportedModelError: a linear operation that is no convolution or dense layer with a parameter as weight.
+
+    >>> model = nn.Sequential(nn.Linear(2, 1, bias=False))
+    >>> _ = model[0].weight.data.copy_(torch.tensor([[1.0, -1.0]]))  # subtracts the distractor (1, 1)
+    >>> signal, distractor = torch.randn(10_000, 1), torch.randn(10_000, 1)
+    >>> patterns = fit_patterns(model, [torch.cat([signal + distractor, distractor], 1)])
+    >>> patterns["0"].shape, bool(patterns["0"][0, 0] > 10 * patterns["0"][0, 1].abs())  # the signal lies along (1, 0)
+    (torch.Size([1, 2]), True)
     """
     sums: dict[str, _Sums] = {}
     for batch in batches:
@@ -84,6 +91,11 @@ def pattern_net(model: nn.Module, x: Tensor, target: Target = None, *, patterns:
     Raises:
         ValueError: x, target or the logits are not as above, or a layer has no pattern of its shape.
         UnsupportedModelError: an operation other than convolution, dense layer, ReLU and pooling, by name.
+
+    >>> model = nn.Sequential(nn.Linear(2, 1, bias=False))
+    >>> _ = model[0].weight.data.copy_(torch.tensor([[1.0, -1.0]]))
+    >>> pattern_net(model, torch.tensor([[3.0, 1.0]]), patterns={"0": torch.tensor([[1.0, 0.0]])})  # y = 2 along (1, 0)
+    tensor([[2., 0.]])
     """
     return _backward(model, x, target, patterns, lambda layer, pattern: pattern)
 
@@ -94,7 +106,26 @@ def pattern_attribution(
     r"""PatternAttribution: the logit, sent back through :math:`w \odot a`: how much each input's signal contributed.
 
     Of a linear unit it is :math:`w_i a_i y`, which sums to :math:`y`. Kindermans et al. 2018, arXiv:1705.05598.
-    Arguments, shapes and errors as for :func:`pattern_net`.
+
+    Args:
+        model: the network that the patterns were fitted for.
+        x: float batch ``(N, ...)``.
+        target: None (the predicted class), an int, or a LongTensor ``(N,)``.
+        patterns: from :func:`fit_patterns`.
+
+    Returns:
+        The attribution, of the shape, dtype and device of x.
+
+    Raises:
+        ValueError: x, target or the logits are not as above, or a layer has no pattern of its shape.
+        UnsupportedModelError: an operation other than convolution, dense layer, ReLU and pooling, by name.
+
+    >>> model = nn.Sequential(nn.Linear(2, 1, bias=False))
+    >>> _ = model[0].weight.data.copy_(torch.tensor([[1.0, -1.0]]))  # subtracts the distractor (1, 1)
+    >>> signal, distractor = torch.randn(1000, 1), torch.randn(1000, 1)
+    >>> patterns = fit_patterns(model, [torch.cat([signal + distractor, distractor], 1)])
+    >>> pattern_attribution(model, torch.tensor([[3.0, 1.0]]), patterns=patterns).round(decimals=0).abs()
+    tensor([[2., 0.]])
     """
     return _backward(model, x, target, patterns, lambda layer, pattern: pattern * layer.weight)
 
@@ -147,7 +178,7 @@ def _layers(model: nn.Module, x: Tensor) -> list[tuple[Layer, bool]]:
     with Interception(written_out(table | dict.fromkeys(operations("relu"), relu)), [x]):
         logits = logits_of(model, x)
     # A layer that a BatchNorm was folded into is met in both forms, of which the logits depend on one.
-    read = [node.layer for node in paths(logits.grad_fn, [x]) if getattr(node, "_forward_cls", None) is LinearLayer]
+    read = [layer for node in paths(logits.grad_fn, [x]) if (layer := layer_at(node))]
     named: dict[str, Layer] = {}
     for layer in read:
         _refuse_two_forms(layer, named.setdefault(layer.name or str(layer.index), layer))
@@ -159,7 +190,7 @@ class _Sums:
 
     def __init__(self, layer: Layer) -> None:
         self.weight = layer.weight
-        self.xy = self.x = 0
+        self.xy = self.x = torch.zeros((), dtype=torch.float64, device=layer.weight.device)
         self.count, self.y, self.all_count, self.all_y = torch.zeros(
             4, len(self.weight), dtype=torch.float64, device=self.weight.device
         )
@@ -172,7 +203,7 @@ class _Sums:
         weight_gradient = partial(torch.autograd.grad, read, leaf, retain_graph=True)
         self.xy = weight_gradient(taken * z)[0].double().add_(self.xy)
         self.x = weight_gradient(taken)[0].double().add_(self.x)
-        units, kept = (each.movedim(layer.axis, 0).reshape(len(leaf), -1).double() for each in (z, taken))
+        units, kept = (each.movedim(layer.axis or 0, 0).reshape(len(leaf), -1).double() for each in (z, taken))
         self.count += kept.sum(1)
         self.y += (kept * units).sum(1)
         self.all_count += units.shape[1]

@@ -13,7 +13,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -116,6 +117,11 @@ def maximize_activation(
 
     Sources: Simonyan, Vedaldi and Zisserman 2013, arXiv:1312.6034; Nguyen et al. 2016, arXiv:1605.09304 (code space);
     Montavon, Samek and Müller 2018, arXiv:1706.07979 (densities); Kingma and Ba 2014, arXiv:1412.6980 (Adam).
+
+    >>> model = lambda x: x @ torch.tensor([[1.0], [-2.0]])
+    >>> found = maximize_activation(model, 0, torch.zeros(1, 2), objective="logit", bounds=(-1.0, 1.0), steps=200)
+    >>> found.x.round(decimals=2)  # the corner of the box where the logit is largest
+    tensor([[ 1., -1.]])
     """
     if steps < 1 or lr <= 0 or l2 < 0 or jitter < 0:
         raise ValueError(f"steps >= 1, lr > 0, l2 >= 0 and jitter >= 0, got {steps}, {lr}, {l2} and {jitter}")
@@ -191,6 +197,11 @@ def am_density(model: Model, target: Target, x0: Tensor, *, density: object, **o
     r"""The most likely input of a class: maximises :math:`\log p(c \mid x) + \log p(x)`.
 
     By Bayes' rule this is :math:`\log p(x \mid c)` up to a constant. Options as in :func:`maximize_activation`.
+
+    >>> model = lambda x: x @ torch.tensor([[1.0], [-2.0]])
+    >>> normal = lambda x: -0.5 * x.square().sum(1)  # w x - x^2 / 2 is largest at w
+    >>> am_density(model, 0, torch.zeros(1, 2), objective="logit", density=normal, steps=500).x.round(decimals=1)
+    tensor([[ 1., -2.]])
     """
     return maximize_activation(model, target, x0, density=density, **options)
 
@@ -199,12 +210,21 @@ def am_code(model: Model, target: Target, z0: Tensor, *, generator: object, lam:
     r"""A class's most typical picture of a generator: maximises :math:`\log p(c \mid g(z)) - \lambda \|z\|^2`.
 
     With a standard normal code the prior's own :math:`\lambda` is 1/2. Options as in :func:`maximize_activation`.
+
+    >>> model = lambda x: x @ torch.tensor([[1.0], [-2.0]])
+    >>> found = am_code(model, 0, torch.zeros(1, 2), generator=lambda z: 2 * z, objective="logit", lam=0.5, steps=500)
+    >>> found.code.round(decimals=1)  # 2 w z - z^2 / 2 is largest at 2 w
+    tensor([[ 2., -4.]])
     """
     return maximize_activation(model, target, z0, generator=generator, l2=lam, **options)
 
 
 def total_variation(x: Tensor) -> Tensor:
-    """Sum over a picture's neighbouring pixels of their absolute difference: ``(N, C, H, W) -> (N,)``."""
+    """Sum over a picture's neighbouring pixels of their absolute difference: ``(N, C, H, W) -> (N,)``.
+
+    >>> total_variation(torch.tensor([[[[0.0, 1.0], [0.0, 1.0]]]]))
+    tensor([2.])
+    """
     return x.diff(dim=-2).abs().flatten(1).sum(1) + x.diff(dim=-1).abs().flatten(1).sum(1)
 
 
@@ -299,7 +319,7 @@ def _checked(terms: list[tuple[str, Tensor]], count: int, step: int, lr: float) 
             raise ValueError(
                 f"the term {name!r} is {value[row].item()} in row {row} at step {step}; lower lr (now {lr})"
             )
-    return sum(value for _, value in terms)
+    return reduce(torch.add, [value for _, value in terms])
 
 
 def _box(bounds: Bounds | None, x0: Tensor) -> tuple[Tensor, Tensor]:
@@ -312,7 +332,7 @@ def _box(bounds: Bounds | None, x0: Tensor) -> tuple[Tensor, Tensor]:
     return low, high
 
 
-def _function(given: object | None, role: str, method: str) -> Score | None:
+def _function(given: Any, role: str, method: str) -> Score | None:
     """The named method of what was given, or the given function itself."""
     function = getattr(given, method, given)
     if given is not None and not callable(function):

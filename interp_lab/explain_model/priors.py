@@ -35,6 +35,10 @@ class Subspace(nn.Module):
         noise: variance per direction of what is left; not used where ``r = d``.
     """
 
+    centre: Tensor
+    basis: Tensor
+    noise: Tensor
+
     def __init__(self, centre: Tensor, basis: Tensor, noise: Tensor) -> None:
         super().__init__()
         self.register_buffer("centre", centre)
@@ -90,6 +94,10 @@ class Gaussians(nn.Module):
         subspace: where ``h`` comes from; None: ``h`` is the picture itself.
     """
 
+    weights: Tensor
+    means: Tensor
+    covariances: Tensor
+
     def __init__(self, weights: Tensor, means: Tensor, covariances: Tensor, subspace: Subspace | None = None) -> None:
         super().__init__()
         size = means.shape[1]
@@ -130,6 +138,11 @@ class GaussianRBM(nn.Module):
         variance: :math:`\sigma^2`.
         subspace: where the visible ``h`` come from.
     """
+
+    weight: Tensor
+    visible: Tensor
+    hidden: Tensor
+    variance: Tensor
 
     def __init__(self, weight: Tensor, visible: Tensor, hidden: Tensor, variance: Tensor, subspace: Subspace) -> None:
         super().__init__()
@@ -187,6 +200,10 @@ def fit_gaussians(
 
     Raises:
         ValueError: no picture of a class below the highest label, or images as in :class:`Subspace`.
+
+    >>> images, labels = torch.rand(60, 1, 4, 4), torch.arange(60) % 3
+    >>> fit_gaussians(images, labels, dim=5).log_prob(images[:2]).shape
+    torch.Size([2])
     """
     counts = torch.bincount(labels)
     if labels.shape != (len(images),) or (counts == 0).any():
@@ -208,6 +225,9 @@ def fit_mixture(
 
     Raises:
         ValueError: more components than images, or images as in :class:`Subspace`.
+
+    >>> fit_mixture(torch.rand(60, 1, 4, 4), components=2, dim=5).log_prob(torch.rand(3, 1, 4, 4)).shape
+    torch.Size([3])
     """
     subspace = Subspace.fit(images, dim)
     h, _ = subspace(images)
@@ -329,6 +349,11 @@ def load(name: str) -> nn.Module:
 
     Raises:
         ValueError: unknown name.
+
+    >>> from interp_lab.data import digits
+    >>> density, x = load("digits_gaussians"), digits("test").images[:5]
+    >>> bool((density.log_prob(x) > density.log_prob(torch.rand_like(x))).all())  # noise is no digit
+    True
     """
     if name not in TRAINED:
         raise ValueError(f"no fitted prior {name!r}; there are {', '.join(TRAINED)}")

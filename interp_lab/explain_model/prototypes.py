@@ -78,6 +78,10 @@ def mmd_critic(
     Raises:
         ValueError: an argument is not as above, x is not finite, its squared distances are not, or gamma is so small that
             the kernel is 1 everywhere.
+
+    >>> x = torch.tensor([[0.0], [0.1], [-0.1], [5.0], [5.1], [4.9]])
+    >>> mmd_critic(x, 2, gamma=1.0).prototypes.sort().values  # the middle of each cluster
+    tensor([0, 3])
     """
     kernel = _checked(x, n_prototypes, n_criticisms, gamma, labels, diversity)
     mean = kernel.mean()
@@ -135,7 +139,7 @@ class _Kernel:
         self.by_differences = not rounding * farthest <= allowed
         self.gamma, self.labels = gamma, labels
 
-    def block(self, rows: Tensor, columns: Tensor) -> Tensor:
+    def block(self, rows: Tensor | slice, columns: Tensor | slice) -> Tensor:
         a, b = self.x[rows], self.x[columns]
         if self.by_differences:
             squared = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").square_()

@@ -25,16 +25,18 @@ def page(code: str) -> str:
 def project(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.delenv("INTERP_LAB_DATA", raising=False)
-    for folder in ("book/part1", "exercises", "interp_lab/weights"):
+    for folder in ("book/part1", "exercises", "drafts/week", "interp_lab/weights"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "_toc.yml").write_text(
-        "format: jb-book\nroot: book/intro\nchapters: [{file: book/part1/a}, {file: exercises/e}]\n"
+        "format: jb-book\nroot: book/intro\nchapters: [{file: book/part1/a}, {file: drafts/week/d}, {glob: exercises/*}]\n"
     )
-    (tmp_path / "_config.yml").write_text("execute: {exclude_patterns: ['exercises/*'], timeout: 60}\n")
+    (tmp_path / "_config.yml").write_text("execute: {exclude_patterns: ['exercises/*', 'drafts/*/*'], timeout: 60}\n")
     (tmp_path / "book" / "intro.md").write_text("# No code\n")
     (tmp_path / "book" / "part1" / "a.md").write_text(page("1 + 1"))
     (tmp_path / "book" / "part1" / "not_in_toc.md").write_text(page("1 / 0"))
-    (tmp_path / "exercises" / "e.md").write_text(page("raise NotImplementedError"))
+    (tmp_path / "drafts" / "week" / "d.md").write_text(page("1 / 0"))
+    for name in ("02_f", "01_e"):
+        (tmp_path / "exercises" / f"{name}.ipynb").write_text("{}")
     (tmp_path / "interp_lab" / "method.py").write_text("x = 1\n")
     return tmp_path
 
@@ -48,8 +50,11 @@ def test_the_instructors_edition_has_each_solution_under_its_exercise(project):
     with (project / "_config.yml").open("a") as config:
         config.write("sphinx: {config: {course_edition: instructor}}\n")
     toc = build.yaml.safe_load(build.table_of_contents(project).read_text())
-    solution = {"file": "solutions/e", "title": "Solution"}
-    assert toc["chapters"] == [{"file": "book/part1/a"}, {"file": "exercises/e", "sections": [solution]}]
+    assert toc["chapters"][:2] == [{"file": "book/part1/a"}, {"file": "drafts/week/d"}]
+    assert toc["chapters"][2:] == [
+        {"file": f"exercises/{name}", "sections": [{"file": f"solutions/{name}/solution", "title": "Solution"}]}
+        for name in ("01_e", "02_f")
+    ]
     assert "solutions" not in (project / "_toc.yml").read_text()
 
 

@@ -26,8 +26,10 @@ def bounds_of(model: Model, x: Tensor, rules: Composite, low, high) -> tuple[lis
         leaves = [torch.ones_like(x)]
     else:
         leaves = []
+    if not leaves or first is None:
+        return [], []
     leaves = [leaf.clone().requires_grad_() for leaf in leaves]
-    read = [first_layer(model, leaf).read for leaf in leaves]
+    read = [_first_read(model, leaf) for leaf in leaves]
     if name == "z_b" and not ((read[0] <= first.read) & (first.read <= read[1])).all():
         raise UnsupportedModelError("what the first layer reads does not lie between what it reads for low and high")
     if name in ("w_squared", "flat"):
@@ -35,11 +37,18 @@ def bounds_of(model: Model, x: Tensor, rules: Composite, low, high) -> tuple[lis
         ones, x_alone = read[0], torch.ones((), dtype=torch.bool)
         if ones.numel() != x.numel() or (ones == 0).any():
             moved = moved_from(first.read, lambda node: getattr(node, "variable", None) is leaf)
-            zeros = first_layer(model, torch.zeros_like(x).requires_grad_()).read
+            zeros = _first_read(model, torch.zeros_like(x).requires_grad_())
             x_alone = (zeros == 0) & ((ones == 1) | bool(moved))
         if not (x_alone & ((ones == 1) | (ones == 0))).all():
             raise UnsupportedModelError(f"rule {name!r} needs the first layer to read x itself, not a function of x")
     return leaves, read
+
+
+def _first_read(model: Model, leaf: Tensor) -> Tensor:
+    layer = first_layer(model, leaf)
+    if layer is None:
+        raise UnsupportedModelError("the model calls other layers for the bounds of x than for x")
+    return layer.read
 
 
 def check_bound(bound: float | Tensor, x: Tensor, side: str) -> Tensor:

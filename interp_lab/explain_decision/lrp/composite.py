@@ -29,6 +29,7 @@ def composite_of(rule: str | Sequence[tuple[Predicate, str | LayerRule]], o: Opt
         raise ValueError(f"epsilon and gamma must be at least 0, got {o.epsilon} and {o.gamma}")
     if o.bias not in ("share", "inputs"):
         raise ValueError(f"bias must be 'share' or 'inputs', got {o.bias!r}")
+    composite: list[tuple[Predicate, str | LayerRule]]
     if rule == "composite":
         composite = [(is_dense, "epsilon"), (always, "z_plus")]
     elif isinstance(rule, str):
@@ -37,7 +38,7 @@ def composite_of(rule: str | Sequence[tuple[Predicate, str | LayerRule]], o: Opt
         composite = list(rule)
     if bounded and isinstance(rule, str):
         composite.insert(0, (is_input, "z_b"))
-    rules = []
+    rules: Composite = []
     for predicate, entry in composite:
         if callable(entry):
             rules.append((predicate, "", entry))

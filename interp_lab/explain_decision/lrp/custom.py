@@ -43,11 +43,12 @@ class Custom(Replacement):
 
 def _leak(parts: Sequence[Tensor]) -> str | None:
     """What comes into the row that leaks most and goes out of it, where that is not the same."""
-    left, size = sum(part.sum(1) for part in parts), sum(part.abs().sum(1) for part in parts)
+    sums = torch.stack([part.sum(1) for part in parts])
+    left, size = sums.sum(0), torch.stack([part.abs().sum(1) for part in parts]).sum(0)
     row = (left.abs() - 1e-3 * size).argmax()
     if left[row].abs() <= 1e-3 * size[row]:
         return None
-    came = parts[0][row].sum().item()
+    came = sums[0, row].item()
     return f"{came:.4g} comes in, {came - left[row].item():.4g} goes out"
 
 
@@ -96,7 +97,7 @@ def custom_modules(modules: Mapping[str, tuple[nn.Module, CustomRule]], ran: set
     def wrapped(name: str, forward: Callable, rule: CustomRule) -> Callable:
         return lambda *args, **kwargs: _run_custom(name, rule, forward, args, kwargs, ran)
 
-    kept = {name: module.__dict__.get("forward") for name, (module, _) in modules.items()}
+    kept = {n: {k: v for k, v in vars(module).items() if k == "forward"} for n, (module, _) in modules.items()}
     try:
         for name, (module, rule) in modules.items():
             module.forward = wrapped(name, module.forward, rule)
@@ -104,8 +105,7 @@ def custom_modules(modules: Mapping[str, tuple[nn.Module, CustomRule]], ran: set
     finally:
         for name, (module, _) in modules.items():
             module.__dict__.pop("forward", None)
-            if kept[name] is not None:
-                module.forward = kept[name]
+            module.__dict__ |= kept[name]
 
 
 def _run_custom(name: str, rule: CustomRule, func: Callable, args: tuple, kwargs: dict, ran: set[str]):

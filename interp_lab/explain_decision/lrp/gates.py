@@ -67,8 +67,8 @@ def _gate_of(tensor: Tensor) -> int:
             continue  # a constant
         seen.add(node)
         parents = [parent for parent, _ in node.next_functions]
-        if isinstance(getattr(node, "gate", None), int):
-            weakest = min(weakest, node.gate)
+        if isinstance(gate := getattr(node, "gate", None), int):
+            weakest = min(weakest, gate)
         elif operation_of(node) == "CopyBackwards":
             stack.append(parents[-1])  # the source
         elif operation_of(node) in MOVED_AND_SCALED or getattr(node, "_forward_cls", None) is PositiveSum:

@@ -8,8 +8,8 @@ at everything piecewise linear (ReLU, residual additions, pooling) it is the gra
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial, reduce
 from typing import NamedTuple
 
 import torch
@@ -19,6 +19,7 @@ from ...backprop.decompositions import written_out
 from ...backprop.layers import Layer, LayerRule, LinearLayer, layer_table
 from ...backprop.modified_backprop import BATCH_NORM, CHOICES, MAX_POOLS, PASSED, modified_gradient, nodes
 from ...contract import Model, Target, UnsupportedModelError, explaining, logits_of, pick, resolve
+from ...contract.interception import Rule
 from .bounds import bounds_of
 from .composite import Predicate, choose, composite_of
 from .custom import CustomRule, custom_functions, custom_modules, split_custom
@@ -108,9 +109,16 @@ def lrp(
         ValueError: x, target, the logits or an option are not as above, or a custom rule does not conserve or is for
             what never runs on x.
         UnsupportedModelError: an operation without a rule (softmax, LayerNorm, attention, compiled code ...), by name.
+
+    >>> model = lambda x: x @ torch.tensor([[1.0], [-2.0]])
+    >>> lrp(model, torch.tensor([[3.0, 1.0]]), rule="epsilon", epsilon=0.0)  # w x, which sums to the logit
+    tensor([[ 3., -2.]])
+    >>> lrp(model, torch.tensor([[3.0, 1.0]]), rule="z_plus", epsilon=0.0)  # what speaks for it shares it all
+    tensor([[1., 0.]])
     """
     options = Options(epsilon, gamma, bias)
-    return relevance_of(model, x, target, rule, options, low, high, custom=custom, balance=balance)
+    relevance = balanced_relevance if balance else relevance_of
+    return relevance(model, x, target, rule, options, low, high, custom=custom)
 
 
 def relevance_of(
@@ -124,11 +132,9 @@ def relevance_of(
     *,
     custom: Mapping[str, CustomRule] | None = None,
     positive: bool = False,
-    balance: bool = False,
-) -> Tensor | tuple[Tensor, Balance]:
+) -> Tensor:
+    """The relevance of x; ``positive`` starts at the positive part of the logit and keeps every sum to z+."""
     rules = composite_of(rule, o, bounded=not positive and not (low is None and high is None))
-    if balance:
-        return _balanced(model, x, target, rule, o, low, high, custom=custom, positive=positive)
     functions, modules = split_custom(model, custom or {})
 
     def start(logit: Tensor) -> Tensor:
@@ -148,7 +154,7 @@ def relevance_of(
             layer.bounds, bounded = at_layer, True
             return LinearLayer.apply(layer, rule, layer.read, *at_layer)
 
-        others = dict.fromkeys(NONLINEAR, partial(proportional, o=o))
+        others: dict[Callable, Rule] = dict.fromkeys(NONLINEAR, partial(proportional, o=o))
         others |= sum_rules(o, positive)
         ran: set[str] = set()
         own = custom_functions(functions, ran)
@@ -167,33 +173,34 @@ def relevance_of(
             raise ValueError(f"custom has a rule for {name!r}, which the model never calls on values of x")
         if not bounded:
             raise UnsupportedModelError("the layer that reads x reads it through an operation with a rule of its own")
-        return sum(leaf.detach() * signal for leaf, signal in zip(leaves, signals, strict=True))
+        return reduce(torch.add, [leaf.detach() * signal for leaf, signal in zip(leaves, signals, strict=True)])
 
 
-def _balanced(
-    model: Model, x: Tensor, target: Target, rule, o: Options, low, high, **options
+def balanced_relevance(
+    model: Model, x: Tensor, target: Target, rule, o: Options, low, high, *, custom=None, positive: bool = False
 ) -> tuple[Tensor, Balance]:
     """Row by row: what a layer loses cannot be told apart by rows wherever the batch dimension is moved."""
     with explaining(model, x) as checked:
         target = resolve(model, checked, target)
         with torch.no_grad():
             score = pick(logits_of(model, checked), target)
-    score = score.clamp(min=0) if options["positive"] else score
-    maps, lost = [], []
+    score = score.clamp(min=0) if positive else score
+    if len(x) == 0:
+        return relevance_of(model, x, target, rule, o, low, high, custom=custom, positive=positive), Balance(
+            *4 * (score,)
+        )
+    maps, lost = [], score.new_zeros(len(x))
     for k in range(len(x)):
         row = slice(k, k + 1)
         ends = [
             bound.expand_as(x)[row] if isinstance(bound, Tensor) and bound.dim() == x.dim() else bound
             for bound in (low, high)
         ]
-        here = dataclasses.replace(o, lost=[])
-        maps.append(relevance_of(model, x[row], target[row], rule, here, *ends, **options))
-        lost.append(sum(here.lost, score.new_zeros(())))
-    if not maps:
-        return x.clone(), Balance(score, score, score, score)
-    relevance, lost = torch.cat(maps), torch.stack(lost)
+        losses: list[Tensor] = []
+        here = dataclasses.replace(o, lost=losses)
+        maps.append(relevance_of(model, x[row], target[row], rule, here, *ends, custom=custom, positive=positive))
+        for loss in losses:
+            lost[k] += loss
+    relevance = torch.cat(maps)
     inputs = relevance.flatten(1).sum(1)
     return relevance, Balance(score, inputs, score - inputs - lost, lost)
-
-
-# A user's rules for modules and functions.

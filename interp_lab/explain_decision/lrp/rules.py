@@ -147,5 +147,7 @@ class PositiveSum(Replacement):
         a, b = ctx.saved_tensors
         p = a.clamp(min=0) + b.clamp(min=0)
         signal = g * torch.where(p == 0, 1, (a + b) / p)
-        signals = (torch.where((term > 0) | (p == 0), signal, 0).sum_to_size(term.shape) for term in (a, b))
-        return tuple(signals)
+        return (
+            torch.where((a > 0) | (p == 0), signal, 0).sum_to_size(a.shape),
+            torch.where((b > 0) | (p == 0), signal, 0).sum_to_size(b.shape),
+        )

@@ -1,0 +1,81 @@
+"""An exercise as the grader has it: a folder ``solutions/NN_topic/``, read into one object."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from . import extract
+from .question import Question
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """Name, solution notebook and source of the graded questions: all that another machine needs to grade a student."""
+
+    name: str
+    solution: bytes
+    source: str
+
+    @classmethod
+    def read(cls, folder: Path) -> "Exercise":
+        """The exercise of a folder that holds ``solution.ipynb`` and ``questions.py``; its name is that of the folder.
+
+        Raises:
+            FileNotFoundError: one of the two files is missing.
+        """
+        source = (folder / "questions.py").read_text(encoding="utf-8")
+        return cls(folder.resolve().name, (folder / "solution.ipynb").read_bytes(), source)
+
+    @property
+    def questions(self) -> tuple[Question, ...]:
+        """The graded questions: ``QUESTIONS`` of the source, which is executed once in a process."""
+        return _execute(self)["QUESTIONS"]
+
+
+@cache
+def _execute(exercise: Exercise) -> dict:
+    namespace = {"__name__": f"questions of {exercise.name}"}
+    exec(compile(exercise.source, f"solutions/{exercise.name}/questions.py", "exec"), namespace)
+    return namespace
+
+
+@cache
+def references(exercise: Exercise) -> tuple[dict[str, str], dict[str, Callable]]:
+    """The cells that every student is given, and the solution's functions, by name.
+
+    Raises:
+        ValueError: the solution lacks a function that a question asks for.
+    """
+    answers: dict[str, Callable] = {}
+    statements, _ = extract.parse(extract.code_cells(exercise.solution))
+    for question in exercise.questions:
+        for part in question.parts:
+            for call in part.calls(torch.Generator().manual_seed(0)):
+                if call.function not in answers:
+                    namespace: dict = {"__name__": "solution"}
+                    problems = extract.execute(extract.select(statements, call.function), namespace)
+                    if call.function not in namespace or problems:
+                        why = "; ".join(problems)
+                        raise ValueError(f"the solution of {exercise.name} gives no {call.function}: {why}")
+                    answers[call.function] = namespace[call.function]
+    return extract.code_cells(exercise.solution, given=True), answers
+
+
+def find(folder: Path, submitted: Path, name: str | None) -> Exercise:
+    """The exercise of this name or number in the folder of all, or the one whose name the submitted files carry.
+
+    Raises:
+        ValueError: there is none, or more than one could be meant.
+    """
+    known = {path.parent.name: path.parent for path in sorted(folder.glob("*/solution.ipynb"))}
+    if name is not None:
+        named = [known[each] for each in known if name in (each, each.split("_")[0])]
+    else:
+        files = {path.stem for pattern in ("*/*.ipynb", "*/*/*.ipynb") for path in submitted.glob(pattern)}
+        named = [known[each] for each in known if each in files] or list(known.values())
+    if len(named) != 1:
+        raise ValueError(f"name the exercise: --exercise, one of {', '.join(known) or f'(no solutions in {folder})'}")
+    return Exercise.read(named[0])

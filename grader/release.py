@@ -1,0 +1,216 @@
+"""Exercises from solutions: ``python -m grader.release [--check]`` in the root of the course.
+
+A solution ``solutions/NN_topic/solution.ipynb`` is an executed notebook with nbgrader's cell metadata (schema version 3)
+and marks; ``exercises/NN_topic.ipynb`` is the student's edition of it, equal byte for byte on every run. The marks are
+lines that contain these words, in a comment of the cell's language:
+
+==================================== ======================== ===================================================
+region                               in                       becomes
+==================================== ======================== ===================================================
+BEGIN SOLUTION ... END SOLUTION      every solution cell      ``raise NotImplementedError()``, or a line of text
+BEGIN HIDDEN TESTS ... END           test cells (grade)       nothing
+BEGIN MARK SCHEME ... END            task cells               nothing
+BEGIN SCAFFOLD ... END SCAFFOLD      code solution cells      its lines, uncommented, in place of the error above
+==================================== ======================== ===================================================
+
+All but the scaffold is what ``nbgrader generate_assignment`` does, and nbgrader opens the result. Links to the book
+lose one ``../``, since an exercise lies one folder higher than its solution.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+
+from interp_lab.notebook import CODE_STUB, TEXT_STUB, checksum, source
+
+# What a hosted notebook installs, pinned: a requirement such as "interp_lab @ git+https://...@v0.1.0". Empty until the
+# course has a public address; the install cell then only says whether the package is there.
+INSTALL = ""
+
+KEYS = {"schema_version", "grade", "solution", "locked", "task", "grade_id", "points", "checksum", "cell_type"}
+
+
+def release(notebook: dict) -> dict:
+    """The student's edition of a solution notebook (nbformat 4.5, as parsed JSON).
+
+    Solutions, hidden tests, mark schemes and outputs are gone, cells are locked as nbgrader locks them, and the
+    checksums are those of the new sources. The cell with the id ``install`` gets the text of `install_cell`.
+
+    Raises:
+        ValueError: the metadata or the marks of a cell are not what nbgrader expects; the message names the cell.
+    """
+    if (notebook.get("nbformat"), notebook.get("nbformat_minor")) != (4, 5):
+        got = f"{notebook.get('nbformat')}.{notebook.get('nbformat_minor')}"
+        raise ValueError(f"a solution must be in nbformat 4.5 (cells with ids), got {got}; save it again in JupyterLab")
+    released, seen = [], set()
+    for number, cell in enumerate(notebook["cells"]):
+        grader = cell["metadata"].get("nbgrader")
+        where = f"cell {number} ({grader.get('grade_id') if grader else cell['id']})"
+        if grader is not None:
+            _check(cell, grader, where)
+            if grader["grade_id"] in seen:
+                raise ValueError(f"{where}: this grade_id is used twice; every cell needs its own")
+            seen.add(grader["grade_id"])
+        released.append(_release_cell(cell, grader or {}, where))
+    kernel = notebook["metadata"]["kernelspec"]
+    metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    return {"cells": released, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+
+
+def install_cell() -> str:
+    """Source of the first cell of every exercise: installs the pinned package where it is missing, or says how."""
+    install = (
+        f'    %pip install -q "{INSTALL}"'
+        if INSTALL
+        else '    raise ModuleNotFoundError("interp_lab is missing: run `pip install .` in a copy of the course")'
+    )
+    test = 'if importlib.util.find_spec("interp_lab") is None:'
+    return "\n".join(
+        ["# The package of the course, where it is not installed yet.", "import importlib.util", "", test, install]
+    )
+
+
+def dumps(notebook: dict) -> str:
+    """The notebook as the one text that it is written as: sorted keys, lines of source as a list, like Jupyter."""
+    return json.dumps(notebook, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _check(cell: dict, grader: dict, where: str) -> None:
+    """Refuse metadata that nbgrader would refuse, or would take and grade otherwise than meant."""
+    kind = cell["cell_type"]
+    grade, solution, locked = (grader.get(key) for key in ("grade", "solution", "locked"))
+    task = grader.get("task", False)
+    wrong = [
+        (set(grader) - KEYS, f"unknown keys {sorted(set(grader) - KEYS)}; nbgrader's are {sorted(KEYS)}"),
+        (grader.get("schema_version") != 3, f"schema_version must be 3, got {grader.get('schema_version')!r}"),
+        (
+            not all(isinstance(flag, bool) for flag in (grade, solution, locked, task)),
+            "grade, solution, locked and task must be true or false",
+        ),
+        (
+            not re.fullmatch(r"[a-zA-Z0-9_-]+", str(grader.get("grade_id", ""))),
+            f"grade_id must be letters, digits, - and _, got {grader.get('grade_id')!r}",
+        ),
+        (not (grade or solution or locked or task), "none of grade, solution, locked and task; drop the metadata"),
+        (task and (grade or solution or kind != "markdown"), "a task is a markdown cell, neither grade nor solution"),
+        (task and not locked, "a task must be locked, or its text is the student's"),
+        (kind == "markdown" and grade != solution, "a markdown answer must be both grade and solution"),
+        ((grade or task) and "points" not in grader, "graded, but without points"),
+        (not grade and not task and "points" in grader, "has points, but is neither a grade nor a task cell"),
+    ]
+    for is_wrong, message in wrong:
+        if is_wrong:
+            raise ValueError(f"{where}: {message}")
+    points = grader.get("points", 0)
+    if isinstance(points, bool) or not isinstance(points, int | float) or not 0 <= points < float("inf"):
+        raise ValueError(f"{where}: points must be a number from 0, got {points!r}")
+
+
+def _release_cell(cell: dict, grader: dict, where: str) -> dict:
+    code = cell["cell_type"] == "code"
+    text = install_cell() if cell["id"] == "install" else source(cell)
+    has = {name for name in ("SOLUTION", "HIDDEN TESTS", "MARK SCHEME", "SCAFFOLD") if f"BEGIN {name}" in text}
+    home = {
+        "SOLUTION": grader.get("solution"),
+        "HIDDEN TESTS": grader.get("grade"),
+        "MARK SCHEME": grader.get("task"),
+        "SCAFFOLD": grader.get("solution") and code and "SOLUTION" in has,
+    }
+    for name in sorted(has):
+        if not home[name]:
+            raise ValueError(f"{where}: a {name} region does not belong in a cell of this kind")
+    if grader.get("solution") and "SOLUTION" not in has:
+        raise ValueError(f"{where}: a solution cell without a line BEGIN SOLUTION would be released whole")
+
+    stub = [] if "SCAFFOLD" in has else CODE_STUB if code else TEXT_STUB
+    text = _replace(text, "SOLUTION", lambda indent, _: [indent + line for line in stub], where)
+    text = _replace(text, "SCAFFOLD", lambda indent, lines: _uncomment(indent, lines, where), where)
+    text = _replace(text, "HIDDEN TESTS", lambda *_: [], where)
+    text = _replace(text, "MARK SCHEME", lambda *_: [], where)
+    text = text if code else text.replace("](../../", "](../")
+
+    new = {"id": cell["id"], "cell_type": cell["cell_type"]}
+    if pictures := {k: v for k, v in cell.get("attachments", {}).items() if f"attachment:{k}" in text}:
+        new["attachments"] = pictures  # those of a removed region would give the answer away
+    new["source"] = text.splitlines(keepends=True)
+    new["metadata"] = {
+        k: v for k, v in deepcopy(cell["metadata"]).items() if k not in ("execution", "collapsed", "scrolled")
+    }
+    if code:
+        new |= {"execution_count": None, "outputs": []}
+    if grader:
+        new["metadata"]["deletable"] = False
+        if not grader["solution"]:
+            new["metadata"]["editable"] = False
+        new["metadata"]["nbgrader"] |= {"checksum": checksum(new), "cell_type": cell["cell_type"]}
+    return new
+
+
+def _replace(text: str, region: str, replacement: Callable[[str, list[str]], list[str]], where: str) -> str:
+    """The text with every region, its marks included, replaced by ``replacement(indent of the mark, lines)``."""
+    kept, inside, indent = [], None, ""
+    for line in text.split("\n"):
+        if f"BEGIN {region}" in line:
+            if inside is not None:
+                raise ValueError(f"{where}: BEGIN {region} inside another {region} region")
+            inside, indent = [], line[: len(line) - len(line.lstrip())]
+        elif f"END {region}" in line:
+            if inside is None:
+                raise ValueError(f"{where}: END {region} without BEGIN {region}")
+            kept += replacement(indent, inside)
+            inside = None
+        else:
+            (kept if inside is None else inside).append(line)
+    if inside is not None:
+        raise ValueError(f"{where}: BEGIN {region} without END {region}")
+    return "\n".join(kept)
+
+
+def _uncomment(indent: str, lines: list[str], where: str) -> list[str]:
+    for line in lines:
+        if not re.match(r"\s*#", line):
+            raise ValueError(f"{where}: a line of a scaffold must be a comment, got {line!r}")
+    return [indent + CODE_STUB[0]] + [re.sub(r"^(\s*)# ?", r"\1", line).rstrip() for line in lines]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write ``exercises/`` from ``solutions/`` of the current folder and print what changed.
+
+    With ``--check`` nothing is written. Returns 1 if an exercise was stale (with ``--check``) or has no solution.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments not in ([], ["--check"]):
+        print("usage: python -m grader.release [--check]", file=sys.stderr)
+        return 2
+    solutions = {path.parent.name: path for path in sorted(Path("solutions").glob("*/solution.ipynb"))}
+    if not solutions:
+        print("no solutions/*/solution.ipynb here: run this in the root of the course", file=sys.stderr)
+        return 2
+    stale = 0
+    for name, path in solutions.items():
+        target = Path("exercises", f"{name}.ipynb")
+        try:
+            text = dumps(release(json.loads(path.read_text(encoding="utf-8"))))
+        except ValueError as error:
+            print(f"{path}: {error}", file=sys.stderr)
+            return 1
+        if target.exists() and target.read_text(encoding="utf-8") == text:
+            print(f"{target}: unchanged")
+        elif arguments:
+            stale += 1
+            print(f"{target}: stale, run `make exercises`")
+        else:
+            print(f"{target}: {'rewritten' if target.exists() else 'new'}")
+            target.parent.mkdir(exist_ok=True)
+            target.write_text(text, encoding="utf-8", newline="\n")
+    for orphan in sorted({path.stem for path in Path("exercises").glob("*.ipynb")} - solutions.keys()):
+        stale += 1
+        print(f"exercises/{orphan}.ipynb: there is no solutions/{orphan}/solution.ipynb; delete it")
+    return int(stale > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

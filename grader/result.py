@@ -1,0 +1,22 @@
+"""The grade of one student."""
+
+from dataclasses import dataclass, field
+
+from .question import Question
+
+
+@dataclass
+class Result:
+    """The grade of one student: per question the faults of its parts, ``""`` for a right one.
+
+    ``problem`` says why there is nothing to grade.
+    """
+
+    student: str
+    sha256: str
+    faults: dict[str, list[str]] = field(default_factory=dict)
+    problem: str = ""
+
+    def earned(self, question: Question) -> float:
+        faults = self.faults.get(question.name, ["-"] * len(question.parts))
+        return sum(part.points for part, fault in zip(question.parts, faults, strict=True) if not fault)

@@ -1,1 +1,0 @@
-"""The instructor's side: releasing exercises from their solutions, and grading what students hand in."""

@@ -1,0 +1,199 @@
+"""Pictures of one decision: heatmaps beside or over their images, and the training images behind it."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .base import (
+    Array,
+    Figure,
+    as_array,
+    as_images,
+    as_indices,
+    as_maps,
+    count_lines,
+    describe,
+    grid,
+    show_image,
+    show_map,
+    wrap,
+)
+
+if TYPE_CHECKING:
+    from ..explain_decision.influence import TopInfluence
+
+
+def heatmap(
+    attribution: Array,
+    image: Array | None = None,
+    *,
+    title: str = "attribution",
+    percentile: float = 99.5,
+    overlay: bool = False,
+    alt: str | None = None,
+) -> Figure:
+    """One attribution as a heatmap, beside its image if there is one.
+
+    Args:
+        attribution: ``(C, H, W)`` or ``(H, W)``; channels are summed.
+        image: ``(C, H, W)`` with one or three channels.
+        title: stands above the map.
+        percentile: colours clip at this percentile of the map's magnitude, in (0, 100].
+        overlay: lay the heatmap over the image, in grey; the larger a value, the less of the image shines through.
+        alt: the alt text; None describes the layout.
+
+    Raises:
+        ValueError: a shape other than the above, no real numbers, NaN, a percentile outside (0, 100], or an overlay
+            without an image.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import plot
+        >>> plot.heatmap(torch.tensor([[2.0, 0.0], [-1.0, 0.0]]), torch.rand(3, 2, 2), title="saliency").alt
+        'Heatmaps. Rows: image 1. Columns: image, saliency.'
+    """
+    images = None if image is None else as_array(image)[None]
+    return panel(images, {title: as_array(attribution)[None]}, percentile=percentile, overlay=overlay, alt=alt)
+
+
+def panel(
+    images: Array | None,
+    attributions: Mapping[str, Array],
+    *,
+    rows: Sequence[str] | None = None,
+    percentile: float = 99.5,
+    overlay: bool = False,
+    size: float = 1.7,
+    alt: str | None = None,
+) -> Figure:
+    """A table of heatmaps: one row per image, one column per attribution, each map with its own scale.
+
+    Args:
+        images: ``(N, C, H, W)`` with one or three channels, the first column; None leaves it out.
+        attributions: title -> ``(N, C, H, W)`` or ``(N, H, W)``; channels are summed.
+        rows: a label for each row.
+        percentile: colours clip at this percentile of each map's magnitude, in (0, 100].
+        overlay: lay each map over its image, in grey; the larger a value, the less of the image shines through.
+        size: inches of one cell; a table wider than the page's column shrinks to it.
+        alt: the alt text; None describes the layout.
+
+    Raises:
+        ValueError: another shape, batches of different lengths, no real numbers, NaN, a percentile outside (0, 100], an
+            overlay without images, or nothing to draw.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import METHODS, plot
+        >>> model, x = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)), torch.rand(2, 1, 4, 4)
+        >>> maps = {name: METHODS[name](model, x) for name in ("saliency", "gradient_x_input")}
+        >>> plot.panel(x, maps, rows=["first", "second"]).alt
+        'Heatmaps. Rows: first, second. Columns: image, saliency, gradient_x_input.'
+    """
+    if not 0 < percentile <= 100:
+        raise ValueError(f"percentile must lie in (0, 100], got {percentile}")
+    if overlay and images is None:
+        raise ValueError("an overlay needs images")
+    maps = {title: as_maps(a, title) for title, a in attributions.items()}
+    count = {len(a) for a in maps.values()} | ({len(images)} if images is not None else set())
+    if len(count) != 1 or 0 in count or (rows is not None and len(rows) not in count):
+        raise ValueError(f"images, attributions and rows must have one common length above 0, got {sorted(count)}")
+    titles = (["image"] if images is not None else []) + list(maps)
+    shown = wrap(titles, len(titles), size)
+    pictures, note = as_images(images) if images is not None else (None, "")
+    figure, axes = grid(count.pop(), len(titles), size, text=0.45 + 0.15 * count_lines(shown))
+    for i, row in enumerate(axes):
+        cells = list(row)
+        if pictures is not None:
+            show_image(cells.pop(0), pictures[i])
+        for cell, values in zip(cells, maps.values(), strict=True):
+            under = pictures[i] if overlay else None
+            show_map(cell, values[i], signed=_signed(values[i]), percentile=percentile, under=under)
+        if rows is not None:
+            row[0].set_ylabel(rows[i], fontsize=9)
+    for cell, title in zip(axes[0], shown, strict=True):
+        cell.set_title(title, fontsize=9)
+    signed = {_signed(a[i]) for a in maps.values() for i in range(len(axes))}
+    keys = ["red positive, blue negative, white zero"] * (True in signed) + ["dark zero, bright large"] * (
+        False in signed
+    )
+    clip = "each map has its own scale" if percentile == 100 else f"each map clips at its {percentile:g}th percentile"
+    if overlay:
+        keys.append("the image shines through where values are small")
+    names = rows if rows is not None else [f"image {i + 1}" for i in range(len(axes))]
+    alt = alt or f"Heatmaps{' over their images' * overlay}. Rows: {', '.join(names)}. Columns: {', '.join(titles)}."
+    return describe(figure, alt, f"{'; '.join(keys)}; {clip}", note)
+
+
+def _signed(values: Tensor) -> bool:
+    """Whether a map takes the diverging colours: it has negative values, or nothing at all to show."""
+    return bool((values < 0).any() or (values == 0).all())
+
+
+def influential(
+    image: Array,
+    pictures: Array,
+    result: "Tensor | TopInfluence",
+    *,
+    row: int = 0,
+    count: int = 5,
+    labels: Sequence[str] | None = None,
+    alt: str | None = None,
+) -> Figure:
+    """A test image beside the training images that help it most (above) and harm it most (below).
+
+    Over each training image stands its influence, the rise of the test loss without it, times 1000.
+
+    Args:
+        image: ``(C, H, W)`` with one or three channels, the test image.
+        pictures: ``(N, C, H, W)``, the training images.
+        result: from :func:`~interp_lab.influence`, whole, ``(n_test, N)``, or its ends only.
+        row: the test image's row in the result.
+        count: training images at each end, at most as many as the result has.
+        labels: a label for each training image.
+        alt: the alt text; None lists the influences drawn, with their labels.
+
+    Raises:
+        ValueError: another number of pictures or labels than influences.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import plot
+        >>> scores = torch.tensor([[0.003, -0.002, 0.001]])
+        >>> plot.influential(torch.rand(1, 8, 8), torch.rand(3, 1, 8, 8), scores, count=1, labels="abc").alt
+        'A test image and its most influential training images (x 1000): helpful a +3; harmful b -2.'
+    """
+    if isinstance(result, Tensor):
+        count = min(count, result.shape[1])
+        ends = [result[row].topk(count, largest=largest) for largest in (True, False)]
+        size = result.shape[1]
+    else:
+        count, size = min(count, result.helpful.shape[1]), len(pictures)
+        ends = [(result.helpful[row], result.helpful_indices[row]), (result.harmful[row], result.harmful_indices[row])]
+    if len(pictures) != size or (labels is not None and len(labels) != size):
+        given = f"{len(pictures)} pictures" + (f" and {len(labels)} labels" if labels is not None else "")
+        raise ValueError(f"there are {size} influences, but {given}")
+    drawn = pictures[as_indices(torch.cat([indices[:count] for _, indices in ends]), pictures)]
+    (test,), drawn, note = as_images(image[None], drawn)
+    figure, axes = grid(2, count + 1, 1.1, text=1.2)
+    show_image(axes[0][0], test)
+    axes[0][0].set_title("test image", fontsize=8)
+    axes[1][0].set_axis_off()
+    shown = []
+    for name, cells, (values, indices), group in zip(
+        ("helpful", "harmful"), axes, ends, drawn.split(count), strict=True
+    ):
+        named = []
+        for cell, picture, value, index in zip(cells[1:], group, values.tolist(), indices.tolist(), strict=False):
+            show_image(cell, picture)
+            cell.set_title(f"{1000 * value:+.3g}", fontsize=8)
+            if labels is not None:
+                cell.set_xlabel(labels[index], fontsize=8)
+                named.append(f"{labels[index]} {1000 * value:+.3g}")
+            else:
+                named.append(f"{1000 * value:+.3g}")
+        cells[1].set_ylabel(name, fontsize=8)
+        shown.append(f"{name} {', '.join(named)}")
+    alt = alt or f"A test image and its most influential training images (x 1000): {'; '.join(shown)}."
+    return describe(figure, alt, "over a training image: rise of the test loss without it, x 1000", note)

@@ -1,0 +1,273 @@
+"""Pictures of how explanations were evaluated."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from .base import COLORS, Figure, add_legend, label_axes, write_caption
+from .general import curves
+
+if TYPE_CHECKING:
+    from ..evaluate.class_sensitivity import ClassSensitivity
+    from ..evaluate.coherence import Coherence
+    from ..evaluate.randomisation import ModelRandomisation
+    from ..evaluate.roar import Retraining
+    from ..evaluate.selectivity import Selectivity
+
+
+def retraining(table: "Retraining", *, columns: int = 4, alt: str | None = None) -> Figure:
+    """Accuracy after retraining against the fraction replaced, one small plot per method, with one common scale.
+
+    In every plot: the method with its standard deviation over the seeds, the networks that saw the masks alone
+    (dashed), and both baselines, the random order and the edge detector, in grey. Methods that failed are left out and
+    named below.
+
+    Args:
+        table: from :func:`~interp_lab.roar` or :func:`~interp_lab.kar`.
+        columns: plots in a row.
+        alt: the alt text; None lists the accuracies at the largest fraction.
+
+    Raises:
+        ValueError: no method has a result.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import plot, roar
+        >>> from interp_lab.data import digits
+        >>> options = {"fractions": (0.5,), "seeds": (0, 1), "epochs": 1, "progress": False}
+        >>> table = roar(["saliency"], digits()[:200], "softmax_regression", **options)
+        >>> [axis.get_title() for axis in plot.retraining(table).axes]
+        ['saliency']
+    """
+    lines: dict[str, list] = {}
+    for row in table.summary():
+        lines.setdefault(row.method, []).append(row)
+    for rows in lines.values():
+        rows.sort(key=lambda row: row.fraction)
+    failed = [name for name, rows in lines.items() if not all(row.seeds for row in rows)]
+    drawn = [name for name in lines if name not in (*failed, "none", "random", "edges")]
+    if not drawn:
+        raise ValueError(f"the table has no method to draw beside its baselines; failed: {', '.join(failed) or 'none'}")
+    whole = lines["none"]
+    columns = min(columns, len(drawn))
+    height = -(-len(drawn) // columns)
+    figure = Figure(figsize=(1.9 * columns + 0.5, 1.7 * height + 0.9), layout="constrained")
+    axes = figure.subplots(height, columns, squeeze=False, sharex=True, sharey=True)
+
+    def draw(axis: Axes, name: str, label: str, **style) -> None:
+        rows = whole + lines[name]
+        axis.plot([row.fraction for row in rows], [row.accuracy for row in rows], label=label, **style)
+
+    for i, (axis, name) in enumerate(zip(axes.flat, drawn, strict=False)):
+        rows = [row for row in whole + lines[name] if row.seeds]
+        draw(axis, "random", "random order", color="#777777", linestyle="-", linewidth=1.2)
+        draw(axis, "edges", "edge detector", color="#777777", linestyle=":", linewidth=1.6)
+        draw(axis, name, "method", color=COLORS[0], marker="o", markersize=3)
+        if all(row.seeds > 1 for row in rows):
+            axis.fill_between(
+                [row.fraction for row in rows],
+                [row.accuracy - row.spread for row in rows],
+                [row.accuracy + row.spread for row in rows],
+                color=COLORS[0], alpha=0.2, linewidth=0,
+            )  # fmt: skip
+        alone = lines[name]
+        axis.plot(
+            [row.fraction for row in alone], [row.mask_only for row in alone], label="masks alone", color=COLORS[1],
+            linestyle="--", marker="s", markersize=3,
+        )  # fmt: skip
+        label_axes(axis, "", "accuracy" if i % columns == 0 else "")
+        axis.set_title(name.replace("_", " "), fontsize=8)
+    for axis in axes.flat[len(drawn) :]:
+        axis.set_axis_off()
+    for axis in axes.flat[max(0, len(drawn) - columns) : len(drawn)]:  # the lowest of each column, also in a short row
+        axis.tick_params(labelbottom=True)
+    axes[0][0].set_ylim(bottom=0)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(4, 2 * columns), fontsize=8, frameon=False)
+    write_caption(
+        figure,
+        f"fraction of the pixels replaced, the {table.replaced} first; band: standard deviation over {whole[0].seeds} seeds"
+        + (f"; failed: {', '.join(failed)}" if failed else ""),
+    )
+    parts = ", ".join(f"{name} {100 * lines[name][-1].accuracy:.0f} %" for name in ("random", "edges", *drawn))
+    figure.alt = alt or (
+        f"Test accuracy after retraining without the {table.replaced} pixels, one plot per method beside a random order, "
+        f"an edge detector and networks that saw the masks alone. With {100 * lines['random'][-1].fraction:.0f} % "
+        f"replaced: {parts}."
+    )
+    return figure
+
+
+def coherence(results: Mapping[str, "Coherence"], *, alt: str | None = None) -> Figure:
+    """The three scores of every method, each mean with its 95 % bootstrap interval and the chance level dashed.
+
+    Args:
+        results: name -> what :func:`~interp_lab.coherence` gave for the method, of two or more images.
+        alt: the alt text; None lists the means and the chance level.
+
+    Raises:
+        ValueError: no result.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import coherence, plot
+        >>> mask = torch.zeros(3, 4, 4, dtype=torch.bool)
+        >>> mask[:, :2, :2] = True
+        >>> plot.coherence({"the mask itself": coherence(mask.float(), mask)}).alt.split(". ")[1]
+        'pointing_game (chance 0.25): the mask itself 1.00'
+    """
+    scores = ("pointing_game", "relevance_mass", "relevance_rank")
+    columns = {score: {name: getattr(result, score) for name, result in results.items()} for score in scores}
+    chance = torch.cat([torch.zeros(0), *(result.chance.cpu() for result in results.values())]).mean().item()
+    return _intervals(columns, dict.fromkeys(scores, ("chance", chance)), "Coherence", alt)
+
+
+def class_sensitivity(results: Mapping[str, "ClassSensitivity"], *, alt: str | None = None) -> Figure:
+    """Similarity of the maps of two classes, signed and absolute, by method; 1 (dashed) is a map that ignores the class.
+
+    Where masks were given, the share of relevance that moves to the right object stands beside; there, 0 is such a map.
+    Values that are NaN are left out, and the caption counts them.
+
+    Args:
+        results: name -> what :func:`~interp_lab.class_sensitivity` gave for the method, of two or more images.
+        alt: the alt text; None lists the means.
+
+    Raises:
+        ValueError: no result.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import METHODS, class_sensitivity, plot
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 3))
+        >>> result = class_sensitivity(METHODS["saliency"], model, torch.rand(2, 1, 16, 16), 0, 1)
+        >>> [axis.get_xlabel() for axis in plot.class_sensitivity({"saliency": result}).axes]
+        ['spearman', 'spearman abs', 'ssim', 'ssim abs']
+    """
+    names = ["spearman", "spearman_abs", "ssim", "ssim_abs"]
+    blind = dict.fromkeys(names, ("a map that ignores the class", 1.0))
+    if all(result.moved is not None for result in results.values()):
+        blind["moved"] = ("a map that ignores the class", 0.0)
+    columns = {part: {name: getattr(result, part) for name, result in results.items()} for part in blind}
+    return _intervals(columns, blind, "Similarity of the maps of two classes", alt)
+
+
+def _intervals(
+    columns: dict[str, dict[str, Tensor]], references: dict[str, tuple[str, float]], title: str, alt: str | None
+) -> Figure:
+    """One plot per column with one row per method: mean and interval; values that are NaN are left out and counted."""
+    from .. import bootstrap
+
+    methods = list(next(iter(columns.values())))
+    if not methods:
+        raise ValueError("there is no result to draw")
+    figure = Figure(figsize=(1.2 + 1.5 * len(columns), 0.9 + 0.22 * len(methods)), layout="constrained")
+    axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    texts, undefined = [], []
+    for axis, (column, values) in zip(axes, columns.items(), strict=True):
+        means = []
+        for place, (name, numbers) in enumerate(values.items()):
+            defined = numbers[~numbers.isnan()]
+            if len(defined) < len(numbers):
+                undefined.append(f"{name}, {column}: {len(numbers) - len(defined)} of {len(numbers)}")
+            if len(defined) < 2:
+                continue
+            mean, low, high = bootstrap(defined)
+            axis.errorbar(mean, place, xerr=[[mean - low], [high - mean]], fmt="o", color=COLORS[0], markersize=4)
+            means.append(f"{name} {mean:.2f}")
+        label, level = references[column]
+        axis.axvline(level, color=COLORS[1], linestyle="--", linewidth=1)
+        label_axes(axis, column.replace("_", " "), "")
+        texts.append(f"{column} ({label} {level:.2f}): {', '.join(means)}")
+    axes[0].set_yticks(range(len(methods)), [name.replace("_", " ") for name in methods])
+    axes[0].invert_yaxis()
+    note = f"mean and 95 % bootstrap interval; dashed: {next(iter(references.values()))[0]}"
+    write_caption(figure, note + (f"; undefined: {'; '.join(undefined)}" if undefined else ""))
+    figure.alt = alt or f"{title}. {'. '.join(texts)}."
+    return figure
+
+
+def model_randomisation(
+    results: Mapping[str, "ModelRandomisation"], *, part: str = "spearman", alt: str | None = None
+) -> Figure:
+    """Similarity to the original map, mean over the images, while layers are randomised from the top.
+
+    Args:
+        results: name -> what :func:`~interp_lab.model_randomisation` gave for the method, all of one network.
+        part: the similarity drawn: ``"spearman"``, ``"spearman_abs"``, ``"ssim"`` or ``"ssim_abs"``.
+        alt: the alt text; None tells the similarities after the first and after all layers.
+
+    Raises:
+        ValueError: results of different layers, or none.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import METHODS, model_randomisation, plot
+        >>> layers = torch.nn.Flatten(), torch.nn.Linear(256, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)
+        >>> result = model_randomisation(METHODS["saliency"], torch.nn.Sequential(*layers), torch.rand(2, 1, 16, 16))
+        >>> [tick.get_text() for tick in plot.model_randomisation({"saliency": result}).axes[0].get_xticklabels()]
+        ['none', '3', '1']
+    """
+    layers = {result.layers for result in results.values()}
+    if len(layers) != 1:
+        raise ValueError(f"the results must be of one network, got layers {sorted(layers)}")
+    lines = {
+        name.replace("_", " "): [1.0, *getattr(result, part).nanmean(1).tolist()] for name, result in results.items()
+    }
+    (names,) = layers
+    ends = ", ".join(f"{name} {line[1]:.2f} and {line[-1]:.2f}" for name, line in lines.items())
+    figure = curves(
+        range(len(names) + 1),
+        lines,
+        xlabel="layers randomised, from the top",
+        ylabel=f"similarity ({part.replace('_', ' ')})",
+        alt=alt or f"Similarity to the original map after the first and after all {len(names)} layers: {ends}.",
+    )
+    figure.axes[0].set_xticks(range(len(names) + 1), ["none", *names])
+    return figure
+
+
+def selectivity(results: Mapping[str, "Selectivity"], *, alt: str | None = None) -> Figure:
+    """The score while patches are removed, mean over the images; random (grey) and optimal order where they are known.
+
+    Args:
+        results: name -> what :func:`~interp_lab.selectivity` gave for the method, all with one order, score and number
+            of steps; the random and the optimal order drawn are those of the first result that has them.
+        alt: the alt text; None lists the areas under the curves.
+
+    Raises:
+        ValueError: results of different steps, orders or scores, or none.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import plot, selectivity
+        >>> model, x = (lambda x: x.flatten(1)), torch.eye(4).view(4, 1, 2, 2)
+        >>> plot.selectivity({"the input": selectivity(model, x, x, fill=0.0)}).alt
+        'Mean logit while patches are removed, most relevant first. Areas under the curves: the input 0.125.'
+    """
+    kinds = {(result.order, result.score, len(result.removed)) for result in results.values()}
+    if len(kinds) != 1:
+        raise ValueError(f"the results must have one order, score and number of steps, got {sorted(kinds)}")
+    ((order, score, _),) = kinds
+    drawn = {name.replace("_", " "): result for name, result in results.items()}
+    for beside in ("random", "optimal"):
+        known = [getattr(result, beside) for result in results.values() if getattr(result, beside) is not None]
+        if known:
+            drawn[f"{beside} order"] = known[0]
+    removed = next(iter(results.values())).removed.cpu()
+    areas = ", ".join(f"{name} {result.area.mean():.3g}" for name, result in drawn.items())
+    figure = curves(
+        100 * removed,
+        {name: result.curve.mean(0) for name, result in drawn.items()},
+        xlabel=f"patches removed, {order.replace('_', ' ')} (%)",
+        ylabel=score,
+        alt=alt
+        or f"Mean {score} while patches are removed, {order.replace('_', ' ')}. Areas under the curves: {areas}.",
+    )
+    for line in figure.axes[0].lines:
+        if line.get_label() == "random order":
+            line.set(color="#888888", linestyle=":")
+    add_legend(figure, len(drawn))  # again, for the changed line
+    return figure
