@@ -33,7 +33,7 @@ IMPORTED = (  # once, before a process is forked for every mutant
 VERDICTS = "killed", "explained", "survived", "refuted", "stale", "broken"
 GOOD = VERDICTS[:2]
 SECONDS = 300  # of CPU for the tests of a mutant
-LIMIT = f"it takes more than {SECONDS} s"
+ENDED = "ended by signal "  # the limit, a crash, or too little memory
 
 
 def main() -> int:
@@ -88,7 +88,7 @@ def outcome(root: Path, row: Row) -> tuple[str, float, str]:
         return ("explained", seconds, row.survives) if row.survives else ("survived", seconds, "")
     if not test:
         return "broken", seconds, "no test was run"
-    if test != LIMIT and not _passes(root, test):
+    if not test.startswith(ENDED) and not _passes(root, test):
         return "broken", seconds, test
     return "refuted" if row.survives else "killed", seconds, test
 
@@ -108,7 +108,8 @@ def _run(root: Path, *tests: str) -> tuple[bool, float, str]:
     _, status, usage = os.wait4(child, 0)
     with suppress(ProcessLookupError):  # what it has started
         os.killpg(child, signal.SIGKILL)
-    return status == 0, usage.ru_utime + usage.ru_stime, LIMIT if os.WIFSIGNALED(status) else log.read_text()
+    failed = f"{ENDED}{os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else log.read_text()
+    return status == 0, usage.ru_utime + usage.ru_stime, failed
 
 
 def _test(root: Path, tests: Sequence[str], log: Path) -> None:
