@@ -73,6 +73,6 @@ def test_rows_are_read_as_they_are_written(tmp_path):
     ]
     for wrong in ("1: twice\n- a\n\n1: twice\n- b", "1: nothing\n- a\n+ a", "1: what\n- a\n? b"):
         (tmp_path / "rows.txt").write_text(f"a.py: tests/test_a.py\n\n{wrong}\n")
-        with pytest.raises(ValueError, match="rows.txt, 1: "):
+        with pytest.raises(ValueError, match=r"rows\.txt, 1: "):
             read(tmp_path)
     assert len(read()) > 300
