@@ -23,6 +23,14 @@ def test_close_names_the_largest_difference_and_scales_its_tolerance():
         check.close(torch.tensor([torch.nan, torch.inf, 0]), torch.zeros(3), "why")
 
 
+def test_within_takes_both_ends_and_no_nan():
+    for value in (0.0, 0.5, 1.0):
+        check.within(value, 0, 1, "why")
+    for value in (-0.1, 1.1, float("nan")):
+        with pytest.raises(AssertionError, match=f"(?s)why.*Measured {value:.4g}, expected 0 to 1"):
+            check.within(value, 0, 1, "why")
+
+
 def change(what, model, x):
     if what == "The values of the model's 'weight'":
         model.weight.data += 1

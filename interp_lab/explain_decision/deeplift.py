@@ -163,8 +163,6 @@ def _table(model: Model, pair: Callable[..., list[Tensor] | None], rule: str) ->
         return in_place(args[0], out) if inplace else out
 
     def max_pool(func, args, kwargs):
-        if kwargs.get("return_indices") or any(a is True for a in args):
-            raise UnsupportedModelError("this method has no rule for max-pooling that returns its indices")
         y, at = MAX_POOLS[func](*args, **{**kwargs, "return_indices": True})
         references = pair(func, args[0], y, at)
         return y if references is None else MaxPool.apply(args[0], [y.detach(), at], *references)

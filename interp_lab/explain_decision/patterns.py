@@ -210,15 +210,14 @@ class _Sums:
         self.all_y += units.sum(1)
 
     def pattern(self, centred: bool) -> Tensor:
-        count = self.count.clamp(min=1)
-        mean_y = self.y / count if centred else self.all_y / self.all_count
+        mean_y = self.y / self.count if centred else self.all_y / self.all_count
         result = torch.empty_like(self.weight, memory_format=torch.contiguous_format)  # its rows are written as views
         rows = max(1, 2**18 * len(result) // max(1, result.numel()))  # so many units at a time stay in the cache
-        sums = (self.weight, self.xy, self.x, count[:, None], mean_y[:, None], result)
+        sums = (self.weight, self.xy, self.x, self.count[:, None], mean_y[:, None], result)
         for weight, xy, x, count, mean_y, out in zip(*(each.flatten(1).split(rows) for each in sums), strict=True):
             weight, covariance = weight.double(), (xy - x * mean_y) / count
             read = (weight * covariance).sum(1, keepdim=True)
-            # What float32 sums leave of a unit that never varies is no pattern.
+            # What float32 sums leave of a unit that never varies is no pattern, nor 0 / 0 of one that is never positive.
             scale = (weight * xy / count).abs().sum(1, keepdim=True)
             out.copy_(torch.where(read.abs() > 1e-6 * scale, covariance / read, 0))
         return result

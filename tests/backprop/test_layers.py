@@ -124,6 +124,20 @@ def test_the_same_after_a_transposed_convolution(name, between):
     assert_same_maps(lambda x: m.logits(between(m, layer(x))), lambda x: m.logits(merged(x)), m.x)
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_what_a_layer_has_read_may_not_be_changed_afterwards(rule):
+    layer, head = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def network(x: Tensor) -> Tensor:
+        h = x * 1.5
+        z = layer(h)
+        h += 1  # autograd keeps nothing that it would miss
+        return head(F.relu(z) + h)
+
+    with pytest.raises(UnsupportedModelError, match="changed in place after it is read"):
+        lrp(network, torch.randn(1, 4), rule=rule)
+
+
 # (parts, their norm, the values of three layers of 1, 1 and 2 units) -> what follows their concatenation
 JOINED = {
     "BatchNorm": lambda m, a, b, c: m.norm(torch.cat([a, b, c], 1)),

@@ -225,6 +225,7 @@ REFUSED = {
     "lp pooling": (after_relu(lambda z: F.lp_pool2d(z, 2, 1)), "'pow'"),
     "user's function": (after_relu(UserReLU.apply), "'UserReLU'"),
     "division": (after_relu(lambda z: z / (1 + z.sum(1, keepdim=True))), "'div'"),
+    "division of a constant": (after_relu(lambda z: torch.ones_like(z) / (1 + z)), "'div'"),
     "where": (after_relu(lambda z: torch.where(z > 0.5, z, 0)), "where"),
     "mask": (after_relu(lambda z: z * (z > 0.5)), "'mul' uses a value that 'gt' computes from x without a gradient"),
     "masked_fill": (after_relu(lambda z: z.masked_fill(z < 0.5, 0)), "'masked_fill' uses a value that 'lt'"),

@@ -1,6 +1,7 @@
 """The contract of an attribution, held by every method: design section 'the contract of an attribution'."""
 
 import copy
+import inspect
 import threading
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from interp_lab import METHODS, UnsupportedModelError, integrated_gradients, interior_gradient, smoothgrad
+from interp_lab.contract import is_finite
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))]
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
@@ -220,6 +222,42 @@ def test_a_model_without_usable_logits_is_refused_by_name(method, model, message
 def test_a_model_cut_from_its_input_is_refused(method):
     with pytest.raises(UnsupportedModelError, match=r"do not depend on x|calls no convolution"):
         method(lambda x: x.detach().flatten(1), X)
+
+
+# What the lecture and the papers state, and the pages rely on.
+DEFAULTS = {
+    "saliency": {},
+    "gradient_x_input": {},
+    "smoothgrad": {"n": 50, "noise": 0.15, "seed": 0, "batch_size": None},
+    "interior_gradient": {"alpha": 0.5},
+    "integrated_gradients": {"baseline": 0.0, "steps": 50, "batch_size": None},
+    "deconvnet": {},
+    "guided_backprop": {},
+    "rectgrad": {"q": 0.98},
+    "lrp": {"rule": "composite", "epsilon": 1e-6, "gamma": 0.25, "low": None, "high": None, "bias": "share",
+            "custom": None, "balance": False},
+    "deep_taylor": {"low": None, "high": None, "bias": "share", "balance": False},
+    "deeplift": {"baseline": 0.0, "rule": "rescale"},
+    "grad_cam": {"layer": None, "reshape": None, "relu": True, "upsample": True},
+    "guided_grad_cam": {"layer": None, "reshape": None},
+}  # fmt: skip
+
+
+def test_what_every_method_does_without_options():
+    options = {
+        name: {p.name: p.default for p in inspect.signature(method).parameters.values() if p.kind == p.KEYWORD_ONLY}
+        for name, method in METHODS.items()
+    }
+    assert options == DEFAULTS
+
+
+def test_a_finite_tensor_may_have_a_sum_that_is_not():
+    large = torch.full((2,), 60_000, dtype=torch.float16)
+    assert large.sum().isinf()
+    assert is_finite(large)
+    for value in (torch.inf, -torch.inf, torch.nan):
+        assert not is_finite(torch.tensor([1.0, value]))
+    assert not is_finite(torch.tensor([torch.inf, -torch.inf]))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Scenes: exact masks, one seed one picture, and no trace of the label outside the object."""
 
-import time
 from functools import lru_cache
 from itertools import combinations
 
@@ -147,7 +146,8 @@ def test_two_objects_are_apart_and_of_two_classes():
     assert len(data.second_labels.unique()) == 8
     assert scenes(2).second_labels is None
     places = torch.cat([first, second]).float().mean(0)
-    assert_close(places, places.flip(0).transpose(0, 1), atol=0.12, rtol=0)
+    # 4 sd of the difference of two shares of 1280 masks, of at most 0.18
+    assert_close(places, places.flip(0).transpose(0, 1), atol=0.06, rtol=0)
 
 
 def test_a_watermark_is_on_class_0_alone_and_changes_nothing_else():
@@ -289,13 +289,6 @@ def test_the_leak_of_a_watermark_is_in_its_mask_and_nowhere_else(seed, verdict):
     verdict("accuracy", network_accuracy(data, seed), above=0.125 + 0.07)
     data.images.masked_fill_(data.masks["watermark"].any(0), 0.5)
     verdict("without the mark", network_accuracy(data, seed), above=0.125 - FOUR_SD, below=0.125 + FOUR_SD)
-
-
-@pytest.mark.slow
-def test_ten_thousand_scenes_take_less_than_twenty_seconds_of_one_core():
-    start = time.process_time()
-    scenes(10_000)
-    assert time.process_time() - start < 20
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -72,6 +72,7 @@ def test_noise_and_what_is_kept():
     assert torch.equal(impute(x, removed, noise=0.1), noisy)
     assert not torch.equal(impute(x, removed, noise=0.1, seed=1), noisy)
     assert_close(impute(x[1:], removed[1:], noise=0.1), noisy[1:], rtol=0, atol=1e-6)
+    assert abs((impute(x, removed) - smooth)[hole].std() - 0.01) < 0.0005  # without being asked for
     assert torch.equal(impute(x, torch.zeros_like(removed)), x)
     assert torch.equal(torch.get_rng_state(), state)
     assert noisy.dtype == x.dtype

@@ -78,9 +78,33 @@ def test_where_input_and_baseline_agree_the_rule_is_finite(rule):
     model = nn.Sequential(nn.Linear(6, 7), nn.ReLU(), nn.Linear(7, 3))
     x = torch.randn(2, 6)
     assert_close(deeplift(model, x, 1, baseline=x, rule=rule), torch.zeros(2, 6))
-    near = x + 1e-13
-    expected = naive.gradient(model, x, 1) * (x - near)
-    assert_close(deeplift(model, x, 1, baseline=near), expected, rtol=0.3, atol=0)
+
+
+@pytest.mark.parametrize("function", [F.leaky_relu, torch.tanh, F.silu])
+@pytest.mark.parametrize("x", [0.7, -0.7])
+def test_one_digit_from_the_baseline_the_multiplier_is_the_derivative(function, x):
+    z = torch.tensor([[x]], requires_grad=True)
+    (derivative,) = torch.autograd.grad(function(z).sum(), z)
+    baseline = torch.nextafter(z.detach(), torch.ones(1, 1))
+    ours = deeplift(function, z.detach(), 0, baseline=baseline) / (z.detach() - baseline)
+    assert_close(ours, derivative, rtol=1e-12, atol=0)
+
+
+# The input of each is x1 - x2 + 1, which is 1 at (1, 1) and at 0, though both have moved.
+UNMOVED = {
+    "relu": (F.relu, 1.0),
+    "sigmoid": (torch.sigmoid, 0.19661193324148185),  # e / (1 + e)^2
+    "max-pool": (lambda z: F.max_pool1d(torch.cat([z, 0 * z], 1)[:, None], 2)[:, 0], 1.0),
+}
+
+
+@pytest.mark.parametrize("rule", ["rescale", "reveal_cancel"])
+@pytest.mark.parametrize(("function", "derivative"), UNMOVED.values(), ids=UNMOVED.keys())
+def test_a_unit_that_is_where_it_was_keeps_its_derivative(function, derivative, rule):
+    def model(x: Tensor) -> Tensor:
+        return function(x[:, :1] - x[:, 1:] + 1)
+
+    assert_close(deeplift(model, torch.ones(1, 2), 0, rule=rule), derivative * torch.tensor([[1.0, -1.0]]))
 
 
 class Stack(nn.Module):
@@ -149,6 +173,7 @@ POOLS = {
     "max dilated, ceil": nn.MaxPool2d(2, 2, dilation=2, ceil_mode=True),
     "adaptive max": nn.AdaptiveMaxPool2d(2),
     "max 1d": lambda z: F.max_pool1d(z.flatten(2), 5, 3)[..., None],
+    "max by position": lambda z: torch.max_pool2d(z, 2, 2, 0, 1, True),  # the last: ceil_mode
     "average": nn.AvgPool2d(3, 2, padding=1),
     "adaptive average": nn.AdaptiveAvgPool2d(3),
 }

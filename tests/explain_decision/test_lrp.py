@@ -91,12 +91,21 @@ def test_gamma_favours_the_contributions_of_the_sign_of_z(z, gamma):
     assert_close(lrp(model, x, rule="gamma", gamma=gamma, epsilon=0), expected)
 
 
-def test_zero_contributions_share_nothing():
-    assert_close(lrp(nn.Linear(3, 1), torch.zeros(1, 3), rule="z_plus", epsilon=0), torch.zeros(1, 3))
-
-
 HIDDEN = ["epsilon", "gamma", "z_plus", "alpha2_beta1"]
 INPUT = ["z_b", "w_squared", "flat"]
+
+
+@pytest.mark.parametrize("bias", [None, -0.5, 0.5])
+@pytest.mark.parametrize("rule", [*HIDDEN, "z_b", "w_squared"])
+def test_zero_contributions_share_nothing(rule, bias):
+    layer = nn.Linear(3, 1, bias=bias is not None)
+    layer.weight.data *= rule in HIDDEN  # of the others, zero weights are what contributes nothing
+    if bias:
+        layer.bias.data.fill_(bias)
+    bounds = {"low": -1, "high": 1} if rule == "z_b" else {}
+    for share in ("share", "inputs"):
+        relevance = lrp(layer, torch.zeros(1, 3), rule=rule, epsilon=0, bias=share, **bounds)
+        assert_close(relevance, torch.zeros(1, 3))
 
 
 @pytest.mark.parametrize("first", [None, *INPUT])
@@ -688,6 +697,12 @@ def test_bounds_pass_through_what_precedes_the_first_layer():
     assert_same_map(lrp(normalised, x, 1, rule="z_plus", low=torch.zeros(3, 1, 1), high=1), expected)
 
 
+def test_bounds_that_the_network_turns_round_bound_nothing():
+    layer = nn.Linear(3, 2)
+    with pytest.raises(UnsupportedModelError, match="does not lie between what it reads for low and high"):
+        lrp(lambda x: layer(-x), torch.rand(1, 3), rule="z_plus", low=0.0, high=1.0)
+
+
 # Options and refusals.
 
 BAD_OPTIONS = {
@@ -731,6 +746,18 @@ def test_an_input_rule_needs_one_layer_that_reads_x():
         deep_taylor(lambda x: F.relu(layer(x)) + layer(x), torch.randn(2, 4))
     with pytest.raises(UnsupportedModelError, match="to read x itself"):
         deep_taylor(lambda x: layer(2 * x), torch.randn(2, 4))
+
+
+def test_a_layer_that_reads_x_beside_hidden_units_is_no_input_layer():
+    first, second, seen = nn.Linear(3, 3), nn.Linear(6, 2), []
+
+    def note(layer) -> bool:
+        seen.append(layer.is_input)
+        return True
+
+    for order in (1, -1):
+        lrp(lambda x: second(torch.cat([x, F.relu(first(x))][::order], 1)), torch.rand(1, 3), rule=[(note, "epsilon")])  # noqa: B023
+    assert seen == [True, False] * 2
 
 
 def test_a_rule_may_be_a_function_of_the_layer_and_the_signal():

@@ -120,6 +120,13 @@ def test_a_unit_that_is_never_positive_has_the_pattern_zero():
     assert all(torch.isfinite(p).all() for p in patterns.values())
 
 
+def test_a_unit_that_never_varies_has_the_pattern_zero():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    patterns = fit_patterns(model, torch.full((1000, 3), 0.1).split(100))  # sums that float32 rounds
+    assert_close(patterns["0"], torch.zeros(4, 3))
+
+
 def test_the_batches_may_be_cut_anywhere():
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)).double(), torch.rand(90, 5).double()
@@ -176,6 +183,15 @@ def test_the_relu_behind_joined_layers_is_each_layers_own(join):
     theirs = Two(lambda m, x: join([m.a(x).relu(), m.b(x).relu()], 1))
     x = torch.randn(40, 5)
     assert_close(fit_patterns(ours, [x]), fit_patterns(theirs, [x]))
+
+
+def test_the_relu_of_a_sum_of_layers_is_none_of_theirs():
+    network, x = Two(lambda m, x: (m.a(x) + m.b(x)).relu().repeat(1, 2)).double(), torch.randn(40, 5).double()
+    patterns = fit_patterns(network, [x])
+    for name in "ab":
+        layer = network.get_submodule(name)
+        expected = by_hand(x, layer.weight.detach(), layer.bias.detach(), rectified=False)
+        assert_close(patterns[name], expected)
 
 
 @pytest.mark.parametrize(

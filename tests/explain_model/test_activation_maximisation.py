@@ -92,7 +92,9 @@ def test_where_the_density_has_modes_of_its_own_the_start_decides():
     density = priors.Gaussians(torch.tensor([0.5, 0.5]).double(), modes, 0.1 * torch.eye(1).double())
     weak = linear(torch.tensor([[0.0], [0.5]]).double(), torch.zeros(2))
     result = am_density(weak, 1, torch.tensor([[-1.0], [1.0]]).double(), density=density)
-    assert_close(result.x, modes, atol=0.05, rtol=0)
+    # Of the near mode alone, x = m + 0.1 (1 - sigmoid(x / 2)) / 2.
+    expected = torch.stack([2 * fixed_point(torch.tensor(0.025).double(), mode / 2) for mode in modes])
+    assert_close(result.x, expected, **CLOSED_FORM)
     assert (result.gradient_norm < 1e-4).all()
 
 
@@ -151,6 +153,13 @@ def test_objectives_inside_the_network(objective, by_hand):
     for x, values in ((PICTURES, result.trace[0]), (result.x, result.trace[-1])):
         assert_close(values, by_hand(model[:2](x)).detach())
     assert (result.trace[-1] > result.trace[0]).all()
+
+
+def test_an_objective_in_a_layer_is_what_it_gave_before_a_relu_in_place():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(72, 2)).double()
+    result = maximize_activation(model, None, PICTURES, objective=("0", 1), steps=1)
+    assert_close(result.trace[0], model[0](PICTURES)[:, 1].mean((1, 2)).detach())
 
 
 def test_a_unit_of_a_dense_layer_and_a_module_in_place_of_its_name():
@@ -237,6 +246,12 @@ def test_equal_steps_on_fourier_coefficients_move_low_frequencies_more():
         step[0, 0, k, 0, 0] = 1
         power.append(to_picture(step).abs().max().item())
     assert_close(torch.tensor(power), torch.tensor([1, 1, 1 / 2, 1 / 4]))
+
+
+def test_the_mean_of_a_picture_moves_as_its_lowest_frequency_along_the_longer_side():
+    coefficients, to_picture = fourier_parametrisation(torch.zeros(1, 1, 4, 16).double())
+    coefficients[0, 0, 0, 0, 0] = 1  # times 1 / f with f = 1 / 16, by the orthonormal transform of 64 pixels
+    assert_close(to_picture(coefficients), torch.full((1, 1, 4, 16), 16 / 8).double())
 
 
 def test_the_fourier_parametrisation_raises_the_logit_of_an_imagenet_network_with_smoother_pictures():
