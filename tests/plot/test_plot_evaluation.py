@@ -215,6 +215,9 @@ def test_every_method_of_a_retraining_has_its_own_plot_under_its_name():
         assert lines["method"] == [0.9, accuracy, accuracy]
         assert lines["masks alone"] == [accuracy / 2] * 2
         assert not axis.collections  # one seed has no deviation
+    lowest, highest = zip(*(axis.get_ylim() for axis in figure.axes), strict=True)
+    assert set(lowest) == {0}
+    assert len(set(highest)) == 1
     assert "the least relevant first" in caption(figure)
     assert figure.alt.startswith("Test accuracy after retraining without the least relevant pixels")
     assert "random 70 %, edges 60 %, good 10 %, bad_one 80 %" in figure.alt

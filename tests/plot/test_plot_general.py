@@ -3,7 +3,8 @@
 import pytest
 import torch
 from matplotlib.colors import to_hex
-from pictures import colours, hue
+from pictures import colours, hue, pixels
+from torch.testing import assert_close
 
 from interp_lab import plot
 
@@ -18,6 +19,15 @@ def test_images_fit_the_column_with_titles_in_lines_and_labels_of_rows():
     assert plot.images(pictures[:2], ["one\ntwo", ""]).axes[0].get_title() == "one\ntwo"
     with pytest.raises(ValueError, match="24 pictures in 12 columns need 2 rows, got 1"):
         plot.images(pictures, rows=["above"], columns=12)
+
+
+def test_every_image_stands_in_its_place_under_its_title():
+    pictures = torch.rand(5, 1, 2, 2)
+    figure = plot.images(pictures, list("abcde"), columns=3)
+    for k, (axis, title) in enumerate(zip(figure.axes, "abcde", strict=False)):
+        assert axis.get_title() == title
+        assert_close(pixels(figure, k), pictures[k, 0])
+    assert not figure.axes[5].axison  # the sixth place is empty
 
 
 def test_numbers_are_written_into_their_cells_and_nan_stays_empty():

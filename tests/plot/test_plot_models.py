@@ -20,14 +20,14 @@ def test_a_segment_that_speaks_for_the_class_is_red_and_one_that_speaks_against_
         return torch.stack([right, left - 2 * right], 1)
 
     local = surrogate_local(
-        model, torch.ones(1, 1, 2, 2), 1, segments=torch.tensor([[0, 1], [0, 1]]), fill=0.0, n=50, ridge=1e-9
+        model, torch.ones(1, 1, 3, 2), 1, segments=torch.tensor([[0, 1]] * 3), fill=0.0, n=50, ridge=1e-9
     )
     figure = plot.segments(local)
-    assert_close(pixels(figure, 1).double(), torch.tensor([[2.0, -4.0], [2.0, -4.0]]).double(), rtol=1e-3, atol=0)
-    assert [[hue(colour) for colour in row] for row in colours(figure, 1)] == [["red", "blue"]] * 2
+    assert_close(pixels(figure, 1).double(), torch.tensor([[3.0, -6.0]] * 3).double(), rtol=1e-3, atol=0)
+    assert [[hue(colour) for colour in row] for row in colours(figure, 1)] == [["red", "blue"]] * 3
     assert [axis.get_title() for axis in figure.axes] == ["2 segments", "effect on class 1"]
     ink = figure.axes[0].images[1].get_array()[..., 3]
-    assert ((ink > 0) == [[False, True], [False, True]]).all()  # where the second segment begins
+    assert ((ink > 0) == [[False, True]] * 3).all()  # where the second segment begins
     assert "R2 of the linear model 1.00" in caption(figure)
     assert "cut into 2 segments, and the effect of each on class 1 in a linear model whose R2 is 1.00" in figure.alt
     assert_is_shown_with_alt_text(lambda alt: plot.segments(local, alt=alt))
@@ -141,18 +141,21 @@ def test_an_ascent_tells_what_it_clips():
 
 def test_top_patches_and_their_projections_are_mosaics_in_one_call():
     patches = torch.rand(3, 4, 1, 5, 5)
+    projections = (patches - 0.5) * torch.tensor([1.0, 10.0, 0.1, 3.0]).view(4, 1, 1, 1)
     images = torch.tensor([[0, 1, 2, 3], [0, 1, 2, 3], [0, 1, 2, -1]])
     values = torch.ones(3, 4).masked_fill(images < 0, -torch.inf)
     top = TopActivations(
         values, images, torch.zeros(3, 4, 2, dtype=torch.long), patches, (ReceptiveField(5, 1, 0),) * 2
     )
-    figure = plot.top_patches(top, patches - 0.5, channels=[2, 0])
+    figure = plot.top_patches(top, projections, channels=[2, 0])
     above, below = pixels(figure, 0), pixels(figure, 2)
     assert above.shape == below.shape == (11, 11)  # two by two tiles of five pixels and a gap
     assert_close(above[:5, 6:], patches[2, 1, 0])
     assert_close(above[6:, :5], patches[2, 2, 0])
     assert (above[6:, 6:] == 1).all()  # there was no fourth image
-    assert_close(below[:5, :5], (patches - 0.5)[2, 0, 0] / (patches - 0.5)[2, 0, 0].abs().max())
+    for tile, own in ((below[:5, :5], projections[2, 0, 0]), (below[:5, 6:], projections[2, 1, 0])):
+        assert_close(tile, own / own.abs().max())  # each with its own scale
+    assert [axis.get_ylabel() for axis in figure.axes] == ["patches", "", "projections", ""]
     assert [axis.get_title() for axis in figure.axes[:2]] == ["channel 2", "channel 0"]
     assert "channels 2, 0" in figure.alt
     assert len(plot.top_patches(top).axes) == 3
@@ -171,6 +174,7 @@ def test_prototypes_are_drawn_above_criticisms_with_their_witness():
     first = chosen.criticisms[0]
     assert_close(pixels(figure, 20), pictures[first, 0])
     assert figure.axes[20].get_title() == f"{1000 * chosen.witness[first]:+.1f}"
+    assert "witness x 1000, positive where the prototypes leave data out" in caption(figure)
     assert "12 prototypes" in figure.alt
     assert "3 criticisms" in figure.alt
     with pytest.raises(ValueError, match="among 30 examples, got 29 pictures"):
