@@ -51,6 +51,7 @@ def patches(x):
         (lambda x: CONV(x).movedim(1, -1).transpose(1, 2), (0, 3, 2, C)),
         (lambda x: CONV(x.mT), (0, C, 3, 2)),
         (lambda x: CONV(x).flatten(2).mT, (0, ((2, 8), (3, 6)), C)),  # tokens
+        (lambda x: CONV(x).view(2, 4, 48).mT, (0, ((2, 8), (3, 6)), C)),
         (lambda x: torch.cat([random(2, 1, 4), CONV(x).flatten(2).mT], 1)[:, 1:].unflatten(1, (8, 6)), (0, 2, 3, C)),
         (lambda x: CONV(x).flatten(2).unflatten(2, (6, 8)), (0, C, None, None)),  # no grid of theirs
         (lambda x: LINEAR_PATCHES(patches(x)), (0, ((2, 4), (3, 3)), C)),

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from interp_lab import METHODS, UnsupportedModelError, integrated_gradients, interior_gradient, smoothgrad
+from interp_lab import METHODS, UnsupportedModelError, integrated_gradients, interior_gradient, saliency, smoothgrad
 from interp_lab.contract import is_finite
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))]
@@ -222,6 +222,28 @@ def test_a_model_without_usable_logits_is_refused_by_name(method, model, message
 def test_a_model_cut_from_its_input_is_refused(method):
     with pytest.raises(UnsupportedModelError, match=r"do not depend on x|calls no convolution"):
         method(lambda x: x.detach().flatten(1), X)
+
+
+class Full(torch.autograd.Function):
+    """The identity, for whose gradient there is no memory."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        raise torch.OutOfMemoryError("no memory left")
+
+
+def full(x):
+    raise torch.OutOfMemoryError("no memory left")
+
+
+@pytest.mark.parametrize("model", [full, Full.apply])
+def test_too_little_memory_is_no_fault_of_the_model(model):
+    with pytest.raises(torch.OutOfMemoryError, match="no memory left"):
+        saliency(lambda x: model(x).flatten(1), X, 0)
 
 
 # What the lecture and the papers state, and the pages rely on.

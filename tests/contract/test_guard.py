@@ -215,6 +215,13 @@ def test_rows_that_depend_on_their_batch_are_refused(function, mix):
         function(lambda x: head(mix(x.flatten(1))), X)
 
 
+@pytest.mark.parametrize("norm", [MIXING["batch norm"], MIXING["functional batch norm"]])
+def test_statistics_of_the_batch_are_refused_of_a_single_row_too(norm):
+    head = nn.Linear(16, 3)  # nothing else would see them: a row is alone, of four places
+    with pytest.raises(il.UnsupportedModelError, match="batch_norm uses the statistics of the batch"):
+        il.saliency(lambda x: head(norm(x.reshape(1, 16, 4)).mean(2)), torch.rand(1, 64), 0)
+
+
 @pytest.mark.parametrize("method", [il.saliency, il.integrated_gradients, il.lrp, il.deeplift])
 def test_a_row_of_its_own_is_no_reason_to_refuse_what_may_mix(method):
     """Softmax over the features, a norm of every row, a transposition and back: rows are independent."""
@@ -354,8 +361,11 @@ def test_what_torchscript_hides_is_refused(script):
 def test_a_trace_in_train_mode_is_refused_and_a_frozen_script_is_answered():
     x, net = torch.rand(4, 6), nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3))
     traced = torch.jit.trace(net.train(), x, check_trace=False)
-    with pytest.raises(il.UnsupportedModelError, match="trace it after"):
+    with pytest.raises(il.UnsupportedModelError, match="holds aten::batch_norm in train mode: trace it after"):
         il.saliency(traced, x, 0)
+    dropping = torch.jit.trace(nn.Sequential(nn.Linear(6, 3), nn.Dropout()), x, check_trace=False)
+    with pytest.raises(il.UnsupportedModelError, match="holds aten::dropout in train mode: trace it after"):
+        il.saliency(dropping, x, 0)
     assert_close(il.saliency(torch.jit.freeze(torch.jit.script(net.eval())), x, 0), il.saliency(net, x, 0))
 
 
@@ -381,14 +391,16 @@ def test_a_choice_by_a_mask_or_an_index_keeps_its_gradient(choice, same):
 
 @every_method
 def test_a_caller_under_autocast_or_low_precision_gets_the_same(method):
-    net = network().eval()
+    net, seen = network().eval(), set()
     expected = method(net, X, 0)
+    net.register_forward_hook(lambda *_: seen.add(torch.get_float32_matmul_precision()))
     torch.set_float32_matmul_precision("medium")
     try:
         with torch.autocast("cpu", torch.bfloat16):
             assert_close(method(net, X, 0), expected, rtol=0, atol=0)
             assert torch.is_autocast_enabled("cpu")
         assert torch.get_float32_matmul_precision() == "medium"
+        assert seen == {"highest"}
     finally:
         torch.set_float32_matmul_precision("highest")
 

@@ -197,6 +197,16 @@ def test_the_named_part_alone_is_the_label():
         assert (drawn[a].labels == drawn[b].labels).sum() == 256, "states are not independent"
 
 
+def test_a_warm_dot_is_red_to_orange_and_a_cool_one_cyan_to_blue():
+    data = scenes(256, evidence="dot")
+    mask = data.masks["dot"]
+    colour = (data.images * mask[:, None]).sum((2, 3)) / mask.sum((1, 2))[:, None]
+    for state, order in ((0, (0, 1, 2)), (1, (2, 1, 0))):
+        first, second, third = colour[data.labels == state][:, order].T
+        assert (first > second).all()
+        assert (second > third - 0.02).all()  # red itself has as much green as blue, but for the noise
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

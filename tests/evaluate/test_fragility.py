@@ -41,6 +41,7 @@ def test_the_kink_is_crossed_where_the_radius_allows_it():
     assert_close(saliency(kink, X), torch.tensor([[3.0, 1.0]]))
     assert_close(saliency(kink, moved), torch.tensor([[0.0, 1.0]]))
     assert_close(attack_attribution(kink, X, k=1, radius=0.04), X)  # 0.05 would be needed
+    assert_close(attack_attribution(kink, X, k=1), X)  # 8 / 255
 
 
 def test_the_decision_is_kept():
