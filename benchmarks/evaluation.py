@@ -17,7 +17,7 @@ import torch
 
 from interp_lab import networks
 from interp_lab.data import digits
-from interp_lab.evaluate.retraining import Network, Task, retrain
+from interp_lab.evaluate.roar.training import Network, Task, retrain
 
 from . import influence, selectivity
 

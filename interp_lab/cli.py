@@ -27,7 +27,7 @@ def add_retraining(commands: argparse._SubParsersAction) -> None:
         parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
         parser.add_argument("--network", help="small_cnn, or for scenes scenes_cnn, by default")
         parser.add_argument("--epochs", type=int, default=10)
-        parser.add_argument("--device", help="cpu by default")
+        parser.add_argument("--device", default="cpu", help="cpu by default")
         parser.add_argument(
             "--executor",
             choices=("none", "processes", "dask"),
@@ -41,6 +41,7 @@ def add_retraining(commands: argparse._SubParsersAction) -> None:
 def run_retraining(options: argparse.Namespace) -> None:
     import interp_lab
     from interp_lab import data
+    from interp_lab.evaluate.roar import Workers
 
     if options.data == "scenes":
         dataset = (data.scenes(10_000, seed=1), data.scenes(2_000, seed=2))
@@ -55,9 +56,8 @@ def run_retraining(options: argparse.Namespace) -> None:
             fractions=options.fractions,
             seeds=options.seeds,
             results=options.results or f"{options.sweep}-{options.data}.jsonl",
-            executor=executor,
-            device=options.device,
-            epochs=options.epochs,
+            training={"epochs": options.epochs},
+            workers=Workers(executor, options.device),
         )
     print(table)
 

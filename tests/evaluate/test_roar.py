@@ -18,12 +18,11 @@ from torch.testing import assert_close
 
 from interp_lab import METHODS, kar, roar, smoothgrad
 from interp_lab.data import Dataset, digits
-from interp_lab.evaluate import retraining
-from interp_lab.evaluate.retraining import Network
-from interp_lab.evaluate.roar import edges, rank_pixels
+from interp_lab.evaluate.roar import Workers, edges, rank_pixels, training
+from interp_lab.evaluate.roar.training import Network
 from interp_lab.networks import small_cnn
 
-QUICK = {"fractions": (0.2, 0.7), "seeds": (0, 1), "epochs": 2, "progress": False}
+QUICK = {"fractions": (0.2, 0.7), "seeds": (0, 1), "training": {"epochs": 2}, "progress": False}
 
 
 def few_digits(dtype: torch.dtype = torch.float32) -> tuple[Dataset, Dataset]:
@@ -70,16 +69,16 @@ def test_edges_are_those_of_scipy():
 @pytest.mark.parametrize(("sweep", "chosen"), [(roar, [0, 1, 2]), (kar, [13, 14, 15])])
 def test_exactly_the_pixels_of_the_fraction_are_replaced_by_the_training_mean(sweep, chosen, monkeypatch):
     seen: list[tuple[Dataset, Network]] = []
-    look = retraining._seen
+    look = training._seen
     monkeypatch.setattr(
-        retraining,
+        training,
         "_seen",
         lambda task, part, network: seen.append((look(task, part, network), network)) or seen[-1][0],
     )
     images = torch.rand(30, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     train, test = (Dataset(part, torch.arange(len(part)) % 2, ("a", "b")) for part in (images[:20], images[20:]))
     order = constant(*range(16, 0, -1))  # the first pixel is the most relevant
-    sweep({"order": order}, (train, test), partial(small_cnn, 3, 4, 4, 2), fractions=(0.2,), seeds=(0,), epochs=1, progress=False)  # fmt: skip
+    sweep({"order": order}, (train, test), partial(small_cnn, 3, 4, 4, 2), fractions=(0.2,), seeds=(0,), training={"epochs": 1}, progress=False)  # fmt: skip
     assert len(seen) == 2 * (1 + 3 * 2)
     (whole, *_), (_, *_), (got_train, network), (got_test, _), (mask_train, alone), (mask_test, _) = seen[:6]
     assert_close(whole.images, train.images)
@@ -112,13 +111,25 @@ NETWORKS = {
 def test_an_ensemble_trains_the_same_networks_as_one_by_one(new, device, seed, verdict):
     # In double precision, rounding changes no decision: the accuracies are equal.
     train, test = few_digits(torch.float64)
-    options = QUICK | {"weight_decay": 0.1, "device": device, "seeds": (2 * seed, 2 * seed + 1)}
+    options = QUICK | {"training": {"epochs": 2, "weight_decay": 0.1}, "seeds": (2 * seed, 2 * seed + 1)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retraining, "_together", None)
-        alone = roar({"brightness": brightness}, (train, test), lambda: new().double(), together=1, **options)
+        patch.setattr(training, "_together", None)
+        alone = roar(
+            {"brightness": brightness},
+            (train, test),
+            lambda: new().double(),
+            workers=Workers(device=device, together=1),
+            **options,
+        )
         patch.undo()
-        patch.setattr(retraining, "_one_by_one", None)
-        ensemble = roar({"brightness": brightness}, (train, test), lambda: new().double(), together=4, **options)
+        patch.setattr(training, "_one_by_one", None)
+        ensemble = roar(
+            {"brightness": brightness},
+            (train, test),
+            lambda: new().double(),
+            workers=Workers(device=device, together=4),
+            **options,
+        )
     for name in ("accuracy", "mask_only"):
         one, other = ([getattr(cell, name) for cell in table.cells] for table in (alone, ensemble))
         assert [value is None for value in one] == [value is None for value in other]
@@ -153,7 +164,12 @@ def test_hookers_toy_networks_are_retrained_not_only_tested_again(seed, verdict)
     informative, everything = torch.arange(16) < 4, torch.ones(16, dtype=torch.bool)
     for problem in (0, 1):
         train, test = toy(problem, seed)
-        options = {"fractions": (0.25, 0.75), "seeds": (seed,), "epochs": 10, "lr": 0.3, "progress": False}
+        options = {
+            "fractions": (0.25, 0.75),
+            "seeds": (seed,),
+            "training": {"epochs": 10, "lr": 0.3},
+            "progress": False,
+        }
         table = roar(methods, (train, test), "softmax_regression", **options)
         accuracy = {(row.method, row.fraction): row.accuracy for row in table.summary()}
         # The inverse order removes the 12 that say nothing: what stays is learnt as by least squares, in closed form.
@@ -198,8 +214,8 @@ def test_planted_evidence_the_oracle_is_best_and_its_opposite_worst(seed, verdic
         "opposite": lambda *a: 1 - oracle(*a),
         "integrated_gradients": METHODS["integrated_gradients"],
     }
-    options = {"fractions": (0.09,), "seeds": (2 * seed, 2 * seed + 1), "epochs": 20, "lr": 0.02, "progress": False}
-    scores = {row.method: row for row in roar(methods, (train, test), pooled_cnn, **options).summary()}
+    options = {"fractions": (0.09,), "seeds": (2 * seed, 2 * seed + 1), "training": {"epochs": 20, "lr": 0.02}}
+    scores = {row.method: row for row in roar(methods, (train, test), pooled_cnn, progress=False, **options).summary()}
     accuracy = {name: row.accuracy for name, row in scores.items()}
     verdict("accuracy of the whole", accuracy["none"], above=0.9)
     verdict("without the evidence", accuracy["oracle"], below=0.6)  # chance is 0.5
@@ -209,7 +225,7 @@ def test_planted_evidence_the_oracle_is_best_and_its_opposite_worst(seed, verdic
     verdict("the opposite above random", accuracy["opposite"] - accuracy["random"], above=0)
     verdict("place of the patch", scores["oracle"].mask_only, below=0.65)  # must say nothing of the class
     del methods["integrated_gradients"]
-    kept = {row.method: row.accuracy for row in kar(methods, (train, test), pooled_cnn, **options | {"fractions": (0.91,)}).summary()}  # fmt: skip
+    kept = {row.method: row.accuracy for row in kar(methods, (train, test), pooled_cnn, progress=False, **options | {"fractions": (0.91,)}).summary()}  # fmt: skip
     verdict("the evidence kept", kept["oracle"], above=0.9)
     verdict("above all others", kept["oracle"] - max(kept["random"], kept["edges"], kept["opposite"]), above=0.2)
 
@@ -255,7 +271,13 @@ def test_a_method_that_fails_is_reported_by_name_and_ends_nothing(tmp_path):
 
 @pytest.mark.parametrize("together", [1, 3])
 def test_a_training_that_diverges_is_reported_in_its_cells(together):
-    table = roar([], few_digits(), **QUICK | {"lr": 1e30}, model=small_cnn(), together=together)
+    table = roar(
+        [],
+        few_digits(),
+        **QUICK | {"training": {"epochs": 2, "lr": 1e30}},
+        model=small_cnn(),
+        workers=Workers(together=together),
+    )
     assert all("training: the loss became nan" in cell.error for cell in table.cells)
     assert "failed" in str(table)
 
@@ -274,7 +296,7 @@ def killed_at_the_sixth_line(file):
         os.kill(os.getpid(), signal.SIGKILL)
 
 os.fsync = killed_at_the_sixth_line
-roar(["saliency"], (digits("train")[:200], digits("test")[:100]), fractions=(0.2, 0.7), seeds=(0, 1), epochs=2, results={!r})
+roar(["saliency"], (digits("train")[:200], digits("test")[:100]), fractions=(0.2, 0.7), seeds=(0, 1), training={{"epochs": 2}}, results={!r})
 """
 
 
@@ -295,7 +317,7 @@ def test_a_killed_sweep_resumes_and_ends_with_the_same_table(tmp_path):
     assert sorted(path.read_text().splitlines()) == sorted((tmp_path / "straight.jsonl").read_text().splitlines())
     # A finished sweep trains nothing, and can be made larger.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retraining, "_one_by_one", None)
+        patch.setattr(training, "_one_by_one", None)
         assert roar(["saliency"], few_digits(), **QUICK, results=path) == straight
     larger = roar(["saliency"], few_digits(), **QUICK | {"seeds": (1, 2)}, results=path)
     assert [c for c in larger.cells if c.seed == 1] == [c for c in straight.cells if c.seed == 1]
@@ -303,12 +325,12 @@ def test_a_killed_sweep_resumes_and_ends_with_the_same_table(tmp_path):
 
 def test_a_file_of_another_sweep_is_refused_by_name(tmp_path):
     path, (train, test) = tmp_path / "results.jsonl", few_digits()
-    options = QUICK | {"fractions": (0.5,), "seeds": (0,), "epochs": 1, "results": path}
+    options = QUICK | {"fractions": (0.5,), "seeds": (0,), "training": {"epochs": 1}, "results": path}
     roar({"mine": partial(smoothgrad, n=2)}, (train, test), **options)
     before = path.read_bytes()
     for call, message in (
         (lambda: kar([], (train, test), **options), "replaced 'most relevant', not 'least relevant'"),
-        (lambda: roar([], (train, test), **options | {"epochs": 2}), "epochs 1, not 2"),
+        (lambda: roar([], (train, test), **options | {"training": {"epochs": 2}}), "epochs 1, not 2"),
         (lambda: roar([], (train[:190], test), **options), "training images '"),
         (lambda: roar([], (train, test[:90]), **options), "test images '"),
         (lambda: roar([], (train, test), "mlp", **options), "network '"),
@@ -329,7 +351,7 @@ def test_a_file_of_another_sweep_is_refused_by_name(tmp_path):
 def test_every_executor_gives_the_same_table(tmp_path):
     alone = roar(["saliency"], few_digits(), **QUICK)
     with ThreadPoolExecutor(3) as threads:
-        assert roar(["saliency"], few_digits(), **QUICK, executor=threads, in_flight=3) == alone
+        assert roar(["saliency"], few_digits(), **QUICK, workers=Workers(threads, in_flight=3)) == alone
 
 
 @pytest.mark.slow
@@ -340,14 +362,16 @@ def test_two_workers_give_the_same_table(kind, tmp_path):
     path = tmp_path / "results.jsonl"
     if kind == "processes":
         with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-            spread = roar(["saliency"], few_digits(), new, **QUICK, executor=pool, results=path)
+            spread = roar(["saliency"], few_digits(), new, **QUICK, workers=Workers(pool), results=path)
     else:
         distributed = pytest.importorskip("distributed")
         with (
             distributed.LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None) as cluster,
             distributed.Client(cluster) as client,
         ):
-            spread = roar(["saliency"], few_digits(), new, **QUICK, executor=client.get_executor(), results=path)
+            spread = roar(
+                ["saliency"], few_digits(), new, **QUICK, workers=Workers(client.get_executor()), results=path
+            )
     assert spread == alone
     assert len([json.loads(line) for line in path.read_text().splitlines()]) == 1 + len(alone.cells)
 
@@ -388,8 +412,8 @@ def test_the_explained_network_and_the_random_state_stay_as_they_were():
         (lambda data: roar([], data, fractions=(0.0001,)), "some of the 784 pixels, not all or none; got 0.0001"),
         (lambda data: roar([], data, seeds=()), r"seeds must be different .* got \[\]"),
         (lambda data: roar([], data, fractions=(0.5, 0.5)), r"fractions must be different"),
-        (lambda data: roar([], data, together=0), "together must be a number of cells from 1 on"),
-        (lambda data: roar([], data, "digits_cnn", together=2), "module '7' is a dropout"),
+        (lambda data: roar([], data, workers=Workers(together=0)), "together must be a number of cells from 1 on"),
+        (lambda data: roar([], data, "digits_cnn", workers=Workers(together=2)), "module '7' is a dropout"),
         (
             lambda data: roar(["saliency"], data, lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 1))),
             r"logits \(N, K\) of two classes or more, here K = 10 .* it gives K = 1",
@@ -398,7 +422,7 @@ def test_the_explained_network_and_the_random_state_stay_as_they_were():
             lambda data: roar([], data, lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 1), nn.Flatten(0))),
             r"the model must give logits of shape \(2, K\)",
         ),
-        (lambda data: roar([], data, replaced="best"), "replaced must be 'most relevant' or 'least relevant'"),
+        (lambda data: roar([], data, training={"epoch": 1}), "training has no option 'epoch'; there are epochs, lr"),
         (
             lambda data: roar([], (data[0], Dataset(torch.rand(5, 1, 8, 8), data[1].labels[:5], ()))),
             "images of one shape",
@@ -425,12 +449,12 @@ def test_a_signed_map_on_mnist_tells_the_class_by_its_mask_alone(seed, verdict):
 
 def test_the_images_of_a_sweep_are_uploaded_once_and_go_with_it():
     images = np.zeros((2, 1, 3, 3), dtype=np.float32)
-    first = retraining._uploaded(images, "meta")
+    first = training._uploaded(images, "meta")
     assert first.device.type == "meta"
-    assert retraining._uploaded(images, "meta") is first
-    assert retraining._uploaded(images.copy(), "meta") is not first
-    here = retraining._uploaded(images, "cpu")
+    assert training._uploaded(images, "meta") is first
+    assert training._uploaded(images.copy(), "meta") is not first
+    here = training._uploaded(images, "cpu")
     here += 1
     assert images.min() == 1  # a processor needs no copy
     del images, here
-    assert not retraining._UPLOADED
+    assert not training._UPLOADED

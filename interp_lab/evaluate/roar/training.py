@@ -10,6 +10,7 @@ that both ways give the same accuracies up to rounding.
 import copy
 import math
 import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,9 +20,16 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
-from .. import networks
-from ..data.dataset import Dataset
-from ..reproducible import reproducibly
+from ... import networks
+from ...data.dataset import Dataset
+from ...reproducible import reproducibly
+
+TRAINING = {
+    "epochs": 10,
+    "lr": 1e-2,
+    "batch_size": 64,
+    "weight_decay": 0.0,
+}  # the options, and what they are by default
 
 _UPLOADED: dict[tuple[int, str], Tensor] = {}
 
@@ -47,6 +55,22 @@ class Task:
     together: bool
     training: dict[str, float]
     device: str
+
+
+def training_options(given: Mapping[str, float] | None) -> dict[str, float]:
+    """All options of a training, the given ones among them.
+
+    Raises:
+        ValueError: one that there is not.
+
+    Example:
+        >>> training_options({"epochs": 3})
+        {'epochs': 3, 'lr': 0.01, 'batch_size': 64, 'weight_decay': 0.0}
+    """
+    unknown = [name for name in given or {} if name not in TRAINING]
+    if unknown:
+        raise ValueError(f"training has no option {unknown[0]!r}; there are {', '.join(TRAINING)}")
+    return {**TRAINING, **(given or {})}
 
 
 def retrain(task: Task) -> list[float | str]:

@@ -1,0 +1,12 @@
+"""ROAR and KAR: replace the most (or least) relevant pixels, retrain, and see what the networks still know.
+
+The two curves are in ``roar_and_kar``; ``ranks`` orders the pixels, ``training`` trains the networks, ``workers`` says
+where, ``journal`` remembers what is finished, and ``table`` is the result.
+"""
+
+from .ranks import edges, random_order, rank_pixels
+from .roar_and_kar import kar, roar
+from .table import Cell, Retraining, Summary
+from .workers import Workers
+
+__all__ = ["Cell", "Retraining", "Summary", "Workers", "edges", "kar", "random_order", "rank_pixels", "roar"]
