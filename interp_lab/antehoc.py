@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .contract import UnsupportedModelError, check_input, explaining, in_eval_mode, is_finite, output_of
+from .schedule import one_cycle
 
 if TYPE_CHECKING:
     from sklearn.preprocessing import SplineTransformer
@@ -640,9 +641,7 @@ def prototype_network(
         torch.manual_seed(seed)
         network = PrototypeNetwork(body, width, x[0], classes, per_class).to(x).train()
         optimizer = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=0.0)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, lr, total_steps=epochs * -(-len(x) // batch_size), pct_start=0.2
-        )
+        schedule = one_cycle(optimizer, lr, epochs * -(-len(x) // batch_size))
         for _ in range(epochs):
             for index in torch.randperm(len(x), generator=order).split(batch_size):
                 index = index.to(x.device)

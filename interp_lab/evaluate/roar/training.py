@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from ... import networks
 from ...data.dataset import Dataset
 from ...reproducible import reproducibly
+from ...schedule import one_cycle
 
 TRAINING = {
     "epochs": 10,
@@ -135,7 +136,7 @@ def _together(task: Task) -> list[float | str]:
     size, batch = len(labels[0]), options["batch_size"]
     optimizer = torch.optim.AdamW(parameters.values(), lr=options["lr"], weight_decay=options["weight_decay"])
     steps = options["epochs"] * math.ceil(size / batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options["lr"], total_steps=steps, pct_start=0.2)
+    schedule = one_cycle(optimizer, options["lr"], steps)
     orders = [torch.Generator().manual_seed(network.seed) for network in task.networks]
     skeleton.train()
     loss_sum = torch.zeros(count, device=device)
