@@ -1,7 +1,8 @@
 """ROAR and KAR: replace the most (or least) relevant pixels, retrain, and see what the networks still know.
 
-The two curves are in ``roar_and_kar``; ``ranks`` orders the pixels, ``training`` trains the networks, ``workers`` says
-where, ``journal`` remembers what is finished, and ``table`` is the result.
+The two curves are in ``roar_and_kar``: ``images`` puts the data into files, ``ranks`` orders the pixels, ``starts`` makes
+the networks and ``training`` trains them, ``workers`` says where, ``journal`` remembers what is finished, and ``table`` is
+the result.
 """
 
 from .ranks import edges, random_order, rank_pixels

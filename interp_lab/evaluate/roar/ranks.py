@@ -1,18 +1,19 @@
 """The order of the pixels: from an attribution to the place of every pixel, and which of them are replaced."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...data.dataset import Dataset
 from ...reproducible import reproducibly
+from .images import BATCH, Part, batch, written
 
 Method = Callable[..., Tensor]
-Orders = tuple[Tensor, Tensor] | str | None  # ranks of both parts, or what went wrong; None where nothing is ordered
+Orders = tuple[Path, Path] | str | None  # files of both parts, or what went wrong; None where nothing is ordered
 
-BATCH = 256  # images attributed at a time
+SHIFT = 2**15  # files hold the places from -SHIFT on, so that int16 is enough for images below 256 x 256 pixels
 
 
 def random_order(model: nn.Module, x: Tensor, target: Tensor | None = None) -> Tensor:
@@ -72,27 +73,40 @@ def replaced_places(fraction: float, pixels: int, replaced: str) -> range:
     return range(count) if replaced == "most relevant" else range(pixels - count, pixels)
 
 
+def among(ranks: Tensor, places: range) -> Tensor:
+    """Bool mask of the pixels whose place is one of these; ranks as the files of :func:`orders` hold them."""
+    return (ranks >= places.start - SHIFT) & (ranks < places.stop - SHIFT)
+
+
 def orders(
-    functions: Mapping[str, Method], explained: Callable[[], nn.Module], train: Dataset, test: Dataset, name: str
+    functions: Mapping[str, Method],
+    explained: Callable[[], nn.Module],
+    parts: tuple[Part, Part],
+    folder: Path,
+    name: str,
 ) -> Orders:
-    """Ranks ``(N, H, W)`` of both parts by the attributions of one method; or what went wrong, as text.
+    """Files of the ranks ``(N, H, W)`` of both parts by the attributions of one method; or what went wrong, as text.
 
     The attributions are of the explained network, for the class that it predicts. None for the whole images, where
     nothing is ordered.
     """
     if name not in functions:
         return None
-    generator, ranks = torch.Generator().manual_seed(0), []
-    model = explained()
+    generator, model = torch.Generator().manual_seed(0), explained()
+    files = tuple(folder / f"ranks-{list(functions).index(name)}-{part}.npy" for part in ("training", "test"))
     try:
         with reproducibly():
-            for part, data in (("training", train), ("test", test)):
-                batches = ((start, data.images[start : start + BATCH]) for start in range(0, len(data), BATCH))
-                maps = (_attributed(functions[name], model, x, start, part) for start, x in batches)
-                ranks.append(torch.cat([rank_pixels(attribution, generator) for attribution in maps]))
+            for part, file, kind in zip(parts, files, ("training", "test"), strict=True):
+                images, _ = part.load()
+                shape = (len(images), *images.shape[2:])
+                dtype = torch.int16 if shape[1] * shape[2] < 2**16 else torch.int32
+                with written(file, dtype, shape) as write:
+                    for rows in torch.arange(len(images)).split(BATCH):
+                        attribution = _attributed(functions[name], model, batch(images, rows), int(rows[0]), kind)
+                        write((rank_pixels(attribution, generator) - SHIFT).to(dtype))
     except _MethodError as error:
         return str(error)
-    return tuple(ranks)
+    return files
 
 
 class _MethodError(Exception):

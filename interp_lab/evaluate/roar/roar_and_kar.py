@@ -14,31 +14,31 @@ efficient evaluation strategy for attribution methods, arXiv:2202.00449.
 """
 
 import copy
-import hashlib
 import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm.auto import tqdm
 
 from ... import networks
-from ...data.dataset import Dataset, third
+from ...data.dataset import Dataset
 from ...explain_decision.methods import METHODS
 from ...reproducible import reproducibly
+from .images import Part, Source, digest, image_shape, mean_colour, split, store
 from .journal import Journal
 from .ranks import BASELINES, Method, Orders, orders, replaced_places
-from .starts import check_logits, factory, start
+from .starts import check_logits, check_name, factory, start
 from .table import WHOLE, Cell, Key, Retraining
-from .training import Network, Task, training_options
+from .training import Network, Task, seen, training_options
 from .workers import Workers
 
 
 def roar(
     methods: Sequence[str] | Mapping[str, Method],
-    dataset: Dataset | tuple[Dataset, Dataset],
+    dataset: Dataset | tuple[Source, Source],
     network: str | Callable[[], nn.Module] = "small_cnn",
     *,
     fractions: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9),
@@ -61,7 +61,10 @@ def roar(
 
     Args:
         methods: names in ``METHODS``, or name -> ``method(model, x, target)``.
-        dataset: (training part, test part); of one Dataset, a fixed third of every class is the test part.
+        dataset: (training part, test part); of one Dataset, a fixed third of every class is the test part. A part may
+            also be a torch data set of (image, label), images uint8 or float ``(C, H, W)``, and larger than the
+            memory: it is read once, and its images are kept in a file while the sweep runs. Bytes become numbers in
+            [0, 1].
         network: makes a new network, or its name: ``small_cnn``, ``softmax_regression``, ``mlp``, ``digits_cnn``,
             ``scenes_cnn``.
         fractions: of pixels to replace, in (0, 1).
@@ -97,7 +100,7 @@ def roar(
 
 def kar(
     methods: Sequence[str] | Mapping[str, Method],
-    dataset: Dataset | tuple[Dataset, Dataset],
+    dataset: Dataset | tuple[Source, Source],
     network: str | Callable[[], nn.Module] = "small_cnn",
     *,
     fractions: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9),
@@ -115,7 +118,8 @@ def kar(
 
     Args:
         methods: names in ``METHODS``, or name -> ``method(model, x, target)``.
-        dataset: (training part, test part); of one Dataset, a fixed third of every class is the test part.
+        dataset: (training part, test part), Datasets or torch data sets of (image, label); of one Dataset, a fixed
+            third of every class is the test part.
         network: makes a new network, or its name, as for ``roar``.
         fractions: of pixels to replace, in (0, 1): 0.9 keeps the most relevant tenth.
         seeds: of the networks that are averaged.
@@ -147,7 +151,7 @@ def kar(
 def _sweep(
     replaced: str,
     methods: Sequence[str] | Mapping[str, Method],
-    dataset: Dataset | tuple[Dataset, Dataset],
+    dataset: Dataset | tuple[Source, Source],
     network: str | Callable[[], nn.Module],
     fractions: Sequence[float],
     seeds: Sequence[int],
@@ -158,62 +162,62 @@ def _sweep(
     progress: bool,
 ) -> Retraining:
     functions, training, workers = _functions(methods), training_options(training), workers or Workers()
-    train, test = _split(dataset)
-    _check(train, test, fractions, seeds)
-    new = factory(network, train)
-    starts = {seed: start(new, seed) for seed in seeds}
-    check_logits(starts[seeds[0]], train, test)
-    together = workers.group(starts[seeds[0]])
-    header = {
+    check_name(network)
+    data = split(dataset)
+    pixels = _check(data, fractions, seeds)
+    keys: list[Key] = [(WHOLE, 0.0, seed) for seed in seeds]
+    keys += [(name, fraction, seed) for name in functions for fraction in fractions for seed in seeds]
+    with workers.files() as folder:
+        parts = store(data[0], folder, "training"), store(data[1], folder, "test")
+        new = factory(network, data[0], parts[0])
+        starts = {seed: start(new, seed) for seed in seeds}
+        check_logits(starts[seeds[0]], parts)
+        together = workers.group(starts[seeds[0]], parts[0])
+        mean = mean_colour(data[0], parts[0]).numpy()
+        sweep = Task(parts, [None], mean, [], together > 1, training, str(workers.device))
+        orders_of = cache(partial(orders, functions, cache(partial(_explained, model, new, sweep)), parts, folder))
+        places = {fraction: replaced_places(fraction, pixels, replaced) for fraction in (0.0, *fractions)}
+        header = _header(replaced, parts, new, model, training)
+        with Journal(results, header, functions, keys) as journal, _bar(journal, progress) as bar:
+            record = partial(_record, journal, bar)
+            chunks = _chunks(keys, together, journal.cells)
+            tasks = _tasks(chunks, orders_of, partial(_task, sweep, starts, places, orders_of), record)
+            for cells, accuracies in workers.retrained(tasks):
+                record(_outcomes(cells, accuracies))
+    return Retraining(replaced, tuple(Cell(*key, **journal.cells[key]) for key in keys))
+
+
+def _header(
+    replaced: str,
+    parts: tuple[Part, Part],
+    new: Callable[[], nn.Module],
+    model: nn.Module | None,
+    training: dict[str, float],
+) -> dict[str, Any]:
+    """What a results file must agree in to go on with it."""
+    return {
         "replaced": replaced,
-        "training images": _digest(train.images, train.labels),
-        "test images": _digest(test.images, test.labels),
+        "training images": parts[0].digest,
+        "test images": parts[1].digest,
         "network": _network_digest(start(new, 0)),
         "explained model": "trained" if model is None else _network_digest(model),
         **training,
     }
-    keys: list[Key] = [(WHOLE, 0.0, seed) for seed in seeds]
-    keys += [(name, fraction, seed) for name in functions for fraction in fractions for seed in seeds]
-    places = {
-        fraction: replaced_places(fraction, train.images[0, 0].numel(), replaced) for fraction in (0.0, *fractions)
-    }
-    explained = cache(partial(_explained, model, new, train, training, workers.device))
-    orders_of = cache(partial(orders, functions, explained, train, test))
-    sweep = Task(
-        images=(train.images.numpy(), test.images.numpy()),
-        labels=(train.labels.numpy(), test.labels.numpy()),
-        masks=(),
-        mean=train.images.mean((0, 2, 3)).numpy(),
-        networks=[],
-        together=together > 1,
-        training=training,
-        device=str(workers.device),
-    )
-    with (
-        Journal(results, header, functions, keys) as journal,
-        tqdm(total=len(keys), initial=len(journal.cells), desc="retraining", unit="cell", disable=not progress) as bar,
-    ):
-        record = partial(_record, journal, bar)
-        chunks = _chunks(keys, together, journal.cells)
-        tasks = _tasks(chunks, orders_of, partial(_task, sweep, starts, places, orders_of), record)
-        for cells, accuracies in workers.retrained(tasks):
-            record(_outcomes(cells, accuracies))
-    return Retraining(replaced, tuple(Cell(*key, **journal.cells[key]) for key in keys))
 
 
-def _explained(
-    model: nn.Module | None,
-    new: Callable[[], nn.Module],
-    train: Dataset,
-    training: dict[str, float],
-    device: torch.device | str,
-) -> nn.Module:
+def _bar(journal: Journal, progress: bool) -> tqdm:
+    total, done = len(journal.keys), len(journal.cells)
+    return tqdm(total=total, initial=done, desc="retraining", unit="cell", disable=not progress)
+
+
+def _explained(model: nn.Module | None, new: Callable[[], nn.Module], sweep: Task) -> nn.Module:
     """The network whose decisions are explained: a copy of the given one, or one trained on the whole images."""
     if model is not None:
-        return copy.deepcopy(model).to(device).eval()
+        return copy.deepcopy(model).to(sweep.device).eval()
     trained = start(new, 0)
+    train = seen(sweep, 0, Network(trained, seed=0, order=0, places=range(0), mask_only=False))
     with reproducibly():
-        networks.train(trained, train, seed=0, device=device, progress=False, **training)
+        networks.train(trained, train, seed=0, device=sweep.device, progress=False, **sweep.training)
     return trained
 
 
@@ -248,24 +252,16 @@ def _task(
     cells: list[Key],
 ) -> Task:
     """The networks of the cells: for each one on the images, and one on the masks alone."""
-    kinds = list(dict.fromkeys(key[:2] for key in cells))
-    masks = [_masks(orders_of(name), places[fraction], sweep) for name, fraction in kinds]
+    names = list(dict.fromkeys(name for name, *_ in cells))
     return replace(
         sweep,
-        masks=tuple(torch.stack(part).numpy() for part in zip(*masks, strict=True)),
+        ranks=[orders_of(name) for name in names],
         networks=[
-            Network(starts[seed], seed, kinds.index((name, fraction)), mask_only)
+            Network(starts[seed], seed, names.index(name), places[fraction], mask_only)
             for name, fraction, seed in cells
             for mask_only in ((False, True) if name != WHOLE else (False,))
         ],
     )
-
-
-def _masks(ranks: tuple[Tensor, Tensor] | None, places: range, sweep: Task) -> tuple[Tensor, ...]:
-    """Bool masks ``(N, H, W)`` of the replaced pixels of both parts."""
-    if ranks is None:
-        return tuple(torch.zeros(len(x), *x.shape[2:], dtype=torch.bool) for x in sweep.images)
-    return tuple((part >= places.start) & (part < places.stop) for part in ranks)
 
 
 def _outcomes(cells: list[Key], accuracies: list[float | str]) -> dict[Key, dict]:
@@ -296,34 +292,20 @@ def _functions(methods: Sequence[str] | Mapping[str, Method]) -> dict[str, Metho
     return {**methods, **BASELINES}
 
 
-def _split(dataset: Dataset | tuple[Dataset, Dataset]) -> tuple[Dataset, Dataset]:
-    if isinstance(dataset, Dataset):
-        dataset = dataset[third(dataset.labels, test=False)], dataset[third(dataset.labels, test=True)]
-    train, test = (part.to("cpu") for part in dataset)
-    return train, test
-
-
-def _check(train: Dataset, test: Dataset, fractions: Sequence[float], seeds: Sequence[int]) -> None:
-    pixels = train.images[0, 0].numel()
-    if train.images.shape[1:] != test.images.shape[1:]:
-        raise ValueError(
-            f"both parts need images of one shape, got {tuple(train.images.shape)} and {tuple(test.images.shape)}"
-        )
+def _check(data: tuple[Source, Source], fractions: Sequence[float], seeds: Sequence[int]) -> int:
+    """Refuse what cannot be swept before hours of work; the pixels of an image."""
+    shapes = [image_shape(part) for part in data]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"both parts need images of one shape, got {shapes[0]} and {shapes[1]}")
+    pixels = shapes[0][1] * shapes[0][2]
     for fraction in fractions:
         if not 0 < round(fraction * pixels) < pixels:
             raise ValueError(f"a fraction must replace some of the {pixels} pixels, not all or none; got {fraction}")
     for name, values in (("fractions", fractions), ("seeds", seeds)):
         if not values or len(set(values)) < len(values):
             raise ValueError(f"{name} must be different from each other, and one at least; got {list(values)}")
-
-
-def _digest(*tensors: Tensor, text: str = "") -> str:
-    digest = hashlib.sha256(text.encode())
-    for tensor in tensors:
-        digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy())
-    return digest.hexdigest()[:16]
+    return pixels
 
 
 def _network_digest(network: nn.Module) -> str:
-    return _digest(*network.state_dict().values(), text=repr(network))
+    return digest(*network.state_dict().values(), text=repr(network))

@@ -9,7 +9,7 @@ from torch import nn
 
 from ... import networks
 from ...contract import logits_of
-from ...data.dataset import Dataset
+from .images import Part, Source, batch
 
 NETWORKS: dict[str, Callable[[int, int, int, int], nn.Module]] = {
     "small_cnn": networks.small_cnn,
@@ -20,18 +20,19 @@ NETWORKS: dict[str, Callable[[int, int, int, int], nn.Module]] = {
 }
 
 
-def factory(network: str | Callable[[], nn.Module], data: Dataset) -> Callable[[], nn.Module]:
-    """What makes a new network for such images.
+def check_name(network: str | Callable[[], nn.Module]) -> None:
+    """Refuse an unknown name."""
+    if isinstance(network, str) and network not in NETWORKS:
+        raise ValueError(f"no network {network!r}; there are {', '.join(NETWORKS)}, or pass a function that makes one")
 
-    Raises:
-        ValueError: an unknown name.
-    """
+
+def factory(network: str | Callable[[], nn.Module], data: Source, part: Part) -> Callable[[], nn.Module]:
+    """What makes a new network for such images."""
     if not isinstance(network, str):
         return network
-    if network not in NETWORKS:
-        raise ValueError(f"no network {network!r}; there are {', '.join(NETWORKS)}, or pass a function that makes one")
-    classes = len(data.classes) or int(data.labels.max()) + 1
-    return partial(NETWORKS[network], *data.images.shape[1:], classes)
+    images, labels = part.load()
+    classes = len(getattr(data, "classes", ())) or int(labels.max()) + 1
+    return partial(NETWORKS[network], *images.shape[1:], classes)
 
 
 def start(new: Callable[[], nn.Module], seed: int) -> nn.Module:
@@ -41,11 +42,11 @@ def start(new: Callable[[], nn.Module], seed: int) -> nn.Module:
         return new().cpu()
 
 
-def check_logits(network: nn.Module, train: Dataset, test: Dataset) -> None:
+def check_logits(network: nn.Module, parts: tuple[Part, Part]) -> None:
     """Refuse a network without a logit for every class, before anything is trained."""
     with torch.no_grad():
-        logits = logits_of(copy.deepcopy(network).eval(), train.images[:2])
-    classes = max(2, 1 + max(int(part.labels.max()) for part in (train, test)))
+        logits = logits_of(copy.deepcopy(network).eval(), batch(parts[0].load()[0], torch.arange(2)))
+    classes = max(2, 1 + max(int(part.load()[1].max()) for part in parts))
     if logits.shape[1] < classes:
         raise ValueError(
             f"the network must give logits (N, K) of two classes or more, here K = {classes} for labels up to {classes - 1}, "

@@ -13,7 +13,9 @@ class Cell:
     """One row of the table: test accuracies in [0, 1], or what went wrong.
 
     Attributes:
-        method, fraction, seed: what was replaced, how much of it, and the seed of the training.
+        method: whose attributions order the pixels; ``"none"`` for the whole images.
+        fraction: of the pixels that were replaced.
+        seed: of the training.
         accuracy: of the network trained and tested on the images with their pixels replaced.
         mask_only: of the network trained and tested on the masks alone; None for the whole images.
         error: what went wrong, or empty.
@@ -32,9 +34,13 @@ class Summary:
     """Mean and standard deviation over the seeds of one method and fraction; NaN where there is nothing to average.
 
     Attributes:
-        accuracy, spread: mean and standard deviation of the accuracy, in [0, 1].
-        mask_only, mask_only_spread: the same of the networks trained on the masks alone.
-        seeds: how many there are.
+        method: whose attributions order the pixels; ``"none"`` for the whole images.
+        fraction: of the pixels that were replaced.
+        accuracy: its mean, in [0, 1].
+        spread: its standard deviation, in [0, 1].
+        mask_only: the mean accuracy of the networks trained on the masks alone.
+        mask_only_spread: its standard deviation.
+        seeds: how many accuracies there are.
     """
 
     method: str

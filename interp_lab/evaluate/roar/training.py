@@ -9,9 +9,9 @@ that both ways give the same accuracies up to rounding.
 
 import copy
 import math
-import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -21,18 +21,12 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
 from ... import networks
-from ...data.dataset import Dataset
 from ...reproducible import reproducibly
 from ...schedule import one_cycle
+from .images import Part, batch, mapped
+from .ranks import SHIFT, among
 
-TRAINING = {
-    "epochs": 10,
-    "lr": 1e-2,
-    "batch_size": 64,
-    "weight_decay": 0.0,
-}  # the options, and what they are by default
-
-_UPLOADED: dict[tuple[int, str], Tensor] = {}
+TRAINING = {"epochs": 10, "lr": 1e-2, "batch_size": 64, "weight_decay": 0.0}  # the options, as they are by default
 
 
 class Network(NamedTuple):
@@ -40,22 +34,58 @@ class Network(NamedTuple):
 
     start: nn.Module
     seed: int
-    mask: int  # which of the task's masks
+    order: int  # which of the task's ranks
+    places: range  # of the pixels that are replaced
     mask_only: bool
 
 
 @dataclass
 class Task:
-    """What a worker needs to train some networks; arrays, since these are sent by value in every executor."""
+    """What a worker needs to train some networks: some kilobytes beside their starts, since the data are in files."""
 
-    images: tuple[np.ndarray, np.ndarray]  # (N, C, H, W): training and test part, as all pairs here
-    labels: tuple[np.ndarray, np.ndarray]
-    masks: tuple[np.ndarray, np.ndarray]  # bool (M, N, H, W)
-    mean: np.ndarray  # (C,)
+    parts: tuple[Part, Part]  # training and test part
+    ranks: list[tuple[Path, Path] | None]  # files of both parts; None for the whole images
+    mean: np.ndarray  # (C,); an array, as torch would share the memory of a tensor with local processes
     networks: list[Network]
     together: bool
     training: dict[str, float]
     device: str
+
+
+@dataclass
+class Replaced:
+    """The images ``(N, C, H, W)`` as a network sees them, made batch by batch."""
+
+    images: Tensor
+    ranks: Tensor | None
+    places: range
+    mean: Tensor  # (C, 1, 1)
+    mask_only: bool
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def device(self) -> torch.device:
+        return self.images.device
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        if self.ranks is None:
+            return batch(self.images, rows)
+        mask = among(self.ranks[rows], self.places)[:, None]
+        if self.mask_only:
+            return mask.to(self.mean.dtype).expand(-1, len(self.mean), -1, -1)
+        return torch.where(mask, self.mean, batch(self.images, rows))
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        return (self[rows] for rows in torch.arange(len(self)).split(size))
+
+
+class Examples(NamedTuple):
+    """What :func:`~interp_lab.networks.train` reads."""
+
+    images: Replaced
+    labels: Tensor
 
 
 def training_options(given: Mapping[str, float] | None) -> dict[str, float]:
@@ -83,7 +113,7 @@ def retrain(task: Task) -> list[float | str]:
 def _one_by_one(task: Task) -> list[float | str]:
     results: list[float | str] = []
     for network in task.networks:
-        train, test = (_seen(task, part, network) for part in (0, 1))
+        train, test = (seen(task, part, network) for part in (0, 1))
         model = copy.deepcopy(network.start)
         try:
             networks.train(model, train, seed=network.seed, device=task.device, progress=False, **task.training)
@@ -93,26 +123,13 @@ def _one_by_one(task: Task) -> list[float | str]:
     return results
 
 
-def _seen(task: Task, part: int, network: Network) -> Dataset:
-    """The images as the network sees them, with their labels."""
-    images, labels = (_uploaded(pair[part], task.device) for pair in (task.images, task.labels))
-    mask = torch.from_numpy(task.masks[part][network.mask]).to(task.device)[:, None]
-    if network.mask_only:
-        images = mask.to(images.dtype).expand_as(images)
-    else:
-        images = torch.where(mask, torch.from_numpy(task.mean).to(images)[:, None, None], images)
-    return Dataset(images, labels, ())
-
-
-def _uploaded(array: np.ndarray, device: str) -> Tensor:
-    """The array on the device, uploaded once for all tasks of a process that share it, and kept as long as it lives."""
-    if torch.device(device).type == "cpu":
-        return torch.from_numpy(array)
-    key = id(array), device
-    if key not in _UPLOADED:
-        _UPLOADED[key] = torch.from_numpy(array).to(device)
-        weakref.finalize(array, _UPLOADED.pop, key)
-    return _UPLOADED[key]
+def seen(task: Task, part: int, network: Network) -> Examples:
+    """The images of a part as the network sees them, with their labels."""
+    images, labels = task.parts[part].load(task.device)
+    files = task.ranks[network.order]
+    ranks = None if files is None else mapped(files[part]).to(images.device)
+    mean = torch.from_numpy(task.mean).to(images.device)[:, None, None]
+    return Examples(Replaced(images, ranks, network.places, mean, network.mask_only), labels)
 
 
 def _together(task: Task) -> list[float | str]:
@@ -121,28 +138,33 @@ def _together(task: Task) -> list[float | str]:
     starts = [copy.deepcopy(network.start).to(device) for network in task.networks]
     parameters, buffers = stack_module_state(starts)
     skeleton = copy.deepcopy(starts[0]).to("meta")
-    which = torch.tensor([network.mask for network in task.networks], device=device)
-    alone = torch.tensor([network.mask_only for network in task.networks], device=device).view(-1, 1, 1, 1, 1)
-    images, labels = ([_uploaded(array, device) for array in pair] for pair in (task.images, task.labels))
-    masks = [torch.from_numpy(array).to(device) for array in task.masks]
-    mean = torch.from_numpy(task.mean).to(images[0])[:, None, None]
+    images, labels = zip(*([tensor.to(device) for tensor in part.load(device)] for part in task.parts), strict=True)
+    ranks = [_stacked(task, part, images[part]) for part in (0, 1)]
+    mean = torch.from_numpy(task.mean).to(device)[:, None, None]
+    which = torch.tensor([[network.order] for network in task.networks], device=device)
+    low, high, alone = (
+        torch.tensor(values, device=device).view(-1, 1, 1, 1, 1)
+        for values in zip(
+            *((n.places.start - SHIFT, n.places.stop - SHIFT, n.mask_only) for n in task.networks), strict=True
+        )
+    )
 
     def logits(part: int, rows: Tensor) -> Tensor:
         """Logits ``(E, B, K)`` of the rows ``(E, B)``, other ones for every network."""
-        x, mask = images[part][rows], masks[part][which[:, None], rows].unsqueeze(2)
+        x, rank = batch(images[part], rows), ranks[part][which, rows].unsqueeze(2)
+        mask = (rank >= low) & (rank < high)
         x = torch.where(alone, mask.to(x.dtype), torch.where(mask, mean, x))
         return vmap(lambda p, b, x: functional_call(skeleton, (p, b), (x,)))(parameters, buffers, x)
 
-    size, batch = len(labels[0]), options["batch_size"]
+    size = len(labels[0])
     optimizer = torch.optim.AdamW(parameters.values(), lr=options["lr"], weight_decay=options["weight_decay"])
-    steps = options["epochs"] * math.ceil(size / batch)
-    schedule = one_cycle(optimizer, options["lr"], steps)
+    schedule = one_cycle(optimizer, options["lr"], options["epochs"] * math.ceil(size / options["batch_size"]))
     orders = [torch.Generator().manual_seed(network.seed) for network in task.networks]
     skeleton.train()
     loss_sum = torch.zeros(count, device=device)
     for _ in range(options["epochs"]):
         order = torch.stack([torch.randperm(size, generator=generator) for generator in orders]).to(device)
-        for rows in order.split(batch, dim=1):
+        for rows in order.split(options["batch_size"], dim=1):
             losses = F.cross_entropy(logits(0, rows).movedim(2, 1), labels[0][rows], reduction="none").mean(1)
             optimizer.zero_grad()
             losses.sum().backward()
@@ -157,3 +179,9 @@ def _together(task: Task) -> list[float | str]:
         hit / len(labels[1]) if math.isfinite(loss) else f"training: the loss became {loss}; lower lr"
         for hit, loss in zip(hits.tolist(), loss_sum.tolist(), strict=True)
     ]
+
+
+def _stacked(task: Task, part: int, images: Tensor) -> Tensor:
+    """The ranks ``(O, N, H, W)`` of all orders of the task; zeros for the whole images, of which no place is replaced."""
+    whole = torch.zeros(len(images), *images.shape[2:], dtype=torch.int16)
+    return torch.stack([whole if files is None else mapped(files[part]) for files in task.ranks]).to(images.device)
