@@ -17,11 +17,13 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from interp_lab import METHODS, kar, roar
+from interp_lab import METHODS, kar, networks, roar
 from interp_lab.data import Dataset, digits
 from interp_lab.evaluate.roar import Cell, Retraining, Workers, edges, rank_pixels, workers
+from interp_lab.evaluate.roar.starts import start
 from interp_lab.evaluate.roar.training import Network, Task, seen
 from interp_lab.networks import small_cnn
+from interp_lab.reproducible import reproducibly
 
 QUICK = {"fractions": (0.2, 0.7), "seeds": (0, 1), "training": {"epochs": 1}, "progress": False}
 
@@ -121,6 +123,55 @@ def test_exactly_the_pixels_of_the_fraction_are_replaced_by_the_training_mean(sw
         assert_close(random.images[part], torch.where(mask, mean[:, None], data.images))
     everywhere = torch.cat(random_alone.images)[:, 0].sum(0)
     assert (everywhere > 0).all()
+
+
+def test_the_number_of_replaced_pixels_is_rounded(sights):
+    images = torch.rand(12, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    data = tuple(Dataset(part, torch.arange(6) % 2, ("a", "b")) for part in images.split(6))
+    roar({"x": brightness}, data, **QUICK | {"fractions": (0.1, 0.4)}, model=small_cnn(1, 4, 4, 2))
+    counts = {
+        len(s.network.places): s.images[0].flatten(1).sum(1).unique().tolist() for s in sights if s.network.mask_only
+    }
+    assert counts == {2: [2.0], 6: [6.0]}  # 1.6 and 6.4 of 16
+
+
+def test_every_seed_has_a_start_of_its_own_and_the_same_one_everywhere(sights):
+    roar(["saliency"], few_digits(), **QUICK, model=small_cnn())
+    starts: dict[int, list[Tensor]] = {}
+    for sight in sights:
+        starts.setdefault(sight.network.seed, []).append(sight.network.start[0].weight)
+    assert not torch.equal(starts[0][0], starts[1][0])
+    assert all(torch.equal(weight, same[0]) for same in starts.values() for weight in same)
+
+
+def test_the_class_explained_is_the_one_predicted(sights):
+    model, calls = start(small_cnn, 0).eval(), []
+    roar({"spy": lambda m, x, target: calls.append((x, target)) or x}, few_digits(), **QUICK, model=model)
+    assert len(calls) == 2  # once for each part, whatever the fractions and seeds
+    for x, target in calls:
+        assert torch.equal(target, model(x).argmax(1))
+        assert len(target.unique()) > 1
+
+
+def test_the_explained_network_has_seen_the_training_part_alone(sights):
+    (train, test), models = few_digits(), []
+    recipe = {"epochs": 1, "batch_size": 16}
+    roar({"spy": lambda m, x, target: models.append(m) or x}, (train, test), **QUICK | {"training": recipe})
+    expected = start(small_cnn, 0)
+    with reproducibly():
+        networks.train(expected, train, seed=0, lr=1e-2, progress=False, **recipe)
+    assert_close(models[0].state_dict(), expected.state_dict())
+
+
+def test_one_data_set_is_split_into_parts_without_a_common_image(sights):
+    data = digits("all")[:300]
+    roar([], data, **QUICK, model=small_cnn())
+    train, test = ({image.numpy().tobytes() for image in part} for part in sights[0].images)
+    assert not train & test
+    assert (len(sights[0].images[0]), len(sights[0].images[1])) == (200, 100)
+    assert len(train | test) == len({image.numpy().tobytes() for image in data.images})
+    of_class = torch.stack([labels.bincount(minlength=10) for labels in sights[0].labels])
+    assert ((of_class[1] - data.labels.bincount() / 3).abs() < 1).all(), "a third of every class"
 
 
 def test_the_explained_network_and_the_random_state_stay_as_they_were(sights):
