@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm.auto import tqdm
 
+from .schedule import one_cycle
 from .weights import load_weights, save_weights
 
 
@@ -158,9 +159,7 @@ def train(
     history: dict[str, list[float]] = {}
     order = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, lr, total_steps=epochs * math.ceil(count / batch_size), pct_start=0.2
-    )
+    schedule = one_cycle(optimizer, lr, epochs * math.ceil(count / batch_size))
     bar = tqdm(range(epochs), desc="training", unit="epoch", disable=not progress)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)  # dropout

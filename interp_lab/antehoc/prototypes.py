@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from ..backprop.receptive_field import ReceptiveField, receptive_field
 from ..contract import check_input, explaining
+from ..schedule import one_cycle
 from .features import check_labels
 
 
@@ -163,9 +164,7 @@ def prototype_network(
         torch.manual_seed(seed)
         network = PrototypeNetwork(body, width, x[0], classes, per_class).to(x).train()
         optimizer = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=0.0)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, lr, total_steps=epochs * -(-len(x) // batch_size), pct_start=0.2
-        )
+        schedule = one_cycle(optimizer, lr, epochs * -(-len(x) // batch_size))
         for _ in range(epochs):
             for index in torch.randperm(len(x), generator=order).split(batch_size):
                 index = index.to(x.device)
