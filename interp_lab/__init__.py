@@ -25,7 +25,7 @@ from .explain_decision.gradient_based import (
     saliency,
     smoothgrad,
 )
-from .explain_decision.influence import TopInfluence, influence
+from .explain_decision.influence import TopInfluence, influence, trak
 from .explain_decision.lrp import lrp
 from .explain_decision.methods import METHODS
 from .explain_decision.patterns import fit_patterns, pattern_attribution, pattern_net
@@ -114,6 +114,7 @@ __all__ = [
     "top_activations",
     "top_k_overlap",
     "total_variation",
+    "trak",
 ]
 
 

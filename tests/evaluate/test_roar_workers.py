@@ -301,7 +301,7 @@ def killed_at_the_sixth_line(file):
 os.fsync = killed_at_the_sixth_line
 workers.retrain = lambda task: [(n.seed + n.places.stop + n.mask_only) / 1000 for n in task.networks]
 parts = digits("train")[:40], digits("test")[:20]
-roar(["saliency"], parts, fractions=(0.2, 0.7), seeds=(0, 1), training={{"epochs": 1}}, results={!r})
+roar(["saliency"], parts, fractions=(0.2, 0.7), seeds=(0, 1), epochs=1, results={!r})
 """
 
 

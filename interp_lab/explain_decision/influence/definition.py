@@ -11,34 +11,48 @@ batches, and no more than a batch of its gradients is ever held.
 """
 
 import math
+import os
 import warnings
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from typing import overload
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .kronecker import kfac
-from .objective import Loss, Objective, check_x, differentiated_twice
+from .kronecker import ekfac, kfac
+from .objective import Loss, Objective, check_classes, check_x, differentiating
 from .problem import Problem
 from .solvers import conjugate_gradients, exact, lissa
 from .training_set import Pair, TrainingSet, check_pair
 from .trust import warn_if_not_at_minimum, warn_if_not_linear
 
-SOLVERS = {"exact": exact, "cg": conjugate_gradients, "lissa": lissa, "kfac": kfac}
+SOLVERS = {"exact": exact, "cg": conjugate_gradients, "lissa": lissa, "kfac": kfac, "ekfac": ekfac}
 
 
 @dataclass(frozen=True, eq=False)
 class TopInfluence:
-    """The largest and the smallest influences of every row.
+    """The largest and the smallest influences of every row, as ``influence(..., top=k)`` gives them.
 
     Attributes:
         helpful: ``(n_test, k)``, the largest influences, falling: without these examples the test loss rises most.
         helpful_indices: LongTensor ``(n_test, k)``, their places in the training set.
         harmful: ``(n_test, k)``, the smallest influences, rising: without these examples the test loss falls most.
         harmful_indices: LongTensor ``(n_test, k)``.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import influence
+        >>> x = torch.tensor([[1.0], [1.0], [2.0]]).repeat(10, 1)
+        >>> y = torch.tensor([[0.0], [2.0], [2.0]]).repeat(10, 1)
+        >>> model = torch.nn.Linear(1, 1, bias=False)
+        >>> _ = model.weight.data.fill_(1.0)
+        >>> top = influence(model, (x, y), (x[:1], y[:1]), loss=torch.nn.functional.mse_loss, top=10)
+        >>> (top.helpful_indices % 3).unique(), (top.harmful_indices % 3).unique()
+        (tensor([0]), tensor([1]))
     """
 
     helpful: Tensor
@@ -63,6 +77,9 @@ def influence(
     depth: int | None = ...,
     batch_size: int | None = ...,
     seed: int = ...,
+    folder: str | os.PathLike | None = ...,
+    executor: Executor | None = ...,
+    progress: bool = ...,
 ) -> Tensor: ...
 
 
@@ -82,6 +99,9 @@ def influence(
     depth: int | None = ...,
     batch_size: int | None = ...,
     seed: int = ...,
+    folder: str | os.PathLike | None = ...,
+    executor: Executor | None = ...,
+    progress: bool = ...,
 ) -> TopInfluence: ...
 
 
@@ -100,6 +120,9 @@ def influence(
     depth: int | None = None,
     batch_size: int | None = None,
     seed: int = 0,
+    folder: str | os.PathLike | None = None,
+    executor: Executor | None = None,
+    progress: bool = False,
 ) -> Tensor | TopInfluence:
     r"""The predicted rise of every test loss when one training example is removed: positive for a helpful example.
 
@@ -124,6 +147,9 @@ def influence(
       Fisher matrix: the expectation over labels is exact, by one backward pass per class, not sampled and not taken at
       the training labels. Never indefinite, and cheap; the order of the examples is good, the size may be off by a
       factor of two.
+    * ``"ekfac"``: as ``"kfac"``, but in the basis of the eigenvectors of :math:`A \otimes G` the eigenvalues are replaced by the
+      second moments of the gradients there, which is the best diagonal in that basis (George, Laurent, Bouthillier, Ballas
+      and Vincent 2018, arXiv:1806.03884; for influence Grosse et al. 2023, arXiv:2308.03296); one more pass.
 
     When the linear approximation fails. Two things are measured, and a warning tells when they fail:
 
@@ -131,8 +157,8 @@ def influence(
       removed. The warning comes where this exceeds the root mean square of the influences on a test loss.
     * *The step is not small.* For the 8 training examples of the largest loss, the slope of the objective without
       the example is taken at both ends of the predicted step; the secant through the two slopes tells how long the true
-      step is. The warning comes where it is not within a factor of 1.1 (not for ``"kfac"``, whose own error is larger).
-      Softmax regression on 1,200 digits of 8 x 8, against retraining:
+      step is. The warning comes where it is not within a factor of 1.1 (not for ``"kfac"`` and ``"ekfac"``, whose own
+      error is larger). Softmax regression on 1,200 digits of 8 x 8, against retraining:
 
       ============ ===== ==== ========= =========
       weight decay 0.1   0.01 0.001     0.0001
@@ -160,8 +186,14 @@ def influence(
             ``F.binary_cross_entropy_with_logits`` and float labels of the outputs' shape.
         scale: s of LiSSA; None takes the largest eigenvalue met in 8 samples, by power iteration.
         depth: steps of LiSSA; None takes :math:`s / (\lambda + \delta) \cdot \ln 100`, at least 500.
-        batch_size: rows that go together; None lets memory decide. It does not change the result.
+        batch_size: rows that go together, which bounds the memory; None lets memory decide. It does not change the result.
         seed: of LiSSA's samples. Batches that are no pair are taken in their own order.
+        folder: where the passes of ``"kfac"`` and ``"ekfac"`` and the influences are kept as they come, as safetensors. A call
+            that was killed, made again, goes on where it was (at most a minute before); a call with another model or other
+            data takes nothing of it.
+        executor: computes the chunks of these passes. Any ``concurrent.futures.Executor``: a ``ProcessPoolExecutor`` (not one
+            that forks after torch has started threads) or a cluster; model and loss must be such as can be pickled.
+        progress: show a bar for each of these passes, with the time left.
 
     Returns:
         ``(n_test, n_train)``, or a :class:`TopInfluence`.
@@ -171,8 +203,21 @@ def influence(
             not converge; the training set changed between passes; the loss is a sum, weights the rows, leaves some out or
             does not take the outputs and labels.
         UnsupportedModelError: an operation without per-example gradients (``torch.func.vmap``); a parameter that is also
-            reached through another object than its module, such as a ``partial`` of its weight; for ``"kfac"``, a
-            parameter of another layer or of several, or a layer that does not read one row per example; by name.
+            reached through another object than its module, such as a ``partial`` of its weight; for ``"kfac"`` and
+            ``"ekfac"``, a parameter of another layer or of several, or a layer that does not read one row per example; by name.
+
+    Example:
+        A line through the origin, at its minimum; the three training examples are there ten times.
+
+        >>> import torch
+        >>> from interp_lab import influence
+        >>> x = torch.tensor([[1.0], [1.0], [2.0]]).repeat(10, 1)
+        >>> y = torch.tensor([[0.0], [2.0], [2.0]]).repeat(10, 1)
+        >>> model = torch.nn.Linear(1, 1, bias=False)
+        >>> _ = model.weight.data.fill_(1.0)
+        >>> scores = influence(model, (x, y), (x[:1], y[:1]), loss=torch.nn.functional.mse_loss)
+        >>> scores[:, :3]  # like the test example: helpful; with the other label: harmful; on the line: nothing
+        tensor([[ 0.0333, -0.0333,  0.0000]])
     """
     if solver not in SOLVERS:
         raise ValueError(f"solver must be one of {', '.join(SOLVERS)}, got {solver!r}")
@@ -185,22 +230,15 @@ def influence(
     if not isinstance(model, nn.Module) or next(model.parameters(), None) is None:
         raise ValueError(f"model must be an nn.Module with parameters, got {type(model).__name__}")
     check_x(model, x)
-    with differentiated_twice(model, x):
+    with differentiating(model, x):
         x, y = x.detach().clone(), y.to(x.device)
-        objective = Objective(model, parameters, loss, x, y, batch_size)
-
-        def check(x: Tensor, y: Tensor) -> None:
-            check_x(model, x)
-            objective.check_labels(y)
-
-        problem = Problem(
-            objective, TrainingSet(train, objective.rows, objective.theta.device, check), weight_decay, damping
-        )
+        objective = Objective(model, parameters, loss, x, y, batch_size, partial(_check_labels, loss))
+        problem = Problem(objective, TrainingSet(train), weight_decay, damping, folder, executor, progress)
         if top is not None and not 1 <= top <= problem.n:
             raise ValueError(f"top must lie in 1..{problem.n}, the number of training examples, got {top}")
         solve = lissa(problem, scale, depth, seed) if solver == "lissa" else SOLVERS[solver](problem)
         gradients = objective.gradients(x, y)
-        if solver == "kfac":
+        if solver in ("kfac", "ekfac"):
             solutions = solve(gradients)
         else:  # the trial steps are solved along with the rest
             trials = objective.gradients(*problem.hardest)
@@ -220,8 +258,8 @@ def _scores(problem: Problem, solutions: Tensor, top: int | None) -> tuple[Tenso
     )  # preallocated: avoids fragmentation
     ends: list[tuple[Tensor, Tensor] | None] = [None, None]
     square, start = torch.zeros_like(solutions[:, 0]), 0
-    for batch in problem.train.batches():
-        part = solutions @ problem.objective.gradients(*batch).T
+    for chunk in problem.passes.rows(inner_products, solutions):
+        part = chunk["scores"].T
         square += (part**2).sum(1)
         index = torch.arange(start, start + part.shape[1], device=part.device).expand_as(part)
         start += part.shape[1]
@@ -240,3 +278,20 @@ def _scores(problem: Problem, solutions: Tensor, top: int | None) -> tuple[Tenso
         (helpful, helpful_indices), (harmful, harmful_indices) = ends
         result = TopInfluence(helpful, helpful_indices, -harmful, harmful_indices)
     return result, (square / problem.n).sqrt()
+
+
+def inner_products(objective: Objective, x: Tensor, y: Tensor, solutions: Tensor) -> dict[str, Tensor]:
+    return {"scores": objective.gradients(x, y) @ solutions.T}
+
+
+def _check_labels(loss: Loss, shape: torch.Size, y: Tensor) -> None:
+    """Refuse labels that are no classes of outputs ``(N, *shape)``, for the cross-entropy."""
+    if getattr(loss, "func", loss) is not F.cross_entropy and not isinstance(loss, nn.CrossEntropyLoss):
+        return
+    if not shape or shape[0] == 1:
+        raise ValueError(
+            f"the cross-entropy needs logits (N, K) of two classes or more, and is 0 for one; the model gives {('N', *shape)}: "
+            "give loss=F.binary_cross_entropy_with_logits, and labels y.float() of the shape of its outputs"
+        )
+    if not (y.is_floating_point() and y.shape[1:] == shape):  # else probabilities
+        check_classes(shape, y)

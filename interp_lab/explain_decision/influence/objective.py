@@ -6,8 +6,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vjp, vmap
-from torch.nn import functional as F
+from torch.func import functional_call, grad, grad_and_value, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
@@ -25,6 +24,7 @@ class Objective:
     Attributes:
         shape: of the model's output for one row.
         rows: examples that go together.
+        chunk: examples that are handed on together, with what is computed of them.
         vectors: vectors that go together through a Hessian product.
     """
 
@@ -36,6 +36,7 @@ class Objective:
         x: Tensor,
         y: Tensor,
         batch_size: int | None,
+        check_labels: Callable[[torch.Size, Tensor], None],
     ) -> None:
         self.fixed = {name: p.detach() for name, p in model.named_parameters()}
         for name, p in self.fixed.items():
@@ -46,14 +47,15 @@ class Objective:
         chosen = {name: self.fixed.pop(name) for name in _chosen(model, names)}
         if len({p.dtype for p in chosen.values()}) > 1:
             raise ValueError("the parameters must have one type; use model.float() or model.double()")
-        self.model, self.loss, self.given = model, loss, loss
+        self.model, self.loss, self.check_labels = model, loss, check_labels
         self.shapes = {name: p.shape for name, p in chosen.items()}
         self.theta = torch.cat([p.flatten() for p in chosen.values()])
         self.shape = _outputs(model, x[:2]).shape[1:]  # two: whether rows depend on each other shows
-        self.check_labels(y)
+        self.check_labels(self.shape, y)
         kept = len(self.theta) + self._kept(x, y)
         numbers, most = budget(self.theta)
         self.rows = batch_size or min(most, max(1, numbers // kept))
+        self.chunk = batch_size or most
         self.vectors = max(1, numbers // (self.rows * kept))
         self._try(x[:1], y[:1])
         self.loss = partial(
@@ -79,37 +81,23 @@ class Objective:
 
     def gradients(self, x: Tensor, y: Tensor) -> Tensor:
         """The gradient of every example's loss, ``(N, P)``."""
-        each = vmap(grad(self.loss_of), (None, 0, 0))
-        pairs = zip(x.split(self.rows), y.split(self.rows), strict=True)
-        return torch.cat([each(self.theta, *rows) for rows in pairs])
+        return torch.cat([self.gradients_and_losses(*rows)[0] for rows in self.split_rows(x, y)])
+
+    def gradients_and_losses(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return vmap(grad_and_value(self.loss_of), (None, 0, 0))(self.theta, x, y)
+
+    def split_rows(self, x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """The examples in batches of those that go together."""
+        return zip(x.split(self.rows), y.split(self.rows), strict=True)
 
     def hessian_of(self, x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
         """The Hessian of the sum of these examples' losses, as what multiplies every vector ``(m, P)`` by it."""
         _, pull = vjp(grad(lambda theta: self.losses(theta, x, y).sum()), self.theta)
         return vmap(lambda v: pull(v)[0], chunk_size=self.vectors)
 
-    def check_labels(self, y: Tensor) -> None:
-        if getattr(self.given, "func", self.given) is not F.cross_entropy and not isinstance(
-            self.given, nn.CrossEntropyLoss
-        ):
-            return
-        if not self.shape or self.shape[0] == 1:
-            raise ValueError(
-                f"the cross-entropy needs logits (N, K) of two classes or more, and is 0 for one; the model gives {('N', *self.shape)}: "
-                "give loss=F.binary_cross_entropy_with_logits, and labels y.float() of the shape of its outputs"
-            )
-        if y.is_floating_point() and y.shape[1:] == self.shape:  # probabilities
-            return
-        shape = ", ".join(map(str, ("N", *self.shape[1:])))
-        if (
-            y.dtype != torch.int64
-            or y.shape[1:] != self.shape[1:]
-            or not 0 <= int(y.min()) <= int(y.max()) < self.shape[0]
-        ):
-            raise ValueError(
-                f"y must be a LongTensor ({shape}) of classes in 0..{self.shape[0] - 1}, got {y.dtype} {tuple(y.shape)} from "
-                f"{y.min().item()} to {y.max().item()}"
-            )
+    def check(self, x: Tensor, y: Tensor) -> None:
+        check_x(self.model, x)
+        self.check_labels(self.shape, y)
 
     def _kept(self, x: Tensor, y: Tensor) -> int:
         """How many numbers one row keeps for its backward pass."""
@@ -183,7 +171,7 @@ class Objective:
 
 
 @contextmanager
-def differentiated_twice(model: nn.Module, x: Tensor) -> Iterator[None]:
+def differentiating(model: nn.Module, x: Tensor) -> Iterator[None]:
     """A block in which the losses have second derivatives, and that leaves the model as it was."""
     # The guard looks at what it explains, which ids cannot be. Fused attention has no second derivative.
     stand_in = x if x.is_floating_point() else next(model.parameters()).new_zeros(1, 1)
@@ -199,6 +187,15 @@ def check_x(model: nn.Module, x: Tensor) -> None:
     device = next(model.parameters()).device
     if x.is_complex() or x.device != device:
         raise ValueError(f"x must be real and on the model's {device}, got {x.dtype} on {x.device}")
+
+
+def check_classes(shape: torch.Size, y: Tensor) -> None:
+    """Refuse labels that are no classes of outputs ``(N, *shape)``, of which the first axis holds the classes."""
+    if y.dtype != torch.int64 or y.shape[1:] != shape[1:] or not 0 <= int(y.min()) <= int(y.max()) < shape[0]:
+        raise ValueError(
+            f"y must be a LongTensor ({', '.join(map(str, ('N', *shape[1:])))}) of classes in 0..{shape[0] - 1}, got {y.dtype} "
+            f"{tuple(y.shape)} from {y.min().item()} to {y.max().item()}"
+        )
 
 
 def budget(theta: Tensor) -> tuple[int, int]:

@@ -1,11 +1,16 @@
 """What every solver solves: the Hessian of the objective over the whole training set."""
 
+import os
+from collections.abc import Iterator
+from concurrent.futures import Executor
+
 import torch
 from torch import Tensor
 from torch.func import grad, vjp, vmap
 
 from .objective import Loss, Objective
-from .training_set import TrainingSet
+from .passes import Passes
+from .training_set import Pair, TrainingSet
 
 PROBES = 8  # training examples whose predicted step is tried
 
@@ -17,29 +22,43 @@ class Problem:
         n: the number of training examples.
         loss_gradient: ``(P,)``, the mean gradient of their losses.
         hardest: the examples of largest loss, as a pair.
+        passes: those over chunks of the training set, for the solvers that need no Hessian and for the influences.
         ridge: weight decay and damping, :math:`\lambda + \delta`.
     """
 
-    def __init__(self, objective: Objective, train: TrainingSet, weight_decay: float, damping: float) -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        train: TrainingSet,
+        weight_decay: float,
+        damping: float,
+        folder: str | os.PathLike | None,
+        executor: Executor | None,
+        progress: bool,
+    ) -> None:
         self.objective, self.train = objective, train
         self.weight_decay, self.ridge = weight_decay, weight_decay + damping
-        self.n, total, hardest = 0, torch.zeros_like(objective.theta), None
-        for x, y in train.batches():
+        loss, total, hardest = 0.0, torch.zeros_like(objective.theta), None
+        for x, y in self.batches():
             losses, pull, z = vjp(lambda theta: self._with_outputs(theta, x, y), objective.theta, has_aux=True)  # noqa: B023  used at once
             total += pull(torch.ones_like(losses))[0]
-            self.n += len(x)
+            loss += float(losses.sum())
             if hardest is not None:
                 x, y, losses, z = (torch.cat(pair) for pair in zip(hardest, (x, y, losses, z), strict=True))
             _check_mean(objective.loss, z, y)  # with rows of earlier batches, whose labels may be others
             index = losses.topk(min(PROBES, len(x))).indices
             hardest = x[index], y[index], losses[index], z[index]
-        if hardest is None:
-            raise ValueError("train gave no batch")
+        self.n = train.count
         self.loss_gradient, self.hardest = total / self.n, hardest[:2]
+        # Another loss has the same text as this one, where both are lambdas, but other values.
+        self.passes = Passes(objective, train, folder, executor, progress, f"{loss:.6g}")
+
+    def batches(self) -> Iterator[Pair]:
+        return self.train.batches(self.objective, self.objective.rows)
 
     def hessian(self, vectors: Tensor) -> Tensor:
         """The Hessian of the objective, with damping, times every vector ``(m, P)``: a pass over the training set."""
-        total = sum(self.objective.hessian_of(*batch)(vectors) for batch in self.train.batches())
+        total = sum(self.objective.hessian_of(*batch)(vectors) for batch in self.batches())
         return total / self.n + self.ridge * vectors
 
     def _with_outputs(self, theta: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

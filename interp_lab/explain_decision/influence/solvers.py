@@ -24,7 +24,7 @@ def exact(problem: Problem) -> Solve:
     if len(theta) > EXACT_LIMIT:
         raise ValueError(
             f"solver 'exact' holds the Hessian of at most {EXACT_LIMIT} parameters, got {len(theta)}; name a layer "
-            "with parameters=, or use solver 'cg' or 'kfac'"
+            "with parameters=, or use solver 'cg' or 'ekfac'"
         )
     matrix = problem.hessian(torch.eye(len(theta), dtype=theta.dtype, device=theta.device))
     matrix = (matrix + matrix.T) / 2
@@ -86,7 +86,7 @@ def conjugate_gradients(problem: Problem) -> Solve:
 
 def lissa(problem: Problem, scale: float | None, depth: int | None, seed: int) -> Solve:
     objective, ridge = problem.objective, problem.ridge
-    samples = problem.train.samples(SAMPLE, torch.Generator().manual_seed(seed))
+    samples = problem.train.samples(objective, SAMPLE, torch.Generator().manual_seed(seed))
     largest = ridge + max(_largest_curvature(objective, *sample) for sample in islice(samples, 8))
     scale = largest if scale is None else scale
     if not scale >= largest:

@@ -1,9 +1,11 @@
 """Training examples as they pass by: in batches, in the same order in every pass."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
+
+from .objective import Objective
 
 Pair = tuple[Tensor, Tensor]
 
@@ -14,51 +16,56 @@ CHANGED = (
 
 
 class TrainingSet:
-    """A pair in memory or a stream of batches, each given out in batches of at most ``rows``, checked and on the device."""
+    """A pair in memory or a stream of batches.
 
-    def __init__(
-        self, train: Pair | Iterable[Pair], rows: int, device: torch.device, check: Callable[[Tensor, Tensor], None]
-    ) -> None:
+    Attributes:
+        count: the number of examples; of a stream None before the first pass.
+    """
+
+    def __init__(self, train: Pair | Iterable[Pair]) -> None:
         if not isinstance(train, Iterable) or isinstance(train, Iterator):
             raise ValueError(
                 "train must be a pair (x, y) or batches that come again in every pass, such as a list or a DataLoader, "
                 f"got {type(train).__name__}"
             )
-        self.train, self.rows, self.device, self.check = train, rows, device, check
+        self.train, self.count = train, len(check_pair(train, "train")[0]) if _is_pair(train) else None
         self.marks: list[tuple[int, float]] | None = None  # size and content of every batch of the first pass
 
-    def batches(self, order: torch.Generator | None = None) -> Iterator[Pair]:
-        """One pass; with ``order``, a pair in memory is shuffled."""
+    def batches(self, objective: Objective, rows: int, order: torch.Generator | None = None) -> Iterator[Pair]:
+        """One pass, in batches of at most ``rows``, checked and on the device; with ``order``, a pair is shuffled."""
         marks: list[tuple[int, float]] = []
-        for x, y in self._incoming(order):
+        for x, y in self._incoming(rows, order):
             if not _is_pair(self.train):
                 places = torch.arange(1, len(x) + 1, device=x.device)
                 marks.append((len(x), float((x.reshape(len(x), -1).sum(1) * places).sum())))
                 if self.marks is not None and marks[-1:] != self.marks[len(marks) - 1 : len(marks)]:
                     raise ValueError(CHANGED)
-            for rows in zip(x.split(self.rows), y.split(self.rows), strict=True):
-                x_rows, y_rows = (t.detach().to(self.device) for t in rows)
-                self.check(x_rows, y_rows)
+            for part in zip(x.split(rows), y.split(rows), strict=True):
+                x_rows, y_rows = (t.detach().to(objective.theta.device) for t in part)
+                objective.check(x_rows, y_rows)
                 yield x_rows, y_rows
         if self.marks is not None and len(marks) < len(self.marks):
             raise ValueError(CHANGED)
-        self.marks = marks
+        if self.count is None:
+            if not marks:
+                raise ValueError("train gave no batch")
+            self.marks, self.count = marks, sum(size for size, _ in marks)
 
-    def samples(self, count: int, order: torch.Generator) -> Iterator[Pair]:
+    def samples(self, objective: Objective, count: int, order: torch.Generator) -> Iterator[Pair]:
         """Samples of ``count`` examples, without end."""
         x = y = None
         while True:
-            for batch in self.batches(order):
+            for batch in self.batches(objective, objective.rows, order):
                 x, y = batch if x is None else (torch.cat(pair) for pair in zip((x, y), batch, strict=True))
                 while len(x) >= count:
                     yield x[:count], y[:count]
                     x, y = x[count:], y[count:]
 
-    def _incoming(self, order: torch.Generator | None) -> Iterator[Pair]:
+    def _incoming(self, rows: int, order: torch.Generator | None) -> Iterator[Pair]:
         if _is_pair(self.train):
-            x, y = check_pair(self.train, "train")
+            x, y = self.train
             index = torch.arange(len(x)) if order is None else torch.randperm(len(x), generator=order)
-            yield from ((x[i], y[i]) for i in index.split(self.rows))
+            yield from ((x[i], y[i]) for i in index.split(rows))
         else:
             yield from (check_pair(batch, "every batch of train") for batch in self.train)
 

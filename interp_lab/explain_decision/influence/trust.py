@@ -35,7 +35,7 @@ def _step_ratio(problem: Problem, steps: Tensor) -> Tensor:
         return grad(lambda theta: objective.losses(theta, x, y).sum())(objective.theta + step) @ step
 
     slopes = vmap(slope, (0, None, None), chunk_size=objective.vectors)
-    total = sum(slopes(steps, *batch) for batch in problem.train.batches()) - vmap(slope)(steps, x[:, None], y[:, None])
+    total = sum(slopes(steps, *batch) for batch in problem.batches()) - vmap(slope)(steps, x[:, None], y[:, None])
     start = -(objective.gradients(x, y) * steps).sum(1) / problem.n
     # The slope that the whole objective has at the start does not follow from the removal.
     end = total / problem.n - steps @ problem.loss_gradient + problem.ridge * (steps**2).sum(1)

@@ -42,7 +42,7 @@ def fit_softmax(x, y, weight_decay: float, weights=None, start=None) -> torch.Te
         curvature = (r.flatten(1).T @ squares).view(10, 10, d, d).transpose(1, 2).reshape(10 * d, 10 * d)
         curvature.diagonal().add_(weight_decay)
         step, length = torch.linalg.solve(curvature, gradient.flatten()).view_as(w), 1.0
-        while objective(w - length * step) > objective(w) and length > 1e-6:
+        while gradient.norm() > 1e-6 and objective(w - length * step) > objective(w):  # below, rounding decides
             length /= 2
         w = w - length * step
     raise AssertionError("Newton's method did not converge")

@@ -1,5 +1,6 @@
 """Influence against retraining and closed forms; what is given back, and what is refused."""
 
+import doctest
 import warnings
 
 import pytest
@@ -11,6 +12,7 @@ from torch.testing import assert_close
 from torch.utils.data import DataLoader, TensorDataset
 
 from interp_lab import influence
+from interp_lab.explain_decision.influence import definition, random_projections
 
 pytestmark = pytest.mark.filterwarnings("ignore:the model is not at a minimum", "ignore:influence is a first-order")
 
@@ -186,7 +188,7 @@ MODEL = two_layers()
     [
         (
             lambda: influence(MODEL, TRAIN, TEST, solver="newton"),
-            "solver must be one of exact, cg, lissa, kfac, got 'n",
+            "solver must be one of exact, cg, lissa, kfac, ekfac, got 'n",
         ),
         (lambda: influence(MODEL, TRAIN, TEST, damping=-1), "damping must be a finite number of at least 0, got -1"),
         (lambda: influence(MODEL, TRAIN, TEST, damping=1, top=41), r"top must lie in 1\.\.40"),
@@ -280,3 +282,10 @@ MODEL = two_layers()
 def test_errors_say_what_to_do(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("module", [definition, random_projections])
+def test_the_examples_of_the_docstrings(module):
+    found = doctest.testmod(module)
+    assert found.attempted > 0
+    assert found.failed == 0

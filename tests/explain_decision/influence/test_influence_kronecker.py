@@ -21,7 +21,8 @@ from interp_lab import UnsupportedModelError, influence, networks
 pytestmark = pytest.mark.filterwarnings("ignore:the model is not at a minimum", "ignore:influence is a first-order")
 
 
-def test_kfac_is_exact_where_the_curvature_is_one_kronecker_product():
+@pytest.mark.parametrize("solver", ["kfac", "ekfac"])
+def test_it_is_exact_where_the_curvature_is_one_kronecker_product(solver):
     # The Hessian of the squared error in the outputs is I, so that of the layer is the inputs' second moment times I;
     # a convolution whose kernel is the image is a linear layer.
     x, _ = cloud(50, shape=(2, 3, 3))
@@ -32,17 +33,39 @@ def test_kfac_is_exact_where_the_curvature_is_one_kronecker_product():
     options = {"weight_decay": 0.1, "loss": half_square}
     exact = influence(linear, (x, y), (x[:4], y[:4]), **options)
     for model in (linear, convolution):
-        assert_close(influence(model, (x, y), (x[:4], y[:4]), solver="kfac", **options), exact)
+        assert_close(influence(model, (x, y), (x[:4], y[:4]), solver=solver, **options), exact)
 
 
-def test_kfac_of_a_convolution_has_the_factors_of_its_definition():
+def test_ekfac_is_exact_where_the_curvature_is_diagonal_in_the_basis_though_no_kronecker_product():
+    """One input at a time and logits that do not interact: every weight has a curvature of its own."""
+    generator = torch.Generator().manual_seed(0)
+    place = torch.arange(60) % 4
+    x = F.one_hot(place, 4).double() * (1 + place[:, None])
+    y = torch.randint(2, (60, 3), generator=generator).double()
+    model = nn.Linear(4, 3, bias=False).double()
+    model.weight.data = torch.randn(3, 4, generator=generator, dtype=torch.float64) / 2
+    options = {"weight_decay": 0.01, "loss": F.binary_cross_entropy_with_logits}
+    exact = influence(model, (x, y), (x[:4], y[:4]), **options)
+    assert_close(influence(model, (x, y), (x[:4], y[:4]), solver="ekfac", **options), exact)
+    kfac = influence(model, (x, y), (x[:4], y[:4]), solver="kfac", **options)
+    assert (kfac - exact).norm() > 0.05 * exact.norm()
+
+
+@pytest.mark.parametrize("solver", ["kfac", "ekfac"])
+def test_the_factors_of_a_convolution_are_those_of_their_definition(solver):
     torch.manual_seed(0)
     layer = nn.Conv2d(2, 3, 2, stride=2, padding=1, dilation=1)
     model = nn.Sequential(layer, nn.Tanh(), nn.Flatten(), nn.Linear(27, 4)).double()
     train, ridge = cloud(30, shape=(2, 4, 4), classes=4), 0.05
+
+    def matrices(x, y):
+        """The gradients in the weights, the bias as the last column, by plain loops."""
+        g = gradients_by_loop(model, x, y)
+        return torch.cat([g[:, :24].view(-1, 3, 8), g[:, 24:27, None]], 2)
+
     second_a = second_g = 0
-    for x, y in zip(*train, strict=True):
-        del y  # the Fisher matrix takes every label with its probability
+    by_label = []  # (p, gradient): the Fisher matrix takes every label with its probability
+    for x in train[0]:
         padded = F.pad(x, (1, 1, 1, 1))
         for i in range(3):
             for j in range(3):
@@ -54,16 +77,20 @@ def test_kfac_of_a_convolution_has_the_factors_of_its_definition():
             (d,) = torch.autograd.grad(-logits.log_softmax(0)[k], read, retain_graph=True)
             d = d.flatten(2)[0]
             second_g = second_g + p * (d @ d.T) / (30 * 9)
-    matrix = torch.kron(second_g, second_a) + ridge * torch.eye(27, dtype=torch.float64)
-
-    def weight_and_bias(x, y):
-        g = gradients_by_loop(model, x, y)
-        return torch.cat([g[:, :24].view(-1, 3, 8), g[:, 24:27, None]], 2).flatten(1)
-
+            by_label.append((p, matrices(x[None], torch.tensor([k]))[0]))
+    if solver == "kfac":
+        matrix = torch.kron(second_g, second_a)
+    else:
+        (_, basis_a), (_, basis_g) = torch.linalg.eigh(second_a), torch.linalg.eigh(second_g)
+        values = sum(p * (basis_g.T @ g @ basis_a) ** 2 for p, g in by_label) / 30
+        basis = torch.kron(basis_g, basis_a)
+        matrix = basis @ values.flatten().diag() @ basis.T
+    matrix = matrix + ridge * torch.eye(27, dtype=torch.float64)
     test = train[0][:5], train[1][:5]
-    expected = weight_and_bias(*test) @ torch.linalg.solve(matrix, weight_and_bias(*train).T) / 30
-    result = influence(model, train, test, weight_decay=ridge, solver="kfac", parameters="0")
-    assert_close(result, expected, rtol=1e-8, atol=1e-12)
+    expected = matrices(*test).flatten(1) @ torch.linalg.solve(matrix, matrices(*train).flatten(1).T) / 30
+    for batch_size in (None, 7):
+        result = influence(model, train, test, weight_decay=ridge, solver=solver, parameters="0", batch_size=batch_size)
+        assert_close(result, expected, rtol=1e-8, atol=1e-12)
 
 
 def test_kfac_keeps_the_order_on_a_network():

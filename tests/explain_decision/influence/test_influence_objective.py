@@ -162,15 +162,11 @@ class Recurrent(nn.Module):
 def test_recurrent_layers_are_written_out(kind):
     torch.manual_seed(0)
     whole = {} if kind.endswith("Cell") else {"batch_first": True}
-    both = (
-        {**whole, "bidirectional": True, "num_layers": 2}
-        if whole
-        else {"nonlinearity": "relu"}
-        if "R" == kind[0]
-        else {}
-    )
+    other = {**whole, "bidirectional": True, "num_layers": 2} if whole else {"nonlinearity": "relu"}
     x, y = cloud(6, shape=(2, 2))
-    for options, solver in ((whole, "exact"), (both, "cg")):
+    for options, solver in ((whole, "exact"), (other, "cg")):
+        if options == {"nonlinearity": "relu"} and kind != "RNNCell":
+            continue
         model = Recurrent(kind, **options).double()
         model(x)
         expected = influence_by_hand(model, (x, y), (x[:2], y[:2]), 5.0)
