@@ -25,7 +25,7 @@ from interp_lab.evaluate.roar.training import Network, Task, seen
 from interp_lab.networks import small_cnn
 from interp_lab.reproducible import reproducibly
 
-QUICK = {"fractions": (0.2, 0.7), "seeds": (0, 1), "training": {"epochs": 1}, "progress": False}
+QUICK = {"fractions": (0.2, 0.7), "seeds": (0, 1), "epochs": 1, "progress": False}
 
 
 @dataclass
@@ -156,7 +156,7 @@ def test_the_class_explained_is_the_one_predicted(sights):
 def test_the_explained_network_has_seen_the_training_part_alone(sights):
     (train, test), models = few_digits(), []
     recipe = {"epochs": 1, "batch_size": 16}
-    roar({"spy": lambda m, x, target: models.append(m) or x}, (train, test), **QUICK | {"training": recipe})
+    roar({"spy": lambda m, x, target: models.append(m) or x}, (train, test), **QUICK | recipe)
     expected = start(small_cnn, 0)
     with reproducibly():
         networks.train(expected, train, seed=0, lr=1e-2, progress=False, **recipe)
@@ -214,7 +214,7 @@ def test_hookers_toy_networks_are_retrained_not_only_tested_again(seed, verdict)
     for problem in (0, 1):
         train, test = toy(problem, seed)
         recipe = {"epochs": 10, "lr": 0.3}
-        options = {"fractions": (0.25, 0.75), "seeds": (seed,), "training": recipe, "progress": False}
+        options = {"fractions": (0.25, 0.75), "seeds": (seed,), "progress": False, **recipe}
         table = roar(methods, (train, test), "softmax_regression", **options)
         accuracy = {(row.method, row.fraction): row.accuracy for row in table.summary()}
         # The inverse order removes the 12 that say nothing: what stays is learnt as by least squares, in closed form.
@@ -260,7 +260,7 @@ def test_planted_evidence_the_oracle_is_best_and_its_opposite_worst(seed, verdic
         "integrated_gradients": METHODS["integrated_gradients"],
     }
     recipe = {"epochs": 20, "lr": 0.02}
-    options = {"seeds": (2 * seed, 2 * seed + 1), "training": recipe, "progress": False}
+    options = {"seeds": (2 * seed, 2 * seed + 1), "progress": False, **recipe}
     scores = {
         row.method: row for row in roar(methods, (train, test), pooled_cnn, fractions=[0.09], **options).summary()
     }

@@ -26,7 +26,7 @@ from interp_lab.evaluate.roar.starts import start
 from interp_lab.evaluate.roar.training import Network, Task, retrain, seen
 from interp_lab.networks import small_cnn
 
-QUICK = {"fractions": (0.2, 0.7), "seeds": (0, 1), "training": {"epochs": 1}, "progress": False}
+QUICK = {"fractions": (0.2, 0.7), "seeds": (0, 1), "epochs": 1, "progress": False}
 
 
 def few_digits(train: int = 40, test: int = 20) -> tuple[Dataset, Dataset]:
@@ -349,7 +349,7 @@ def test_a_file_of_another_sweep_is_refused_by_name(tasks, tmp_path):
     before = path.read_bytes()
     for call, message in (
         (lambda: kar([], (train, test), **options), "replaced 'most relevant', not 'least relevant'"),
-        (lambda: roar([], (train, test), **options | {"training": {"epochs": 2}}), "epochs 1, not 2"),
+        (lambda: roar([], (train, test), **options | {"epochs": 2}), "epochs 1, not 2"),
         (lambda: roar([], (train[:30], test), **options), "training images '"),
         (lambda: roar([], (train, test[:10]), **options), "test images '"),
         (lambda: roar([], (train, test), "mlp", **options), "network '"),

@@ -181,6 +181,7 @@ def influence(
         parameters: names of parameters or of modules. A module, or None for the whole model, stands for its parameters
             with ``requires_grad``: a frozen layer keeps its weights when the rest is trained again. Where all are frozen,
             which tells nothing of their training, all are taken. A parameter that is named itself is taken in any case.
+        solver: one of the above.
         top: give the k largest and smallest of every row only.
         loss: the mean loss of a batch from (outputs, y), in which every row has the same weight. One logit needs
             ``F.binary_cross_entropy_with_logits`` and float labels of the outputs' shape.
