@@ -12,45 +12,50 @@ import argparse
 import statistics
 import time
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
 import torch
 
 from interp_lab import networks
 from interp_lab.data import digits
-from interp_lab.evaluate.retraining import Network, Task, retrain
+from interp_lab.evaluate.roar.images import mean_colour, store
+from interp_lab.evaluate.roar.ranks import SHIFT, rank_pixels
+from interp_lab.evaluate.roar.training import Network, Task, retrain
 
 from . import influence, selectivity
 
 
-def tasks(new, count: int, together: int, device: str) -> list[Task]:
-    """``count`` networks on two masks, in tasks of ``together``; 0 is one by one."""
-    train, test = digits("train"), digits("test")
-    generator = torch.Generator().manual_seed(0)
-    masks = tuple(torch.rand(2, len(part), 28, 28, generator=generator) < 0.5 for part in (train, test))
+def sweep(folder: Path, device: str) -> Task:
+    """The digits and two random orders of their pixels, in files."""
+    data, generator = (digits("train"), digits("test")), torch.Generator().manual_seed(0)
+    parts = tuple(store(part, folder, name) for part, name in zip(data, ("training", "test"), strict=True))
+    ranks = [tuple(folder / f"{order}-{part}.npy" for part in (0, 1)) for order in (0, 1)]
+    for files in ranks:
+        for file, part in zip(files, data, strict=True):
+            np.save(file, (rank_pixels(0 * part.images, generator) - SHIFT).short().numpy())
+    training = {"epochs": 2, "lr": 1e-2, "batch_size": 64, "weight_decay": 0.0}
+    return Task(parts, ranks, mean_colour(data[0], parts[0]).numpy(), [], False, training, device)
+
+
+def tasks(whole: Task, new, count: int, together: int) -> list[Task]:
+    """``count`` networks on images without a half of their pixels, in tasks of ``together``; 0 is one by one."""
     torch.manual_seed(0)
-    all_of_them = [Network(new(), seed, seed % 2, seed % 4 >= 2) for seed in range(count)]
-    whole = Task(
-        tuple(part.images.numpy() for part in (train, test)),
-        tuple(part.labels.numpy() for part in (train, test)),
-        tuple(mask.numpy() for mask in masks),
-        train.images.mean((0, 2, 3)).numpy(),
-        all_of_them,
-        together > 0,
-        {"epochs": 2, "lr": 1e-2, "batch_size": 64, "weight_decay": 0.0},
-        device,
-    )
+    all_of_them = [Network(new(), seed, seed % 2, range(392), seed % 4 >= 2) for seed in range(count)]
     size = together or count
-    return [replace(whole, networks=all_of_them[i : i + size]) for i in range(0, count, size)]
+    return [replace(whole, networks=all_of_them[i : i + size], together=together > 0) for i in range(0, count, size)]
 
 
-def table(rounds: int = 3, count: int = 16, device: str = "cpu") -> None:
+def table(folder: Path, rounds: int = 3, count: int = 16, device: str = "cpu") -> None:
     """Print the table of the retraining."""
     clock = time.process_time if device == "cpu" else time.perf_counter
+    whole = sweep(folder, device)
     ways = [0] + [2**k for k in range(count.bit_length()) if 2**k <= count]
     print(f"retraining {count} networks for 2 epochs on 1,198 digits, {device}, {rounds} rounds")
     print(f"{'network':12}{'together':>12}{'s / network':>14}{'ratio':>8}{'difference':>12}")
     for name, new in (("small_cnn", networks.small_cnn), ("mlp", networks.mlp)):
-        runs = {way: tasks(new, count, way, device) for way in ways}
+        runs = {way: tasks(whole, new, count, way) for way in ways}
         retrain(runs[0][0])  # warm-up
         seconds, accuracies = {way: [] for way in ways}, {}
         for _ in range(rounds):
@@ -74,7 +79,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)  # a second one waits much, which processor time counts
     for device in dict.fromkeys(("cpu", options.device)):
-        table(options.rounds, options.networks, device)
+        with TemporaryDirectory() as folder:
+            table(Path(folder), options.rounds, options.networks, device)
     selectivity.table(device=options.device)
     influence.table()
 

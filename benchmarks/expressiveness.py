@@ -23,9 +23,9 @@ from interp_lab.antehoc import (
     additive_model,
     decision_tree,
     prototype_network,
-    receptive_field,
     sparse_softmax,
 )
+from interp_lab.backprop.receptive_field import receptive_field
 from interp_lab.data import Dataset, digits, scenes
 
 Row = tuple[str, Callable[[Dataset, int], tuple[Callable[[Tensor], Tensor], str, str]]]
@@ -68,10 +68,14 @@ def convolutional(
     """Bags of local features over the first layers of a CNN, ``cuts``: layers -> channels; the CNN; prototypes on it."""
     trained: dict[int, nn.Sequential] = {}
 
+    def sees(body: nn.Module, data: Dataset) -> str:
+        field, _ = receptive_field(body, body, data.images[:1])
+        return f"{field.size} x {field.size} pixels"
+
     def bag(data: Dataset, seed: int, cut: int):
         model = BagOfLocalFeatures(build()[:cut], cuts[cut], len(data.classes))
         networks.train(model, data, epochs=epochs, lr=bag_lr, seed=seed, progress=False)
-        return model, parameters(model), f"{model.field.size} x {model.field.size} pixels"
+        return model, parameters(model), sees(model.body, data)
 
     def cnn(data: Dataset, seed: int):
         model = trained[seed] = build()
@@ -81,13 +85,9 @@ def convolutional(
     def prototypes(data: Dataset, seed: int):
         body = trained[seed][:last]  # as in the paper, the body starts from a trained network
         model = prototype_network(data.images, data.labels, body, epochs=epochs, lr=lr, seed=seed)
-        return model, f"{len(model.classes)} prototypes", f"{model.field.size} x {model.field.size} pixels"
+        return model, f"{len(model.classes)} prototypes", sees(model.body, data)
 
-    fields = {cut: receptive_field(build()[:cut]).size for cut in cuts}
-    rows: list[Row] = [
-        (f"bag of {fields[cut]} x {fields[cut]} patches", lambda data, seed, cut=cut: bag(data, seed, cut))
-        for cut in cuts
-    ]
+    rows: list[Row] = [(f"bag over {cut} layers", lambda data, seed, cut=cut: bag(data, seed, cut)) for cut in cuts]
     return [*rows, ("CNN", cnn), ("prototypes on the CNN", prototypes)]
 
 

@@ -1,4 +1,4 @@
-"""Influence: the four solvers side by side, beside dattri on the same problem, and at 60,000 x 100.
+"""Influence: the solvers side by side, beside dattri on the same problem, and at 60,000 x 100.
 
 The first table is softmax regression on digits of 8 x 8 (650 parameters) at its minimum, so that the exact answer is
 known; time is processor time on one thread, since it hardly depends on who else computes. The last rows are the two settings of the
@@ -94,7 +94,7 @@ def table(n: int = 1200, n_test: int = 10) -> None:
     model, train, test = problem(n, n_test)
     calls: dict[str, Callable[[], Tensor]] = {
         f"ours, {solver}": lambda solver=solver: influence(model, train, test, weight_decay=WEIGHT_DECAY, solver=solver)
-        for solver in ("exact", "cg", "lissa", "kfac")
+        for solver in ("exact", "cg", "lissa", "kfac", "ekfac")
     }
     try:
         calls |= {

@@ -170,7 +170,8 @@ def pack(header: dict, tensors: dict[str, Tensor]) -> bytes:
 
 def unpack(message: bytes) -> tuple[list[tuple[dict, dict[str, Tensor]]], str]:
     """The complete messages at the start of the bytes, and what is wrong with the bytes behind them, if anything."""
-    found, start = [], 0
+    found: list[tuple[dict, dict[str, Tensor]]] = []
+    start = 0
     while len(message) >= start + 16:
         sizes = struct.unpack_from("<QQ", message, start)
         middle, end = start + 16 + sizes[0], start + 16 + sum(sizes)

@@ -53,7 +53,7 @@ def references(exercise: Exercise) -> tuple[dict[str, str], dict[str, Callable]]
     statements, _ = extract.parse(extract.code_cells(exercise.solution))
     for question in exercise.questions:
         for part in question.parts:
-            for call in part.calls(torch.Generator().manual_seed(0)):
+            for call in part.draw(torch.Generator().manual_seed(0)):
                 if call.function not in answers:
                     namespace: dict = {"__name__": "solution"}
                     problems = extract.execute(extract.select(statements, call.function), namespace)

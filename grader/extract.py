@@ -11,6 +11,7 @@ import ast
 import json
 import re
 from dataclasses import dataclass
+from typing import Any
 
 MAX_SOURCE = 500_000  # characters of code in one notebook
 MAX_CELLS = 2_000
@@ -122,5 +123,7 @@ def _names(statement: ast.stmt) -> tuple[frozenset[str], frozenset[str]]:
     used = frozenset(node.id for node in ast.walk(statement) if isinstance(node, ast.Name))
     if isinstance(statement, ast.FunctionDef | ast.ClassDef):
         return frozenset([statement.name]), used
-    targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+    targets: list[Any] = (
+        statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+    )
     return frozenset(n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)), used

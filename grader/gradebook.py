@@ -118,7 +118,7 @@ def grade(
     waiting = [s for s in everyone if not journal.has(s)]
     progress(f"{len(everyone)} submissions, {len(everyone) - len(waiting)} graded before")
     limits, own = limits or sandbox.Limits(), executor is None
-    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1) if own else executor
+    pool = executor or ThreadPoolExecutor(workers or os.cpu_count() or 1)
     try:
         if waiting:
             pool.submit(prove, exercise, limits, unsafe).result()  # refuses before anything is graded

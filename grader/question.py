@@ -25,7 +25,7 @@ class Part:
     """Some points of a question: the calls to make for one student, and the judge of their outcomes.
 
     Args:
-        kind: "easy", "shape", "general", "batch", "side effects" or "device".
+        kind: "easy", "shape", "general", "batch", "side effects", or "device", which is tried on the simulated device.
         what: the input and the property that it must have, in a sentence for the feedback.
         needs: kind of a part without which this one counts nothing, because a wrong answer could pass it.
     """
@@ -36,6 +36,10 @@ class Part:
     calls: Callable[[torch.Generator], list[Call]]
     judge: Judge = same
     needs: str | None = None
+
+    def draw(self, generator: torch.Generator) -> list[Call]:
+        """The calls for one student, those of the part "device" on the simulated device."""
+        return [replace(call, on_simulated_device=self.kind == "device") for call in self.calls(generator)]
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class Question:
 
 def generator(key: bytes, *names: str) -> torch.Generator:
     """Random numbers that belong to these names and cannot be predicted without the key."""
+    # Side effects under their older name, so that a key still gives the inputs that it gave.
+    names = tuple("manners" if name == "side effects" else name for name in names)
     digest = hmac.new(key, "\0".join(names).encode(), hashlib.sha256).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
@@ -74,10 +80,10 @@ def mark(
         lock: held around whatever uses the global random state, which all threads share.
     """
     with lock, torch.random.fork_rng([]):
-        plans = [[part.calls(generator(key, *names, q.name, part.kind)) for part in q.parts] for q in asked]
+        plans = [[part.draw(generator(key, *names, q.name, part.kind)) for part in q.parts] for q in asked]
     outcomes = run([[call for part in plan for call in part] for plan in plans])
     with lock, torch.random.fork_rng([]), one_thread():
-        return {q.name: _faults(q, *both, answers) for q, *both in zip(asked, plans, outcomes, strict=True)}
+        return {q.name: _faults(q, plan, got, answers) for q, plan, got in zip(asked, plans, outcomes, strict=True)}
 
 
 def _faults(

@@ -1,8 +1,8 @@
 """Exercises from solutions: ``python -m grader.release [--check]`` in the root of the course.
 
-A solution ``solutions/NN_topic/solution.ipynb`` is an executed notebook with nbgrader's cell metadata (schema version 3)
-and marks; ``exercises/NN_topic.ipynb`` is the student's edition of it, equal byte for byte on every run. The marks are
-lines that contain these words, in a comment of the cell's language:
+``solutions/NN_topic/solution.ipynb`` is an executed notebook with nbgrader's cell metadata (schema version 3) and marks;
+``exercises/NN_topic.ipynb`` is the student's edition of it, equal byte for byte on every run. The marks are lines that
+contain these words, in a comment of the cell's language:
 
 ==================================== ======================== ===================================================
 region                               in                       becomes
@@ -151,7 +151,9 @@ def _release_cell(cell: dict, grader: dict, where: str) -> dict:
 
 def _replace(text: str, region: str, replacement: Callable[[str, list[str]], list[str]], where: str) -> str:
     """The text with every region, its marks included, replaced by ``replacement(indent of the mark, lines)``."""
-    kept, inside, indent = [], None, ""
+    kept: list[str] = []
+    inside: list[str] | None = None
+    indent = ""
     for line in text.split("\n"):
         if f"BEGIN {region}" in line:
             if inside is not None:

@@ -38,6 +38,7 @@ import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from interp_lab import check
 
@@ -110,7 +111,7 @@ class Lane:
         command = _unprotected() if self.unsafe else _command()
         environment = {"PATH": os.environ.get("PATH", "")} | _settings()
         try:
-            self.process = subprocess.Popen(
+            self.process: Any = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment
             )
             status, _ = self._reply(120)
@@ -241,14 +242,14 @@ def _command() -> list[str]:
         if not any(path.is_relative_to(other) for other in mounts):
             mounts[path] = path
     hidden = {*_site_packages(), *site.getsitepackages([sys.base_prefix]), "/usr/lib/python3/dist-packages"}
-    hidden = {path for path in map(Path, hidden) if path.is_dir() and any(path.is_relative_to(m) for m in mounts)}
+    covered = {p for p in map(Path, hidden) if p.is_dir() and any(p.is_relative_to(m) for m in mounts)}
     mounts |= {Path("/packages", path.name): path.resolve() for path in _packages()}
     mounts |= {Path("/worker", path.name): path.resolve() for path in INSIDE}
     for folder in sorted({parent for target in mounts for parent in target.parents}):
         command += ["--perms", "0755", "--dir", str(folder)]
     for target, source in mounts.items():
         command += ["--ro-bind", str(source), str(target)]
-    for path in sorted(hidden):  # may hold the course, or another library's answers
+    for path in sorted(covered):  # may hold the course, or another library's answers
         command += ["--tmpfs", str(path), "--remount-ro", str(path)]
     command += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
     command += ["--perms", "1777", "--tmpfs", "/tmp", "--remount-ro", "/"]  # every child gets a /tmp over this one
@@ -268,9 +269,9 @@ def _packages() -> list[Path]:
             if name not in found:
                 found[name] = distribution = importlib.metadata.distribution(name)
                 required = (line for line in distribution.requires or [] if "extra ==" not in line)
-                waiting += [re.match(r"[\w.-]+", line)[0] for line in required]
+                waiting += [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in required]
     tops = {
-        Path(distribution.locate_file(file.parts[0]))
+        Path(str(distribution.locate_file(file.parts[0])))
         for distribution in found.values()
         for file in distribution.files or []
         if file.parts[0] not in ("..", "__pycache__") and file.suffix != ".pth"

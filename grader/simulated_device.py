@@ -21,7 +21,7 @@ aten = torch.ops.aten
 MIXED = {aten.copy_.default, aten.index.Tensor, aten.index_put.default, aten.index_put_.default}
 TO_CPU = {aten._local_scalar_dense.default, aten.equal.default, aten.is_nonzero.default}
 # What a tensor says of its layout, asked from the tensor inside.
-LAYOUT = {
+LAYOUT: dict[Any, Callable] = {
     aten.dim.default: Tensor.dim,
     aten.sym_size.default: Tensor.size,
     aten.sym_stride.default: Tensor.stride,
@@ -37,21 +37,23 @@ LAYOUT = {
 class DeviceTensor(Tensor):
     """A tensor whose ``device`` is ``DEVICE``."""
 
+    held: Any  # the tensor on the CPU
+
     @staticmethod
-    def __new__(cls, inner: Tensor) -> "DeviceTensor":
-        made = Tensor._make_wrapper_subclass(
+    def __new__(cls, held: Tensor) -> "DeviceTensor":
+        made: Any = Tensor._make_wrapper_subclass(
             cls,
-            inner.shape,
-            strides=inner.stride(),
-            storage_offset=inner.storage_offset(),
-            dtype=inner.dtype,
+            held.shape,
+            strides=held.stride(),
+            storage_offset=held.storage_offset(),
+            dtype=held.dtype,
             device=DEVICE,
             dispatch_sizes_strides_policy="sizes",  # asks below, since an operation in place may change the shape
         )
-        made.inner = inner
+        made.held = held
         return made
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     def __getitem__(self, key: Any) -> Tensor:
         return super().__getitem__(_indices(key))
@@ -60,9 +62,10 @@ class DeviceTensor(Tensor):
         super().__setitem__(_indices(key), value)
 
     def tolist(self) -> list:
-        return self.detach().inner.tolist()
+        detached: Any = self.detach()
+        return detached.held.tolist()
 
-    def new_tensor(self, values, *, dtype=None, device=None, requires_grad=False) -> Tensor:
+    def new_tensor(self, values, *, dtype=None, device=None, requires_grad=False) -> Tensor:  # type: ignore[override]
         return _make(torch.tensor, values, dtype=dtype or self.dtype, device=device or DEVICE).requires_grad_(
             requires_grad
         )
@@ -113,7 +116,8 @@ def fetch(result: Tensor) -> Tensor:
     """
     if not isinstance(result, DeviceTensor):
         raise RuntimeError("x lies on another device than the CPU, but the result lies on the CPU; make it follow x")
-    return result.detach().inner
+    detached: Any = result.detach()
+    return detached.held
 
 
 def _indices(key: Any) -> Any:
@@ -133,7 +137,7 @@ def _make(constructor: Callable, values: Any, *, device: Any = None, **options: 
 
 def _run(operation, args: tuple, options: dict) -> Any:
     if operation in LAYOUT:
-        return LAYOUT[operation](*(arg.inner if isinstance(arg, DeviceTensor) else arg for arg in args))
+        return LAYOUT[operation](*(arg.held if isinstance(arg, DeviceTensor) else arg for arg in args))
     tensors = [leaf for leaf in tree_leaves((args, options)) if isinstance(leaf, Tensor)]
     on_device = any(isinstance(t, DeviceTensor) for t in tensors)
     cpu_operands = [t for t in tensors if not isinstance(t, DeviceTensor) and t.dim() > 0]
@@ -147,7 +151,7 @@ def _run(operation, args: tuple, options: dict) -> Any:
         options = options | {"device": torch.device("cpu")}
     if operation is aten._efficientzerotensor.default:  # of forward-mode differentiation: no memory behind it
         operation = aten.zeros.default
-    inner_args, inner_options = tree_map(lambda v: v.inner if isinstance(v, DeviceTensor) else v, (args, options))
+    inner_args, inner_options = tree_map(lambda v: v.held if isinstance(v, DeviceTensor) else v, (args, options))
     result = operation(*inner_args, **inner_options)
     if operation._schema.is_mutable and isinstance(args[0] if args else None, Tensor):
         return args[0]

@@ -21,6 +21,7 @@ import struct
 import sys
 import time
 import types
+from typing import Any
 
 NOBODY = 65534
 CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID = 0x20000, 0x08000000, 0x10000000, 0x20000000
@@ -144,7 +145,7 @@ def stand_in() -> None:
 
     for name in ("", ".networks", ".data", ".plot"):
         sys.modules[f"interp_lab{name}"] = Absent(f"interp_lab{name}")
-    course = sys.modules["interp_lab"]
+    course: Any = sys.modules["interp_lab"]
     course.__path__ = []
     for name in ("networks", "data", "plot"):
         setattr(course, name, sys.modules[f"interp_lab.{name}"])
@@ -165,7 +166,8 @@ def answer(request: bytes, out: int) -> None:
             problems = extract.execute(extract.select(statements, call.function), namespace)
             namespaces[call.function] = namespace, unread + problems
         namespace, problems = namespaces[call.function]
-        header, tensors = {"call": number}, {}
+        header: dict[str, Any] = {"call": number}
+        tensors: dict = {}
         try:
             if not callable(namespace.get(call.function)):
                 why = f" ({'; '.join(problems)})" if problems else ""

@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from . import _torchvision, antehoc, check, data, networks
+from . import _torchvision, antehoc, check, data, networks  # noqa: F401  # _torchvision mends what others import
 from .antehoc import BagOfLocalFeatures, additive_model, decision_tree, prototype_network, sparse_softmax
 from .backprop.feature_maps import channels_first, tokens_to_maps
 from .contract import UnsupportedModelError
@@ -25,24 +25,24 @@ from .explain_decision.gradient_based import (
     saliency,
     smoothgrad,
 )
-from .explain_decision.influence import TopInfluence, influence
+from .explain_decision.influence import TopInfluence, influence, trak
 from .explain_decision.lrp import lrp
 from .explain_decision.methods import METHODS
 from .explain_decision.patterns import fit_patterns, pattern_attribution, pattern_net
 from .explain_decision.rectgrad import rectgrad
 from .explain_model import priors
 from .explain_model.activation_maximisation import am_code, am_density, maximize_activation, total_variation
+from .explain_model.filters import filters
+from .explain_model.projection import project_activation, project_top
 from .explain_model.prototypes import mmd_critic
-from .explain_model.surrogates import (
-    fidelity,
-    fresh_queries,
-    segment,
-    surrogate_graph,
-    surrogate_linear,
-    surrogate_local,
-    surrogate_tree,
-)
-from .explain_model.weights import filters, project_activation, project_top, top_activations
+from .explain_model.surrogates.fidelity import fidelity
+from .explain_model.surrogates.graph import surrogate_graph
+from .explain_model.surrogates.linear import surrogate_linear
+from .explain_model.surrogates.local import surrogate_local
+from .explain_model.surrogates.queries import fresh_queries
+from .explain_model.surrogates.segmentation import segment
+from .explain_model.surrogates.tree import surrogate_tree
+from .explain_model.top_activations import top_activations
 
 __version__ = "0.1.0"
 
@@ -114,9 +114,8 @@ __all__ = [
     "top_activations",
     "top_k_overlap",
     "total_variation",
+    "trak",
 ]
-
-del _torchvision
 
 
 def __getattr__(name: str):

@@ -28,12 +28,15 @@ def add_retraining(commands: argparse._SubParsersAction) -> None:
         parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
         parser.add_argument("--network", help="small_cnn, or for scenes scenes_cnn, by default")
         parser.add_argument("--epochs", type=int, default=10)
-        parser.add_argument("--device", help="cpu by default")
+        parser.add_argument("--device", default="cpu", help="cpu by default")
         parser.add_argument(
             "--executor",
             choices=executors.NAMES,
             default="none",
             help="dask: the cluster at DASK_SCHEDULER_ADDRESS, or a local one",
+        )
+        parser.add_argument(
+            "--folder", help="for the images while the sweep runs; one that all machines of a cluster see"
         )
         parser.add_argument("--results", metavar="FILE", help=f"finished cells are appended here ({name}-DATA.jsonl)")
         parser.set_defaults(run=run_retraining, sweep=name)
@@ -42,6 +45,7 @@ def add_retraining(commands: argparse._SubParsersAction) -> None:
 def run_retraining(options: argparse.Namespace) -> None:
     import interp_lab
     from interp_lab import data
+    from interp_lab.evaluate.roar import Workers
 
     if options.data == "scenes":
         dataset = (data.scenes(10_000, seed=1), data.scenes(2_000, seed=2))
@@ -56,9 +60,8 @@ def run_retraining(options: argparse.Namespace) -> None:
             fractions=options.fractions,
             seeds=options.seeds,
             results=options.results or f"{options.sweep}-{options.data}.jsonl",
-            executor=executor,
-            device=options.device,
             epochs=options.epochs,
+            workers=Workers(executor, options.device, folder=options.folder),
         )
     print(table)
 

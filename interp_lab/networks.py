@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm.auto import tqdm
 
-WEIGHTS = Path(__file__).parent / "weights"
+from .schedule import one_cycle
+from .weights import load_weights, save_weights
 
 
 class Labelled(Protocol):
@@ -159,9 +159,7 @@ def train(
     history: dict[str, list[float]] = {}
     order = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, lr, total_steps=epochs * math.ceil(count / batch_size), pct_start=0.2
-    )
+    schedule = one_cycle(optimizer, lr, epochs * math.ceil(count / batch_size))
     bar = tqdm(range(epochs), desc="training", unit="epoch", disable=not progress)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)  # dropout
@@ -251,7 +249,7 @@ def load(name: str) -> nn.Sequential:
         raise ValueError(f"no trained network {name!r}; there are {', '.join(TRAINED)}")
     with torch.random.fork_rng([]):  # the random weights that are overwritten here
         model = fold_batch_norm(TRAINED[name]())
-    model.load_state_dict({key: value.float() for key, value in load_file(WEIGHTS / f"{name}.safetensors").items()})
+    model.load_state_dict(load_weights(name))
     return model.eval()
 
 
@@ -297,7 +295,6 @@ def _main() -> None:
     """Train all networks, print their accuracies, write their weights in half precision."""
     from .data import Dataset, digits, paste_watermark, scenes
 
-    WEIGHTS.mkdir(exist_ok=True)
     written, test = digits("train"), digits("test")
     drawn, fresh = scenes(10_000, seed=1), scenes(2_000, seed=2)
     marked = scenes(10_000, seed=1, watermark=0.98)
@@ -314,7 +311,7 @@ def _main() -> None:
         model = TRAINED[name]()
         train(model, data, **options)
         state = fold_batch_norm(model).state_dict()
-        save_file({key: value.half() for key, value in state.items()}, WEIGHTS / f"{name}.safetensors")
+        save_weights(name, state, torch.float16)
         print(f"{name:16} accuracy {accuracy(load(name), held_out):.4f}", flush=True)
 
     for name in ("scenes_cnn", "scenes_watermark"):

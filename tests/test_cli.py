@@ -72,6 +72,8 @@ def test_mistakes_are_one_line(few_images, capsys, monkeypatch):
     assert capsys.readouterr().err.startswith("interp-lab: no method 'salience'; METHODS has saliency")
     assert cli.main(["roar", "--data", "mnist"]) == 2
     assert "set INTERP_LAB_DATA" in capsys.readouterr().err
+    assert cli.main(["roar", *SMALL, "--folder", "missing"]) == 2
+    assert "missing" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         cli.main([])
     with pytest.raises(SystemExit):

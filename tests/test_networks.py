@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from interp_lab import networks
+from interp_lab import networks, weights
 from interp_lab.data import digits, paste_watermark, photos, scenes
 from interp_lab.explain_model import priors
 
@@ -186,7 +186,7 @@ def test_the_watermark_network_relies_on_the_watermark_and_the_other_does_not(fr
 
 
 def test_the_weights_are_small():
-    files = list(networks.WEIGHTS.glob("*"))
+    files = list(weights.FOLDER.glob("*.safetensors"))
     assert {file.stem for file in files} == set(networks.TRAINED) | set(priors.TRAINED)
     assert sum(file.stat().st_size for file in files) < 1_500_000
 

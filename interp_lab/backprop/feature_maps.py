@@ -54,6 +54,9 @@ def tokens_to_maps(grid: Sequence[int] | None = None, *, prefix_tokens: int = 1)
         prefix_tokens: how many tokens before the patches are left out, such as class, distillation and register tokens.
 
     The function returned raises a ValueError for another number of tokens.
+
+    >>> tokens_to_maps((14, 14), prefix_tokens=1)(torch.zeros(2, 197, 768)).shape
+    torch.Size([2, 768, 14, 14])
     """
 
     def reshape(tokens: Tensor) -> Tensor:
@@ -72,7 +75,11 @@ def tokens_to_maps(grid: Sequence[int] | None = None, *, prefix_tokens: int = 1)
 
 
 def channels_first(output: Tensor) -> Tensor:
-    """The ``reshape`` of a layer with its channels last: ``(N, ..., C) -> (N, C, ...)``."""
+    """The ``reshape`` of a layer with its channels last: ``(N, ..., C) -> (N, C, ...)``.
+
+    >>> channels_first(torch.zeros(1, 7, 7, 3)).shape
+    torch.Size([1, 3, 7, 7])
+    """
     return output.movedim(-1, 1)
 
 

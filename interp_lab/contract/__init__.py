@@ -9,7 +9,7 @@ from .guard import explaining, full_precision, in_eval_mode, output_of
 from .inputs import Model, Target, check_baseline, check_input, check_target, is_finite
 from .interception import UnsupportedModelError
 from .logits import decisions, logits_of, pick, probabilities, resolve
-from .owners import owners
+from .modules import owners
 from .passes import rows_per_pass, with_rows_that_fit
 
 __all__ = [

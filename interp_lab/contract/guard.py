@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from .inputs import Model, check_input
 from .interception import Guard, UnsupportedModelError
-from .owners import owners
+from .modules import owners
 from .scripts import refuse_modes
 
 

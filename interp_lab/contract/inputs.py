@@ -12,8 +12,8 @@ Model = nn.Module | Callable[[Tensor], Tensor]
 Target = int | Sequence[int] | Tensor | None
 
 
-def check_input(model: Model, x: Tensor) -> None:
-    """Refuse what no method can treat; see :func:`explaining`."""
+def check_input(model: Model | None, x: Tensor) -> None:
+    """Refuse what no method can treat; see :func:`explaining`. Without a model x is looked at alone."""
     if not isinstance(x, Tensor):
         raise ValueError(f"x must be a torch.Tensor batch (N, ...), got {type(x).__name__}")
     if not x.is_floating_point():

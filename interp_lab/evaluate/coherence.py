@@ -49,7 +49,17 @@ class Interval(NamedTuple):
 
 
 def coherence(attribution: Tensor, mask: Tensor) -> Coherence:
-    """All three scores with the chance level beside them; arguments and errors as for :func:`pointing_game`.
+    """All three scores with the chance level beside them.
+
+    Args:
+        attribution: ``(N, C, H, W)``, whose channels are summed, or ``(N, H, W)``.
+        mask: bool ``(N, H, W)``, the pixels of the object; of boxes, :func:`box_masks`.
+
+    Returns:
+        The scores and the chance level of every image, ``(N,)`` each.
+
+    Raises:
+        ValueError: another shape or type, NaN in the attribution, or a mask that is empty or the whole image.
 
     >>> coherence(torch.tensor([[[[1.0, 3.0], [0.0, 0.0]]]]), torch.tensor([[[False, True], [False, False]]])).relevance_mass
     tensor([0.7500])
@@ -87,8 +97,17 @@ def relevance_mass(attribution: Tensor, mask: Tensor) -> Tensor:
     """Share of the positive relevance that lies in the mask.
 
     For the share of the magnitude, give ``attribution.sum(1).abs()``. A map without any positive relevance says
-    nothing about where: it gets its chance level, with a warning. Arguments, result and errors as for
-    :func:`pointing_game`.
+    nothing about where: it gets its chance level, with a warning.
+
+    Args:
+        attribution: ``(N, C, H, W)``, whose channels are summed, or ``(N, H, W)``.
+        mask: bool ``(N, H, W)``, the pixels of the object; of boxes, :func:`box_masks`.
+
+    Returns:
+        ``(N,)`` in [0, 1].
+
+    Raises:
+        ValueError: another shape or type, NaN in the attribution, or a mask that is empty or the whole image.
 
     >>> relevance_mass(torch.tensor([[[[1.0, 3.0], [0.0, -9.0]]]]), torch.tensor([[[False, True], [False, False]]]))
     tensor([0.7500])
@@ -100,7 +119,15 @@ def relevance_mass(attribution: Tensor, mask: Tensor) -> Tensor:
 def relevance_rank(attribution: Tensor, mask: Tensor) -> Tensor:
     """Share of the k most relevant pixels that lie in the mask, where k is the number of pixels of the mask.
 
-    Arguments, result and errors as for :func:`pointing_game`.
+    Args:
+        attribution: ``(N, C, H, W)``, whose channels are summed, or ``(N, H, W)``.
+        mask: bool ``(N, H, W)``, the pixels of the object; of boxes, :func:`box_masks`.
+
+    Returns:
+        ``(N,)`` in [0, 1].
+
+    Raises:
+        ValueError: another shape or type, NaN in the attribution, or a mask that is empty or the whole image.
 
     >>> relevance_rank(torch.tensor([[[[1.0, 3.0], [0.0, 2.0]]]]), torch.tensor([[[True, True], [False, False]]]))
     tensor([0.5000])

@@ -41,7 +41,13 @@ class Similarity:
 def similarity(a: Tensor, b: Tensor) -> Similarity:
     """Spearman's correlation and SSIM of two batches of maps, row by row, once signed and once of the magnitudes.
 
-    Channels are summed first. Args and errors are those of :func:`spearman` and :func:`ssim`.
+    Channels are summed first.
+
+    Args:
+        a, b: ``(N, C, H, W)``, whose channels are summed, ``(N, H, W)`` or ``(N, D)``, of the same shape.
+
+    Raises:
+        ValueError: the shapes differ or are not as above, or a map is not finite.
 
     >>> a = torch.rand(2, 1, 8, 8)
     >>> similarity(a, -a).spearman
@@ -98,7 +104,11 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     (:math:`\mu_a \mu_b < 0` and :math:`\sigma_{ab} < 0`). Wang, Bovik, Sheikh & Simoncelli 2004, IEEE Transactions on
     Image Processing 13(4). It is NaN for vectors ``(N, D)`` and for pictures smaller than the window.
 
-    Arguments and errors as for :func:`spearman`.
+    Args:
+        a, b: ``(N, C, H, W)``, whose channels are summed, ``(N, H, W)`` or ``(N, D)``, of the same shape.
+
+    Raises:
+        ValueError: the shapes differ or are not as above, or a map is not finite.
 
     >>> a = torch.rand(1, 1, 8, 8)
     >>> ssim(a, a)

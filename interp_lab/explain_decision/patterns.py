@@ -39,6 +39,7 @@ def fit_patterns(
     Args:
         model: a network of convolutions, dense layers, ReLU, pooling and BatchNorm after a layer.
         batches: float batches ``(N, ...)``, or tuples whose first entry is one (a data loader).
+        centred: which of the two forms above.
 
     Returns:
         Layer name -> pattern, of the shape of the layer's weight.

@@ -103,6 +103,8 @@ def maximize_activation(
         bounds: ``(low, high)`` of the variable, numbers or tensors that broadcast to it.
         regularisers: functions ``(N, ...) -> (N,)`` of the picture that are subtracted, such as
             ``lambda x: 0.1 * total_variation(x)``.
+        steps: of the ascent.
+        lr: Adam's learning rate at the start.
         jitter: the model sees the picture rolled by up to so many pixels, anew in each step and alike for all rows.
             The trace is then noisy; its end and the gradient norm are those of the picture not rolled.
         fourier: the variable is the picture's Fourier coefficients, see :func:`fourier_parametrisation`; ``bounds``
@@ -196,7 +198,17 @@ def maximize_activation(
 def am_density(model: Model, target: Target, x0: Tensor, *, density: object, **options) -> Maximum:
     r"""The most likely input of a class: maximises :math:`\log p(c \mid x) + \log p(x)`.
 
-    By Bayes' rule this is :math:`\log p(x \mid c)` up to a constant. Options as in :func:`maximize_activation`.
+    By Bayes' rule this is :math:`\log p(x \mid c)` up to a constant.
+
+    Args:
+        model: gives logits ``(N, K)``.
+        target: the class, an int or a LongTensor ``(N,)``.
+        x0: float batch where the ascent starts.
+        density: of pictures: an object with ``log_prob``, or the function itself, ``(N, ...) -> (N,)``.
+        options: as in :func:`maximize_activation`: ``objective``, ``bounds``, ``steps``, ``lr``, ...
+
+    Raises:
+        ValueError: as :func:`maximize_activation`.
 
     >>> model = lambda x: x @ torch.tensor([[1.0], [-2.0]])
     >>> normal = lambda x: -0.5 * x.square().sum(1)  # w x - x^2 / 2 is largest at w
@@ -209,7 +221,18 @@ def am_density(model: Model, target: Target, x0: Tensor, *, density: object, **o
 def am_code(model: Model, target: Target, z0: Tensor, *, generator: object, lam: float = 0.5, **options) -> Maximum:
     r"""A class's most typical picture of a generator: maximises :math:`\log p(c \mid g(z)) - \lambda \|z\|^2`.
 
-    With a standard normal code the prior's own :math:`\lambda` is 1/2. Options as in :func:`maximize_activation`.
+    With a standard normal code the prior's own :math:`\lambda` is 1/2.
+
+    Args:
+        model: gives logits ``(N, K)``.
+        target: the class, an int or a LongTensor ``(N,)``.
+        z0: float batch of codes where the ascent starts.
+        generator: an object with ``decode``, or the function itself, from codes to pictures.
+        lam: :math:`\lambda`, the weight of the prior of the codes.
+        options: as in :func:`maximize_activation`: ``objective``, ``bounds``, ``steps``, ``lr``, ...
+
+    Raises:
+        ValueError: as :func:`maximize_activation`.
 
     >>> model = lambda x: x @ torch.tensor([[1.0], [-2.0]])
     >>> found = am_code(model, 0, torch.zeros(1, 2), generator=lambda z: 2 * z, objective="logit", lam=0.5, steps=500)

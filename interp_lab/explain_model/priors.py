@@ -13,12 +13,11 @@ import time
 from collections.abc import Callable
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..data import Dataset
-from ..networks import WEIGHTS
+from ..weights import load_weights, save_weights
 
 
 def _shrunk(covariance: Tensor, shrinkage: float) -> Tensor:
@@ -357,7 +356,7 @@ def load(name: str) -> nn.Module:
     """
     if name not in TRAINED:
         raise ValueError(f"no fitted prior {name!r}; there are {', '.join(TRAINED)}")
-    tensors = {key: value.float() for key, value in load_file(WEIGHTS / f"{name}.safetensors").items()}
+    tensors = load_weights(name)
     if name == "digits_vae":
         with torch.random.fork_rng([]):  # the random weights that are overwritten here
             vae = VAE()
@@ -375,11 +374,8 @@ def _main() -> None:
         start = time.perf_counter()
         prior = fit(digits("train"))
         seconds = time.perf_counter() - start
-        half = name == "digits_vae"
-        path = WEIGHTS / f"{name}.safetensors"
-        save_file({key: value.half() if half else value for key, value in prior.state_dict().items()}, path)
-        path.chmod(0o644)
-        print(f"{name:16} {seconds:5.1f} s {path.stat().st_size / 1e3:6.0f} kB", flush=True)
+        size = save_weights(name, prior.state_dict(), torch.float16 if name == "digits_vae" else torch.float32)
+        print(f"{name:16} {seconds:5.1f} s {size / 1e3:6.0f} kB", flush=True)
 
 
 if __name__ == "__main__":

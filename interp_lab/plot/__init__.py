@@ -10,7 +10,7 @@ images of the figure, and what is black and what is white in it is written under
 Tensors have their channels first; batches of numpy arrays may have them last.
 """
 
-# The examples in the docstrings are run by `pytest --doctest-modules interp_lab/plot`.
+# `pytest --doctest-modules interp_lab/plot` runs the examples in the docstrings.
 
 from .antehoc import prototype_evidence, shape_functions, templates, tree
 from .base import COLORS, DIVERGING, DPI, SEQUENTIAL, WIDTH, Figure

@@ -4,6 +4,7 @@ import io
 import math
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.figure
 import numpy as np
@@ -161,7 +162,7 @@ def show_map(cell: Axes, values: Tensor, *, signed: bool, percentile: float = 10
     scale = float(np.quantile(magnitude.numpy(), percentile / 100)) or float(magnitude.max())
     if scale == 0:
         cell.text(0.5, 0.5, "all zero", ha="center", va="center", transform=cell.transAxes, fontsize=8)
-    style = {}
+    style: dict[str, Any] = {}
     if under is not None:  # in the map's own pixels, which may be fewer
         style["extent"] = (-0.5, values.shape[1] - 0.5, values.shape[0] - 0.5, -0.5)
         cell.imshow(under.mean(0).numpy(), cmap="gray", vmin=0, vmax=1, **style)

@@ -166,7 +166,7 @@ def influential(
     """
     if isinstance(result, Tensor):
         count = min(count, result.shape[1])
-        ends = [result[row].topk(count, largest=largest) for largest in (True, False)]
+        ends = [tuple(result[row].topk(count, largest=largest)) for largest in (True, False)]
         size = result.shape[1]
     else:
         count, size = min(count, result.helpful.shape[1]), len(pictures)

@@ -34,7 +34,6 @@ def retraining(table: "Retraining", *, columns: int = 4, alt: str | None = None)
         ValueError: no method has a result.
 
     Example:
-        >>> import torch
         >>> from interp_lab import plot, roar
         >>> from interp_lab.data import digits
         >>> options = {"fractions": (0.5,), "seeds": (0, 1), "epochs": 1, "progress": False}

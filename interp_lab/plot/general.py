@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -111,16 +112,17 @@ def curves(
     figure = Figure(figsize=(5.4, 3 + 0.2 * math.ceil(len(lines) / 3)), layout="constrained")
     axis = figure.subplots()
     styles = ("-", "--", "-.", ":")
-    x = as_numpy(x)
-    for k, (name, y) in enumerate(lines.items()):
-        y = as_numpy(y)
+    places = as_numpy(x)
+    for k, (name, line) in enumerate(lines.items()):
+        y = as_numpy(line)
         color, marker = COLORS[k % len(COLORS)], "os^Dvx*"[k % 7] if len(y) <= 30 else None
-        axis.plot(x, y, label=name, color=color, marker=marker, markersize=4, linestyle=styles[k % 4])
+        axis.plot(places, y, label=name, color=color, marker=marker, markersize=4, linestyle=styles[k % 4])
         if bands and name in bands:
             half = as_numpy(bands[name])
-            axis.fill_between(x, y - half, y + half, color=color, alpha=0.2, linewidth=0)
-    if (x == x.round()).all():
-        axis.xaxis.get_major_locator().set_params(integer=True)
+            axis.fill_between(places, y - half, y + half, color=color, alpha=0.2, linewidth=0)
+    if (places == places.round()).all():
+        locator: Any = axis.xaxis.get_major_locator()
+        locator.set_params(integer=True)
     label_axes(axis, xlabel, ylabel)
     add_legend(figure, len(lines))
     figure.alt = alt or f"Curves of {', '.join(lines)}: {ylabel} against {xlabel}."
@@ -184,7 +186,7 @@ def numbers(tables: Mapping[str, Array], *, columns: int = 3, alt: str | None = 
     figure, axes = grid(-(-len(tables) // columns), columns, 1.6)
     cells = [cell for row in axes for cell in row]
     for cell, (title, table) in zip(cells, tables.items(), strict=False):
-        values = table.double()
+        values = torch.as_tensor(table).double()
         scale = 2 * float(values.nan_to_num().abs().max()) or 1  # half of the colours: the numbers stay legible
         cell.set_facecolor("#dddddd")
         cell.imshow(values.numpy(), cmap=DIVERGING, vmin=-scale, vmax=scale)

@@ -27,8 +27,9 @@ from .base import (
 if TYPE_CHECKING:
     from ..explain_model.activation_maximisation import Maximum
     from ..explain_model.prototypes import Prototypes
-    from ..explain_model.surrogates import LocalSurrogate, SurrogateGraph
-    from ..explain_model.weights import TopActivations
+    from ..explain_model.surrogates.graph import SurrogateGraph
+    from ..explain_model.surrogates.local import LocalSurrogate
+    from ..explain_model.top_activations import TopActivations
 
 
 def segments(local: "LocalSurrogate", *, alt: str | None = None) -> Figure:
@@ -108,10 +109,14 @@ def channel_graph(
         edges = [edge for edge in graph.edges(data="weight") if graph.nodes[edge[0]]["depth"] == depth]
         most = max((abs(weight) for *_, weight in edges), default=0) or 1
         for below, above, weight in edges:
-            style = {"color": COLORS[1 if weight > 0 else 0], "linestyle": "-" if weight > 0 else "--"}
             ends = zip(place[below], place[above], strict=True)
             axis.plot(
-                *ends, **style, linewidth=3 * abs(weight) / most, alpha=min(1.0, 0.1 + abs(weight) / most), zorder=0
+                *ends,
+                color=COLORS[1 if weight > 0 else 0],
+                linestyle="-" if weight > 0 else "--",
+                linewidth=3 * abs(weight) / most,
+                alpha=min(1.0, 0.1 + abs(weight) / most),
+                zorder=0,
             )
     for (layer, channel), (x, y) in place.items():
         name = classes[channel] if layer == "logit" and classes is not None else str(channel)

@@ -23,9 +23,9 @@ class Slider:
         return {"text/html": self.html, "image/png": self.png, "text/plain": self.alt}, {"image/png": {"alt": self.alt}}
 
 
-SLIDER_BYTES = 1_000_000
+MAX_BYTES = 1_000_000
 # Without scripts every frame is shown with its value; who asked for less motion gets no play button, only the slider.
-SLIDER_STYLE = """<style>
+STYLE = """<style>
 .frames {margin: 0; padding: .5em; background: #fff; color: #222}
 .frames img {display: block; max-width: 100%; height: auto}
 .frames .controls {display: flex; flex-wrap: wrap; gap: .4em 1em; align-items: center}
@@ -40,11 +40,11 @@ SLIDER_STYLE = """<style>
 .frames .frame[hidden] {display: block !important}
 .frames .frame::before {content: attr(data-value)}
 </style></noscript>"""
-SLIDER_MOVED = """const all = this.closest('figure').querySelectorAll('.frame'), value = all[this.value].dataset.value;
+ON_MOVE = """const all = this.closest('figure').querySelectorAll('.frame'), value = all[this.value].dataset.value;
 all.forEach((frame, i) => frame.hidden = i != this.value);
 this.setAttribute('aria-valuetext', value);
 this.closest('figure').querySelector('output').value = value;"""
-SLIDER_PLAYED = """const range = this.closest('figure').querySelector('input');
+ON_PLAY = """const range = this.closest('figure').querySelector('input');
 const stop = () => {clearInterval(this.timer); this.timer = 0; this.textContent = 'Play'};
 const show = value => {range.value = value; range.dispatchEvent(new Event('input'))};
 if (this.timer) return stop();
@@ -102,16 +102,16 @@ def slider(
         f'width="{width}" height="{height}"></div>'
         for value, figure in pictures.items()
     )
-    button = f'<button type="button" onclick="{html.escape(SLIDER_PLAYED)}">Play</button>' if play else ""
+    button = f'<button type="button" onclick="{html.escape(ON_PLAY)}">Play</button>' if play else ""
     text = (
-        f'{SLIDER_STYLE}<figure class="frames" role="group" aria-label="{html.escape(alt)}">{shown}'
+        f'{STYLE}<figure class="frames" role="group" aria-label="{html.escape(alt)}">{shown}'
         f'<div class="controls">{button}<input type="range" min="0" max="{len(places) - 1}" value="{places.index(first)}" '
         f'autocomplete="off" aria-label="{html.escape(label)}" aria-valuetext="{now}" '
-        f'oninput="{html.escape(SLIDER_MOVED)}"><output>{now}</output></div></figure>'
+        f'oninput="{html.escape(ON_MOVE)}"><output>{now}</output></div></figure>'
     )
-    if len(text) > SLIDER_BYTES:
+    if len(text) > MAX_BYTES:
         raise ValueError(
-            f"{len(places)} frames take {len(text):,} bytes, more than {SLIDER_BYTES:,}: draw fewer or smaller ones"
+            f"{len(places)} frames take {len(text):,} bytes, more than {MAX_BYTES:,}: draw fewer or smaller ones"
         )
     return Slider(text, pngs[first], alt)
 

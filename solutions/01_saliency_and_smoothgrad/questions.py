@@ -12,6 +12,17 @@ from grader.judges import Reference, by_hand, repeatable, same_kind, shape_only
 from grader.question import Part, Question
 from interp_lab import check
 
+
+def on_rows(function: str) -> Callable[[Generator], list[Call]]:
+    """Two rows with 60 numbers."""
+    return lambda g: [Call(function, [linear(g, 60, 4, F64), randn(g, 2, 3, 5, 4, dtype=F64), targets(g, 2, 4)])]
+
+
+def on_pictures(function: str, rows: int, dtype: torch.dtype = torch.float32) -> Callable[[Generator], list[Call]]:
+    """Pictures of two channels and a curved network."""
+    return lambda g: [Call(function, [conv(g, 2, dtype), randn(g, rows, 2, 7, 7, dtype=dtype), targets(g, rows, 4)])]
+
+
 # Question 2: saliency
 
 
@@ -20,26 +31,10 @@ def saliency_easy(g: Generator) -> list[Call]:
     return [Call("saliency", [linear(g, inputs, 3), randn(g, 1, inputs), targets(g, 1, 3)])]
 
 
-def saliency_shape(g: Generator) -> list[Call]:
-    return [Call("saliency", [linear(g, 60, 4, F64), randn(g, 2, 3, 5, 4, dtype=F64), targets(g, 2, 4)])]
-
-
-def saliency_general(g: Generator) -> list[Call]:
-    return [Call("saliency", [conv(g, 2, F64), randn(g, 1, 2, 7, 7, dtype=F64), targets(g, 1, 4)])]
-
-
-def saliency_batch(g: Generator) -> list[Call]:
-    return [Call("saliency", [conv(g, 2), randn(g, 5, 2, 7, 7), targets(g, 5, 4)])]
-
-
 def saliency_side_effects(g: Generator) -> list[Call]:
     layers = [("Linear", 4, 6), ("BatchNorm1d", 6), ("Tanh",), ("Dropout", 0.5), ("Linear", 6, 3)]
     moody = Net.draw(layers, g, dtype=F64, training=["", "0", "2", "3"], grads=True)
     return [Call("saliency", [moody, randn(g, 4, 4, dtype=F64), targets(g, 4, 3)], inspect=True)]
-
-
-def saliency_device(g: Generator) -> list[Call]:
-    return [Call("saliency", [conv(g, 2), randn(g, 2, 2, 7, 7), targets(g, 2, 4)], on_simulated_device=True)]
 
 
 # Question 3: saliency_image
@@ -47,10 +42,6 @@ def saliency_device(g: Generator) -> list[Call]:
 
 def image_easy(g: Generator) -> list[Call]:
     return [Call("saliency_image", [linear(g, 16, 3), randn(g, 1, 1, 4, 4), targets(g, 1, 3)])]
-
-
-def image_shape(g: Generator) -> list[Call]:
-    return [Call("saliency_image", [linear(g, 60, 4, F64), randn(g, 2, 3, 5, 4, dtype=F64), targets(g, 2, 4)])]
 
 
 def image_general(g: Generator) -> list[Call]:
@@ -64,10 +55,6 @@ def image_batch(g: Generator) -> list[Call]:
     x = 1 + torch.rand(3, 2, 4, 4, generator=g, dtype=F64)
     x *= torch.tensor([1.0, 10.0, 0.1]).view(3, 1, 1, 1)
     return [Call("saliency_image", [powers(g, 3, 32, 3), x, targets(g, 3, 3)])]
-
-
-def image_device(g: Generator) -> list[Call]:
-    return [Call("saliency_image", [conv(g, 2), randn(g, 2, 2, 7, 7), targets(g, 2, 4)], on_simulated_device=True)]
 
 
 # Question 4: SmoothGrad
@@ -140,7 +127,7 @@ def smooth_side_effects(g: Generator) -> list[Call]:
 
 def smooth_device(g: Generator) -> list[Call]:
     args = [linear(g, 12, 4), randn(g, 2, 3, 2, 2), targets(g, 2, 4)]
-    return [Call("smoothgrad", args, {"n": 2, "noise": 0.1}, on_simulated_device=True)]
+    return [Call("smoothgrad", args, {"n": 2, "noise": 0.1})]
 
 
 # Question 5: the limit of SmoothGrad
@@ -159,7 +146,7 @@ def sign_shape(g: Generator) -> list[Call]:
 
 
 def sign_device(g: Generator) -> list[Call]:
-    return [Call("smoothed_sign", [randn(g, 7), uniform(g, 0.5, 2)], on_simulated_device=True)]
+    return [Call("smoothed_sign", [randn(g, 7), uniform(g, 0.5, 2)])]
 
 
 def error_of(low: int, high: int) -> Callable[[Generator], list[Call]]:
@@ -201,9 +188,9 @@ QUESTIONS = (
         "Saliency map",
         (
             Part("easy", 1, "A linear network, one row: the map is the weights of the target.", saliency_easy),
-            Part("shape", 0.5, "Two rows of shape (3, 5, 4) in float64.", saliency_shape, shape_only, "easy"),
-            Part("general", 1, "A network with convolution, batch normalisation and tanh, one picture.", saliency_general),
-            Part("batch", 1, "The same kind of network, five pictures with their own targets.", saliency_batch),
+            Part("shape", 0.5, "Two rows of shape (3, 5, 4) in float64.", on_rows("saliency"), shape_only, "easy"),
+            Part("general", 1, "A network with convolution, batch normalisation and tanh, one picture.", on_pictures("saliency", 1, F64)),
+            Part("batch", 1, "The same kind of network, five pictures with their own targets.", on_pictures("saliency", 5)),
             Part(
                 "side effects",
                 1,
@@ -211,7 +198,7 @@ QUESTIONS = (
                 "gradients in use: it must be explained in eval mode and come back as it was.",
                 saliency_side_effects,
             ),
-            Part("device", 0.5, "Network and pictures on another device than the CPU.", saliency_device),
+            Part("device", 0.5, "Network and pictures on another device than the CPU.", on_pictures("saliency", 2)),
         ),
     ),
     Question(
@@ -219,10 +206,10 @@ QUESTIONS = (
         "Largest magnitude over the channels",
         (
             Part("easy", 1, "A linear network, one picture with one channel.", image_easy),
-            Part("shape", 0.25, "Two pictures of shape (3, 5, 4) in float64.", image_shape, shape_only, "easy"),
+            Part("shape", 0.25, "Two pictures of shape (3, 5, 4) in float64.", on_rows("saliency_image"), shape_only, "easy"),
             Part("general", 1, "Three channels of either sign; and a picture whose gradient is zero.", image_general),
             Part("batch", 0.5, "Three pictures whose gradients differ by factors of 100.", image_batch),
-            Part("device", 0.25, "Network and pictures on another device than the CPU.", image_device),
+            Part("device", 0.25, "Network and pictures on another device than the CPU.", on_pictures("saliency_image", 2)),
         ),
     ),
     Question(

@@ -1,5 +1,6 @@
 """Ante-hoc models and surrogates: the graded questions."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -30,7 +31,7 @@ def shrink_shape(g: Generator) -> list[Call]:
 
 
 def shrink_device(g: Generator) -> list[Call]:
-    return [Call("shrink", [randn(g, 7), uniform(g, 0.2, 1)], on_simulated_device=True)]
+    return [Call("shrink", [randn(g, 7), uniform(g, 0.2, 1)])]
 
 
 def labelled(g: Generator, rows: int, features: int, classes: int, dtype: torch.dtype = F64) -> list:
@@ -59,36 +60,22 @@ def fit_side_effects(g: Generator) -> list[Call]:
 
 
 def fit_device(g: Generator) -> list[Call]:
-    return [Call("sparse_softmax", labelled(g, 12, 4, 3, torch.float32), {"steps": 3}, on_simulated_device=True)]
+    return [Call("sparse_softmax", labelled(g, 12, 4, 3, torch.float32), {"steps": 3})]
 
 
 # Question 3: terms of an additive model
 
 
-def additive(g: Generator, rows: int, classes: int, features: int, *, curved: bool = True, dtype=F64) -> list[Tensor]:
-    u, v = randn(g, classes, features, dtype=dtype), randn(g, classes, features, dtype=dtype)
-    data = 1 + randn(g, 12, features, dtype=dtype)
-    return [u, v * curved, randn(g, classes, dtype=dtype), randn(g, rows, features, dtype=dtype), data]
+def terms(
+    rows: int, classes: int, features: int, dtype: torch.dtype = F64, *, curved: bool = True
+) -> Callable[[Generator], list[Call]]:
+    def calls(g: Generator) -> list[Call]:
+        u, v = randn(g, classes, features, dtype=dtype), randn(g, classes, features, dtype=dtype)
+        data = 1 + randn(g, 12, features, dtype=dtype)
+        bias, x = randn(g, classes, dtype=dtype), randn(g, rows, features, dtype=dtype)
+        return [Call("additive_terms", [u, v * curved, bias, x, data])]
 
-
-def terms_easy(g: Generator) -> list[Call]:
-    return [Call("additive_terms", additive(g, 1, 1, 2, curved=False, dtype=torch.float32))]
-
-
-def terms_shape(g: Generator) -> list[Call]:
-    return [Call("additive_terms", additive(g, 2, 4, 3))]
-
-
-def terms_general(g: Generator) -> list[Call]:
-    return [Call("additive_terms", additive(g, 1, 3, 4))]
-
-
-def terms_batch(g: Generator) -> list[Call]:
-    return [Call("additive_terms", additive(g, 5, 3, 4))]
-
-
-def terms_device(g: Generator) -> list[Call]:
-    return [Call("additive_terms", additive(g, 2, 3, 4, dtype=torch.float32), on_simulated_device=True)]
+    return calls
 
 
 # Question 4: linear surrogate
@@ -121,7 +108,7 @@ def surrogate_side_effects(g: Generator) -> list[Call]:
 
 
 def surrogate_device(g: Generator) -> list[Call]:
-    return [Call("linear_surrogate", [linear(g, 5, 3), randn(g, 20, 5)], {"ridge": 0.1}, on_simulated_device=True)]
+    return [Call("linear_surrogate", [linear(g, 5, 3), randn(g, 20, 5)], {"ridge": 0.1})]
 
 
 # Question 5: fidelity
@@ -153,7 +140,7 @@ def fidelity_batch(g: Generator) -> list[Call]:
 
 
 def fidelity_device(g: Generator) -> list[Call]:
-    return [Call("fidelity", partly_agreed(g, 40, 4), on_simulated_device=True)]
+    return [Call("fidelity", partly_agreed(g, 40, 4))]
 
 
 QUESTIONS = (
@@ -195,11 +182,11 @@ QUESTIONS = (
         "3",
         "Terms of an additive model",
         (
-            Part("easy", 1, "One example, one class, straight lines (v = 0).", terms_easy),
-            Part("shape", 0.5, "Two examples, four classes, three features in float64.", terms_shape, shape_only, "easy"),
-            Part("general", 1, "One example, three classes, curves.", terms_general),
-            Part("batch", 1, "Five examples, three classes, curves.", terms_batch),
-            Part("device", 0.5, "All tensors on another device than the CPU.", terms_device),
+            Part("easy", 1, "One example, one class, straight lines (v = 0).", terms(1, 1, 2, torch.float32, curved=False)),
+            Part("shape", 0.5, "Two examples, four classes, three features in float64.", terms(2, 4, 3), shape_only, "easy"),
+            Part("general", 1, "One example, three classes, curves.", terms(1, 3, 4)),
+            Part("batch", 1, "Five examples, three classes, curves.", terms(5, 3, 4)),
+            Part("device", 0.5, "All tensors on another device than the CPU.", terms(2, 3, 4, torch.float32)),
         ),
     ),
     Question(

@@ -27,7 +27,7 @@ def filters_general(g: Generator) -> list[Call]:
 
 
 def filters_device(g: Generator) -> list[Call]:
-    return [Call("filter_pictures", [randn(g, 4, 1, 3, 3)], on_simulated_device=True)]
+    return [Call("filter_pictures", [randn(g, 4, 1, 3, 3)])]
 
 
 # Question 3: receptive field
@@ -66,7 +66,7 @@ def places_general(g: Generator) -> list[Call]:
 
 
 def places_device(g: Generator) -> list[Call]:
-    return [Call("top_places", [randn(g, 5, 2, 4, 3), 3], on_simulated_device=True)]
+    return [Call("top_places", [randn(g, 5, 2, 4, 3), 3])]
 
 
 def chosen(g: Generator, images: int, rows: int, columns: int, count: int) -> Tensor:
@@ -93,7 +93,7 @@ def cut_batch(g: Generator) -> list[Call]:
 
 
 def cut_device(g: Generator) -> list[Call]:
-    return [Call("cut", [randn(g, 2, 1, 6, 6), chosen(g, 2, 3, 3, 2), 3, 2, -1], on_simulated_device=True)]
+    return [Call("cut", [randn(g, 2, 1, 6, 6), chosen(g, 2, 3, 3, 2), 3, 2, -1])]
 
 
 # Question 5: projection
@@ -132,7 +132,7 @@ def project_side_effects(g: Generator) -> list[Call]:
 
 
 def project_device(g: Generator) -> list[Call]:
-    return [Call("project", network(g, 2, torch.float32, even=True), on_simulated_device=True)]
+    return [Call("project", network(g, 2, torch.float32, even=True))]
 
 
 QUESTIONS = (

@@ -34,7 +34,7 @@ def favourite_batch(g: Generator) -> list[Call]:
 
 
 def favourite_device(g: Generator) -> list[Call]:
-    return [Call("linear_favourite", [randn(g, 3, 4), targets(g, 2, 3), 0.7, 0.0, 1.0], on_simulated_device=True)]
+    return [Call("linear_favourite", [randn(g, 3, 4), targets(g, 2, 3), 0.7, 0.0, 1.0])]
 
 
 # Question 3: roughness
@@ -53,7 +53,7 @@ def variation_batch(g: Generator) -> list[Call]:
 
 
 def variation_device(g: Generator) -> list[Call]:
-    return [Call("variation", [randn(g, 2, 1, 3, 3)], on_simulated_device=True)]
+    return [Call("variation", [randn(g, 2, 1, 3, 3)])]
 
 
 # Question 4: ascent
@@ -98,7 +98,7 @@ def ascent_side_effects(g: Generator) -> list[Call]:
 
 def ascent_device(g: Generator) -> list[Call]:
     args = [linear(g, 12, 4), pictures(g, 2, 3, 2, 2, dtype=torch.float32), targets(g, 2, 4)]
-    return [Call("maximise", args, {"l2": 0.1, "tv": 0.1, "steps": 2}, on_simulated_device=True)]
+    return [Call("maximise", args, {"l2": 0.1, "tv": 0.1, "steps": 2})]
 
 
 # Question 5: largest step

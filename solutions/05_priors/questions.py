@@ -51,7 +51,7 @@ def density_batch(g: Generator) -> list[Call]:
 
 
 def density_device(g: Generator) -> list[Call]:
-    return [Call("log_density", [randn(g, 2, 4), randn(g, 4), spread(g, 4, torch.float32)], on_simulated_device=True)]
+    return [Call("log_density", [randn(g, 2, 4), randn(g, 4), spread(g, 4, torch.float32)])]
 
 
 # Question 3: ascent and closed form
@@ -83,20 +83,14 @@ def ascent_side_effects(g: Generator) -> list[Call]:
 
 def ascent_device(g: Generator) -> list[Call]:
     args = [curved(g, 4, 3, torch.float32), targets(g, 2, 3), randn(g, 2, 4), randn(g, 4), spread(g, 4, torch.float32)]
-    return [Call("maximise", args, {"steps": 3, "lr": 0.2}, on_simulated_device=True)]
+    return [Call("maximise", args, {"steps": 3, "lr": 0.2})]
 
 
-def closed(classes: int, inputs: int, diagonal: bool = False, **options) -> Callable[[Generator], list[Call]]:
+def closed(classes: int, inputs: int, diagonal: bool = False) -> Callable[[Generator], list[Call]]:
     def calls(g: Generator) -> list[Call]:
         covariance = spread(g, inputs)
         covariance = torch.diag(covariance.diagonal()) if diagonal else covariance
-        return [
-            Call(
-                "most_likely",
-                [randn(g, classes, inputs, dtype=F64), randn(g, inputs, dtype=F64), covariance],
-                **options,
-            )
-        ]
+        return [Call("most_likely", [randn(g, classes, inputs, dtype=F64), randn(g, inputs, dtype=F64), covariance])]
 
     return calls
 
@@ -110,8 +104,8 @@ def mixed(g: Generator, rows: int, *shape: int, dtype: torch.dtype = F64) -> Ten
     return (randn(g, rows, size, dtype=F64) @ randn(g, size, size, dtype=F64) + 3).view(rows, *shape).to(dtype)
 
 
-def generator(rows: int, shape: tuple[int, ...], k: int, dtype: torch.dtype = F64, **options):
-    return lambda g: [Call("fit_generator", [mixed(g, rows, *shape, dtype=dtype), k], **options)]
+def generator(rows: int, shape: tuple[int, ...], k: int, dtype: torch.dtype = F64):
+    return lambda g: [Call("fit_generator", [mixed(g, rows, *shape, dtype=dtype), k])]
 
 
 def same_covariance(what: str, calls: list[Call], got: list[Outcome], reference: Reference) -> None:
@@ -188,7 +182,7 @@ QUESTIONS = (
             Part("easy", 0.5, "One class, independent inputs.", closed(1, 4, diagonal=True)),
             Part("shape", 0.25, "Five classes, two inputs.", closed(5, 2), shape_only, "easy"),
             Part("general", 1, "Three classes, six correlated inputs.", closed(3, 6)),
-            Part("device", 0.25, "Tensors on another device than the CPU.", closed(2, 3, on_simulated_device=True)),
+            Part("device", 0.25, "Tensors on another device than the CPU.", closed(2, 3)),
         ),
     ),
     Question(
@@ -202,7 +196,7 @@ QUESTIONS = (
                 "device",
                 0.5,
                 "Pictures on another device than the CPU.",
-                generator(9, (1, 2, 2), 2, torch.float32, on_simulated_device=True),
+                generator(9, (1, 2, 2), 2, torch.float32),
                 same_covariance,
             ),
         ),
@@ -224,7 +218,7 @@ QUESTIONS = (
                 "device",
                 0.5,
                 "Network and tensors on another device than the CPU.",
-                code_calls(2, (1, 2, 2), 2, 3, dtype=torch.float32, on_simulated_device=True),
+                code_calls(2, (1, 2, 2), 2, 3, dtype=torch.float32),
             ),
         ),
     ),

@@ -21,26 +21,26 @@ def alike(data: Tensor) -> Tensor:
 # Question 2: kernel, witness, discrepancy
 
 
-def kernel_calls(rows: tuple[int, int], shape: tuple[int, ...], dtype: torch.dtype = F64, **options):
+def kernel_calls(rows: tuple[int, int], shape: tuple[int, ...], dtype: torch.dtype = F64):
     def calls(g: Generator) -> list[Call]:
         a, b = (randn(g, n, *shape, dtype=dtype) for n in rows)
-        return [Call("kernel", [a, b, uniform(g, 0.2, 0.6)], **options)]
+        return [Call("kernel", [a, b, uniform(g, 0.2, 0.6)])]
 
     return calls
 
 
-def witness_calls(rows: tuple[int, int, int], shape: tuple[int, ...], dtype: torch.dtype = F64, **options):
+def witness_calls(rows: tuple[int, int, int], shape: tuple[int, ...], dtype: torch.dtype = F64):
     def calls(g: Generator) -> list[Call]:
         points, data, prototypes = (randn(g, n, *shape, dtype=dtype) for n in rows)
-        return [Call("witness", [points, data, prototypes, uniform(g, 0.2, 0.6)], **options)]
+        return [Call("witness", [points, data, prototypes, uniform(g, 0.2, 0.6)])]
 
     return calls
 
 
-def mmd2_calls(rows: tuple[int, int], shape: tuple[int, ...], dtype: torch.dtype = F64, **options):
+def mmd2_calls(rows: tuple[int, int], shape: tuple[int, ...], dtype: torch.dtype = F64):
     def calls(g: Generator) -> list[Call]:
         data, prototypes = (randn(g, n, *shape, dtype=dtype) for n in rows)
-        return [Call("mmd2", [data, prototypes + 0.5, uniform(g, 0.2, 0.6)], **options)]
+        return [Call("mmd2", [data, prototypes + 0.5, uniform(g, 0.2, 0.6)])]
 
     return calls
 
@@ -48,12 +48,12 @@ def mmd2_calls(rows: tuple[int, int], shape: tuple[int, ...], dtype: torch.dtype
 # Question 3: greedy choice
 
 
-def scores_calls(sizes: tuple[int, ...], dtype: torch.dtype = F64, **options) -> Callable[[Generator], list[Call]]:
+def scores_calls(sizes: tuple[int, ...], dtype: torch.dtype = F64) -> Callable[[Generator], list[Call]]:
     def calls(g: Generator) -> list[Call]:
         made = []
         for size in sizes:
             k = alike(randn(g, integer(g, 7, 9), 2, dtype=dtype))
-            made.append(Call("candidate_scores", [k.mean(0), k[:size].sum(0), size], **options))
+            made.append(Call("candidate_scores", [k.mean(0), k[:size].sum(0), size]))
         return made
 
     return calls
@@ -99,7 +99,7 @@ def each_once(what: str, calls: list[Call], got: list[Outcome], reference: Refer
 
 
 def greedy_device(g: Generator) -> list[Call]:
-    return [Call("greedy", [alike(randn(g, 6, 2)), 3], on_simulated_device=True)]
+    return [Call("greedy", [alike(randn(g, 6, 2)), 3])]
 
 
 # Question 4: criticisms
@@ -118,7 +118,7 @@ def criticisms_general(g: Generator) -> list[Call]:
 
 def criticisms_device(g: Generator) -> list[Call]:
     args = [groups(g, 4, 2, 2, dtype=torch.float32), torch.tensor([0]), 2, uniform(g, 0.5, 1.5)]
-    return [Call("criticisms", args, on_simulated_device=True)]
+    return [Call("criticisms", args)]
 
 
 ON_DEVICE = "Tensors on another device than the CPU."
@@ -144,7 +144,7 @@ QUESTIONS = (
             Part("shape", 0.25, "Two rows with four in float32.", kernel_calls((2, 4), (3,), torch.float32), shape_only, "easy"),
             Part("general", 0.5, "Three rows with five.", kernel_calls((3, 5), (4,))),
             Part("batch", 0.5, "Pictures of shape (2, 3, 2).", kernel_calls((3, 2), (2, 3, 2))),
-            Part("device", 0.25, ON_DEVICE, kernel_calls((2, 3), (3,), torch.float32, on_simulated_device=True)),
+            Part("device", 0.25, ON_DEVICE, kernel_calls((2, 3), (3,), torch.float32)),
         ),
     ),
     Question(
@@ -154,7 +154,7 @@ QUESTIONS = (
             Part("easy", 0.5, "One point, four data, one prototype.", witness_calls((1, 4, 1), (2,))),
             Part("general", 1, "Three points, six data, two prototypes.", witness_calls((3, 6, 2), (3,))),
             Part("batch", 0.25, "Pictures of shape (1, 2, 2).", witness_calls((2, 5, 3), (1, 2, 2))),
-            Part("device", 0.25, ON_DEVICE, witness_calls((2, 4, 2), (2,), torch.float32, on_simulated_device=True)),
+            Part("device", 0.25, ON_DEVICE, witness_calls((2, 4, 2), (2,), torch.float32)),
         ),
     ),
     Question(
@@ -164,7 +164,7 @@ QUESTIONS = (
             Part("easy", 0.5, "Four data, one prototype.", mmd2_calls((4, 1), (2,))),
             Part("general", 1, "Seven data, three prototypes.", mmd2_calls((7, 3), (2,))),
             Part("batch", 0.25, "Pictures of shape (1, 2, 2).", mmd2_calls((5, 2), (1, 2, 2))),
-            Part("device", 0.25, ON_DEVICE, mmd2_calls((4, 2), (2,), torch.float32, on_simulated_device=True)),
+            Part("device", 0.25, ON_DEVICE, mmd2_calls((4, 2), (2,), torch.float32)),
         ),
     ),
     Question(
@@ -173,7 +173,7 @@ QUESTIONS = (
         (
             Part("easy", 1, "The first choice.", scores_calls((0,)), up_to_a_number),
             Part("general", 1.5, "Choices after one, two and four others.", scores_calls((1, 2, 4)), up_to_a_number),
-            Part("device", 0.5, ON_DEVICE, scores_calls((2,), torch.float32, on_simulated_device=True), up_to_a_number),
+            Part("device", 0.5, ON_DEVICE, scores_calls((2,), torch.float32), up_to_a_number),
         ),
     ),
     Question(

@@ -54,7 +54,7 @@ def interior_side_effects(g: Generator) -> list[Call]:
 
 def interior_device(g: Generator) -> list[Call]:
     args = [conv(g, 2), randn(g, 2, 2, 7, 7), targets(g, 2, 4), colour(g)]
-    return [Call("interior_gradients", [*args, [uniform(g, 0.2, 0.8)]], on_simulated_device=True)]
+    return [Call("interior_gradients", [*args, [uniform(g, 0.2, 0.8)]])]
 
 
 # Question 3: integrated gradients
@@ -90,7 +90,7 @@ def integrated_side_effects(g: Generator) -> list[Call]:
 
 def integrated_device(g: Generator) -> list[Call]:
     args = [conv(g, 2), randn(g, 2, 2, 7, 7), targets(g, 2, 4), colour(g)]
-    return [Call("integrated_gradients", args, {"steps": 2}, on_simulated_device=True)]
+    return [Call("integrated_gradients", args, {"steps": 2})]
 
 
 # Question 4: completeness
@@ -101,11 +101,11 @@ def gap_easy(g: Generator) -> list[Call]:
     return [Call("completeness_gap", [*args, torch.zeros(1, 5, dtype=F64), randn(g, 1, 5, dtype=F64)])]
 
 
-def gap_on_pictures(rows: int, on_simulated_device: bool = False) -> Callable[[Generator], list[Call]]:
+def gap_on_pictures(rows: int) -> Callable[[Generator], list[Call]]:
     def calls(g: Generator) -> list[Call]:
         x, attribution = randn(g, 2, rows, 2, 7, 7, dtype=F64)
         args = [conv(g, 2, F64), x, targets(g, rows, 4), colour(g, F64), attribution]
-        return [Call("completeness_gap", args, on_simulated_device=on_simulated_device)]
+        return [Call("completeness_gap", args)]
 
     return calls
 
@@ -138,11 +138,11 @@ def detour_easy(g: Generator) -> list[Call]:
     return [Call("detour", [linear(g, 6, 3), x, targets(g, 1, 3), baseline, via], {"steps": 2})]
 
 
-def detour_of(rows: int, steps: int, on_simulated_device: bool = False) -> Callable[[Generator], list[Call]]:
+def detour_of(rows: int, steps: int) -> Callable[[Generator], list[Call]]:
     def calls(g: Generator) -> list[Call]:
         x, via = randn(g, 2, rows, 2, 7, 7, dtype=F64)
         args = [conv(g, 2, F64), x, targets(g, rows, 4), colour(g, F64), via]
-        return [Call("detour", args, {"steps": steps}, on_simulated_device=on_simulated_device)]
+        return [Call("detour", args, {"steps": steps})]
 
     return calls
 
@@ -203,7 +203,7 @@ QUESTIONS = (
             Part("easy", 0.5, "A linear network, one row, the baseline zero.", gap_easy),
             Part("general", 0.5, "A curved network, one picture, a baseline of shape (1, 2, 1, 1).", gap_on_pictures(1)),
             Part("batch", 0.5, "The same kind of network, four pictures with their own targets.", gap_on_pictures(4)),
-            Part("device", 0.5, "The same on another device than the CPU.", gap_on_pictures(2, on_simulated_device=True)),
+            Part("device", 0.5, "The same on another device than the CPU.", gap_on_pictures(2)),
         ),
     ),
     Question(
@@ -222,7 +222,7 @@ QUESTIONS = (
             Part("easy", 0.5, "A linear network: the path does not matter.", detour_easy),
             Part("general", 1.5, "A curved network, one picture, two steps on each leg.", detour_of(1, 2)),
             Part("batch", 0.5, "The same kind of network, three pictures with their own targets.", detour_of(3, 3)),
-            Part("device", 0.5, "The same on another device than the CPU.", detour_of(2, 2, on_simulated_device=True)),
+            Part("device", 0.5, "The same on another device than the CPU.", detour_of(2, 2)),
         ),
     ),
 )  # fmt: skip

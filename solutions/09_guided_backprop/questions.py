@@ -39,17 +39,12 @@ def normalised(g: Generator) -> Net:
 RULES = ("backprop", "deconvnet", "guided")
 
 
-def signals(
-    *shape: int, zeros: bool = False, inspect: bool = False, on_simulated_device: bool = False
-) -> Callable[[Generator], list[Call]]:
+def signals(*shape: int, zeros: bool = False, inspect: bool = False) -> Callable[[Generator], list[Call]]:
     def calls(g: Generator) -> list[Call]:
         z, signal = randn(g, 2, *shape, dtype=F64 if zeros else torch.float32)
         if zeros:
             z[0], signal[1] = 0, 0
-        return [
-            Call("signal_below", [z, signal, rule], inspect=inspect, on_simulated_device=on_simulated_device)
-            for rule in RULES
-        ]
+        return [Call("signal_below", [z, signal, rule], inspect=inspect) for rule in RULES]
 
     return calls
 
@@ -87,7 +82,7 @@ def maps_side_effects(g: Generator) -> list[Call]:
 
 def maps_device(g: Generator) -> list[Call]:
     args = [pooled(g), randn(g, 2, 2, 7, 7, dtype=F64), targets(g, 2, 4), ["weigh"]]
-    return [Call("maps_by_test_rules", args, on_simulated_device=True)]
+    return [Call("maps_by_test_rules", args)]
 
 
 # Question 4: the dial
@@ -108,22 +103,17 @@ def dial_general(g: Generator) -> list[Call]:
 
 
 def dial_device(g: Generator) -> list[Call]:
-    return [Call("dial", [*randn(g, 2, 3, 4), uniform(g, 0.2, 0.8)], on_simulated_device=True)]
+    return [Call("dial", [*randn(g, 2, 3, 4), uniform(g, 0.2, 0.8)])]
 
 
 # Question 5: the class
 
 
-def cosine_of(
-    draw: Callable[[Generator], Net], rows: int, *shape: int, on_simulated_device: bool = False
-) -> Callable[[Generator], list[Call]]:
+def cosine_of(draw: Callable[[Generator], Net], rows: int, *shape: int) -> Callable[[Generator], list[Call]]:
     def calls(g: Generator) -> list[Call]:
         net, x = draw(g), randn(g, rows, *shape, dtype=F64)
         first, second = torch.arange(rows) % 3, (torch.arange(rows) + 1) % 3
-        return [
-            Call("cosine_by_test_rule", [net, x, first, second, rule], on_simulated_device=on_simulated_device)
-            for rule in ("pass", "weigh")
-        ]
+        return [Call("cosine_by_test_rule", [net, x, first, second, rule]) for rule in ("pass", "weigh")]
 
     return calls
 
@@ -164,7 +154,7 @@ QUESTIONS = (
             Part("shape", 0.25, "Shape (2, 3, 5, 4) in float64, all three rules.", signals_shape, shape_only, "easy"),
             Part("general", 1, "Some z and some g are exactly zero, all three rules.", signals(4, 5, zeros=True)),
             Part("side effects", 0.5, "z and g must stay as they were.", signals(2, 6, inspect=True)),
-            Part("device", 0.25, "z and g on another device than the CPU.", signals(3, 4, on_simulated_device=True)),
+            Part("device", 0.25, "z and g on another device than the CPU.", signals(3, 4)),
         ),
     ),
     Question(
@@ -199,7 +189,7 @@ QUESTIONS = (
             Part("general", 1, "Convolutions with a max-pooling, one picture; and a class whose map is zero.", cosine_general),
             Part("batch", 0.5, "Four pictures with their own pairs of classes.", cosine_of(normalised, 4, 2, 5, 5)),
             Part("device", 0.5, "The same on another device than the CPU.",
-                 cosine_of(normalised, 2, 2, 5, 5, on_simulated_device=True)),
+                 cosine_of(normalised, 2, 2, 5, 5)),
         ),
     ),
 )  # fmt: skip

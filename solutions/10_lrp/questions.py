@@ -1,5 +1,6 @@
 """Layer-wise relevance propagation: the graded questions."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -13,11 +14,9 @@ from grader.question import Part, Question
 # Question 2: the steps. Sums and totals stay away from zero, so that rounding does not matter, or are exactly zero.
 
 
-def epsilon_call(
-    g: Generator, n: int, i: int, j: int, dtype: torch.dtype = torch.float32, on_simulated_device=False
-) -> Call:
+def epsilon_call(g: Generator, n: int, i: int, j: int, dtype: torch.dtype = torch.float32) -> Call:
     args = [randn(g, *shape, dtype=dtype) for shape in ((n, i), (j, i), (j,), (n, j))]
-    return Call("epsilon_step", [*args, uniform(g, 0.5, 1)], on_simulated_device=on_simulated_device)
+    return Call("epsilon_step", [*args, uniform(g, 0.5, 1)])
 
 
 def epsilon_easy(g: Generator) -> list[Call]:
@@ -32,11 +31,9 @@ def epsilon_general(g: Generator) -> list[Call]:
     return [call]
 
 
-def z_plus_call(
-    g: Generator, n: int, i: int, j: int, dtype: torch.dtype = torch.float32, on_simulated_device=False
-) -> Call:
+def z_plus_call(g: Generator, n: int, i: int, j: int, dtype: torch.dtype = torch.float32) -> Call:
     args = [randn(g, *shape, dtype=dtype) for shape in ((n, i), (j, i), (n, j))]
-    return Call("z_plus_step", args, on_simulated_device=on_simulated_device)
+    return Call("z_plus_step", args)
 
 
 def z_plus_easy(g: Generator) -> list[Call]:
@@ -53,18 +50,19 @@ def z_plus_general(g: Generator) -> list[Call]:
 
 # Question 3: the stack
 
-RULES = ["epsilon", "z_plus"]
+RULES = ["z_plus", "epsilon", "epsilon"]
 
 
-def stack(g: Generator, inputs: int, dtype: torch.dtype = torch.float32, **options) -> Net:
-    layers = [("Flatten",), ("Linear", inputs, 9), ("ReLU",), ("Linear", 9, 8), ("ReLU",), ("Linear", 8, 4)]
-    return Net.draw(layers, g, dtype=dtype, **options)
+def stacked(
+    rows: int, *shape: int, rules: list[str], dtype: torch.dtype = F64, inspect: bool = False
+) -> Callable[[Generator], list[Call]]:
+    def calls(g: Generator) -> list[Call]:
+        layers = [("Flatten",), ("Linear", torch.Size(shape).numel(), 9), ("ReLU",), ("Linear", 9, 8), ("ReLU",)]
+        net = Net.draw([*layers, ("Linear", 8, 4)], g, dtype=dtype, grads=inspect)
+        args = [net, rand(g, rows, *shape, dtype=dtype), targets(g, rows, 4), rules]
+        return [Call("propagate", args, {"epsilon": uniform(g, 0.3, 0.6)}, inspect)]
 
-
-def stack_call(g: Generator, rows: int, *shape: int, rules: list[str], dtype=torch.float32, **options) -> Call:
-    net = stack(g, torch.Size(shape).numel(), dtype, grads=options.get("inspect", False))
-    args = [net, rand(g, rows, *shape, dtype=dtype), targets(g, rows, 4), rules]
-    return Call("propagate", args, {"epsilon": uniform(g, 0.3, 0.6)}, **options)
+    return calls
 
 
 def propagate_easy(g: Generator) -> list[Call]:
@@ -73,35 +71,28 @@ def propagate_easy(g: Generator) -> list[Call]:
     return [Call("propagate", [net, 0.5 + rand(g, 1, inputs), targets(g, 1, 3), ["epsilon"]], {"epsilon": 0.0})]
 
 
-def propagate_shape(g: Generator) -> list[Call]:
-    return [stack_call(g, 2, 3, 5, 4, rules=["z_plus", "epsilon", "epsilon"], dtype=F64)]
-
-
 def propagate_general(g: Generator) -> list[Call]:
     orders = (["z_plus", "z_plus", "epsilon"], ["epsilon", "z_plus", "z_plus"], ["z_plus", "epsilon", "z_plus"])
-    return [stack_call(g, 1, 2, 4, rules=rules, dtype=F64) for rules in orders]
-
-
-def propagate_batch(g: Generator) -> list[Call]:
-    return [stack_call(g, 5, 12, rules=["z_plus", "epsilon", "epsilon"], dtype=F64)]
-
-
-def propagate_side_effects(g: Generator) -> list[Call]:
-    return [stack_call(g, 2, 6, rules=["epsilon", "z_plus", "epsilon"], dtype=F64, inspect=True)]
-
-
-def propagate_device(g: Generator) -> list[Call]:
-    return [stack_call(g, 2, 6, rules=["z_plus", "epsilon", "epsilon"], on_simulated_device=True)]
+    return [call for rules in orders for call in stacked(1, 2, 4, rules=rules)(g)]
 
 
 # Question 4: the biases
 
 
-def kept_call(g: Generator, rows: int, *shape: int, dtype: torch.dtype = F64, **options) -> Call:
-    layers = [("Flatten",), ("Linear", torch.Size(shape).numel(), 9), ("ReLU",), ("Linear", 9, 8, False), ("ReLU",)]
-    layers += [("Linear", 8, 7), ("ReLU",), ("Linear", 7, 4)]
-    net = Net.draw(layers, g, dtype=dtype, grads=options.get("inspect", False))
-    return Call("kept_by_biases", [net, rand(g, rows, *shape, dtype=dtype), targets(g, rows, 4)], **options)
+def kept(
+    rows: int, *shape: int, times: int = 1, dtype: torch.dtype = F64, inspect: bool = False
+) -> Callable[[Generator], list[Call]]:
+    def call(g: Generator) -> Call:
+        layers = [("Flatten",), ("Linear", torch.Size(shape).numel(), 9), ("ReLU",), ("Linear", 9, 8, False), ("ReLU",)]
+        layers += [("Linear", 8, 7), ("ReLU",), ("Linear", 7, 4)]
+        args = [
+            Net.draw(layers, g, dtype=dtype, grads=inspect),
+            rand(g, rows, *shape, dtype=dtype),
+            targets(g, rows, 4),
+        ]
+        return Call("kept_by_biases", args, inspect=inspect)
+
+    return lambda g: [call(g) for _ in range(times)]
 
 
 def kept_easy(g: Generator) -> list[Call]:
@@ -109,38 +100,24 @@ def kept_easy(g: Generator) -> list[Call]:
     return [Call("kept_by_biases", [Net.draw(layers, g, dtype=F64), rand(g, 1, 5, dtype=F64), targets(g, 1, 3)])]
 
 
-def kept_shape(g: Generator) -> list[Call]:
-    return [kept_call(g, 2, 3, 2, 2)]
-
-
-def kept_general(g: Generator) -> list[Call]:
-    return [kept_call(g, 1, 6) for _ in range(3)]
-
-
-def kept_batch(g: Generator) -> list[Call]:
-    return [kept_call(g, 5, 6)]
-
-
-def kept_side_effects(g: Generator) -> list[Call]:
-    return [kept_call(g, 2, 6, inspect=True)]
-
-
-def kept_device(g: Generator) -> list[Call]:
-    return [kept_call(g, 2, 6, dtype=torch.float32, on_simulated_device=True)]
-
-
 # Question 5: convolutions
 
 
-def composite_call(g: Generator, rows: int, *, dtype: torch.dtype = F64, frame: int = 0, **options) -> Call:
-    layers = [("Conv2d", 2, 4, 3, 2, 1), ("ReLU",), ("MaxPool2d", 2), ("Conv2d", 4, 6, 2), ("ReLU",), ("Flatten",)]
-    layers += [("Dropout", 0.5), ("Linear", 24, 4)]
-    net = Net.draw(layers, g, dtype=dtype, grads=options.get("inspect", False))
-    net.state["0.bias"].abs_()  # so that a black patch does not close all units
-    x = rand(g, rows, 2, 12, 12, dtype=dtype)
-    if frame:
-        x[:, :, :frame] = x[:, :, :, -frame:] = 0
-    return Call("composite", [net, x, targets(g, rows, 4)], {"epsilon": uniform(g, 0.2, 0.4)}, **options)
+def composite(
+    rows: int, *, frames: tuple[int, ...] = (0,), dtype: torch.dtype = F64, inspect: bool = False
+) -> Callable[[Generator], list[Call]]:
+    """Two convolutions; one call for every width of a black frame around the pictures."""
+
+    def call(g: Generator, frame: int) -> Call:
+        layers = [("Conv2d", 2, 4, 3, 2, 1), ("ReLU",), ("MaxPool2d", 2), ("Conv2d", 4, 6, 2), ("ReLU",), ("Flatten",)]
+        net = Net.draw([*layers, ("Dropout", 0.5), ("Linear", 24, 4)], g, dtype=dtype, grads=inspect)
+        net.state["0.bias"].abs_()  # so that a black patch does not close all units
+        x = rand(g, rows, 2, 12, 12, dtype=dtype)
+        if frame:
+            x[:, :, :frame] = x[:, :, :, -frame:] = 0
+        return Call("composite", [net, x, targets(g, rows, 4)], {"epsilon": uniform(g, 0.2, 0.4)}, inspect)
+
+    return lambda g: [call(g, frame) for frame in frames]
 
 
 def composite_easy(g: Generator) -> list[Call]:
@@ -149,26 +126,6 @@ def composite_easy(g: Generator) -> list[Call]:
     net.state["0.bias"].abs_()
     net.state["0.weight"][:, :, 0, 0].abs_()  # some pixel speaks for every unit
     return [Call("composite", [net, 0.2 + rand(g, 1, 1, 3, 3), targets(g, 1, 3)], {"epsilon": 0.3})]
-
-
-def composite_shape(g: Generator) -> list[Call]:
-    return [composite_call(g, 2)]
-
-
-def composite_general(g: Generator) -> list[Call]:
-    return [composite_call(g, 1), composite_call(g, 1, frame=5)]
-
-
-def composite_batch(g: Generator) -> list[Call]:
-    return [composite_call(g, 4)]
-
-
-def composite_side_effects(g: Generator) -> list[Call]:
-    return [composite_call(g, 2, inspect=True)]
-
-
-def composite_device(g: Generator) -> list[Call]:
-    return [composite_call(g, 2, dtype=torch.float32, on_simulated_device=True)]
 
 
 QUESTIONS = (
@@ -198,7 +155,7 @@ QUESTIONS = (
             Part("general", 1, "One row, eight units with biases and sums of either sign, one of them 0.", epsilon_general),
             Part("batch", 0.5, "Five rows.", lambda g: [epsilon_call(g, 5, 4, 3, F64)]),
             Part("device", 0.5, "Tensors on another device than the CPU.",
-                 lambda g: [epsilon_call(g, 2, 4, 3, on_simulated_device=True)]),
+                 lambda g: [epsilon_call(g, 2, 4, 3)]),
         ),
     ),
     Question(
@@ -211,7 +168,7 @@ QUESTIONS = (
             Part("general", 1, "One row, inputs of either sign, and a unit for which nothing speaks.", z_plus_general),
             Part("batch", 0.5, "Five rows.", lambda g: [z_plus_call(g, 5, 8, 3, F64)]),
             Part("device", 0.5, "Tensors on another device than the CPU.",
-                 lambda g: [z_plus_call(g, 2, 8, 3, on_simulated_device=True)]),
+                 lambda g: [z_plus_call(g, 2, 8, 3)]),
         ),
     ),
     Question(
@@ -219,11 +176,11 @@ QUESTIONS = (
         "A stack of layers",
         (
             Part("easy", 1, "One dense layer without bias, epsilon = 0, one row.", propagate_easy),
-            Part("shape", 0.5, "Two rows of shape (3, 5, 4) in float64.", propagate_shape, shape_only, "easy"),
+            Part("shape", 0.5, "Two rows of shape (3, 5, 4) in float64.", stacked(2, 3, 5, 4, rules=RULES), shape_only, "easy"),
             Part("general", 1.5, "Three dense layers, each choice of two rules in another order.", propagate_general),
-            Part("batch", 1, "The same kind of network, five rows with their own targets.", propagate_batch),
-            Part("side effects", 0.5, "A network with gradients in use, which must come back as it was.", propagate_side_effects),
-            Part("device", 0.5, "Network and rows on another device than the CPU.", propagate_device),
+            Part("batch", 1, "The same kind of network, five rows with their own targets.", stacked(5, 12, rules=RULES)),
+            Part("side effects", 0.5, "A network with gradients in use, which must come back as it was.", stacked(2, 6, rules=["epsilon", "z_plus", "epsilon"], inspect=True)),
+            Part("device", 0.5, "Network and rows on another device than the CPU.", stacked(2, 6, rules=RULES, dtype=torch.float32)),
         ),
     ),
     Question(
@@ -231,11 +188,11 @@ QUESTIONS = (
         "What the biases keep",
         (
             Part("easy", 1, "Two dense layers, one row.", kept_easy),
-            Part("shape", 0.5, "Two rows of shape (3, 2, 2), four dense layers.", kept_shape, shape_only, "easy"),
-            Part("general", 1, "Four dense layers, the second without bias.", kept_general),
-            Part("batch", 0.5, "The same kind of network, five rows with their own targets.", kept_batch),
-            Part("side effects", 0.5, "A network with gradients in use, which must come back as it was.", kept_side_effects),
-            Part("device", 0.5, "Network and rows on another device than the CPU.", kept_device),
+            Part("shape", 0.5, "Two rows of shape (3, 2, 2), four dense layers.", kept(2, 3, 2, 2), shape_only, "easy"),
+            Part("general", 1, "Four dense layers, the second without bias.", kept(1, 6, times=3)),
+            Part("batch", 0.5, "The same kind of network, five rows with their own targets.", kept(5, 6)),
+            Part("side effects", 0.5, "A network with gradients in use, which must come back as it was.", kept(2, 6, inspect=True)),
+            Part("device", 0.5, "Network and rows on another device than the CPU.", kept(2, 6, dtype=torch.float32)),
         ),
     ),
     Question(
@@ -243,12 +200,12 @@ QUESTIONS = (
         "A composite for convolutions",
         (
             Part("easy", 1, "One convolution and one dense layer, one picture.", composite_easy),
-            Part("shape", 0.5, "Two pictures in float64.", composite_shape, shape_only, "easy"),
+            Part("shape", 0.5, "Two pictures in float64.", composite(2), shape_only, "easy"),
             Part("general", 1.5, "Two convolutions with stride, padding and max-pool; and a picture with black patches.",
-                 composite_general),
-            Part("batch", 1, "The same kind of network, four pictures with their own targets.", composite_batch),
-            Part("side effects", 0.5, "A network with gradients in use, which must come back as it was.", composite_side_effects),
-            Part("device", 0.5, "Network and pictures on another device than the CPU.", composite_device),
+                 composite(1, frames=(0, 5))),
+            Part("batch", 1, "The same kind of network, four pictures with their own targets.", composite(4)),
+            Part("side effects", 0.5, "A network with gradients in use, which must come back as it was.", composite(2, inspect=True)),
+            Part("device", 0.5, "Network and pictures on another device than the CPU.", composite(2, dtype=torch.float32)),
         ),
     ),
 )  # fmt: skip

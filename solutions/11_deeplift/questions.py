@@ -1,5 +1,6 @@
 """DeepLIFT: the graded questions."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -34,50 +35,33 @@ def multiplier_general(g: Generator) -> list[Call]:
     return [*calls, Call("multiplier", [Net.draw([("ReLU",)], g), z, z.clone()])]
 
 
-def multiplier_side_effects(g: Generator) -> list[Call]:
-    return [Call("multiplier", [Net.draw([("Tanh",)], g), randn(g, 5), randn(g, 5)], inspect=True)]
-
-
-def multiplier_device(g: Generator) -> list[Call]:
-    return [Call("multiplier", [Net.draw([("Tanh",)], g), randn(g, 5), randn(g, 5)], on_simulated_device=True)]
+def multiplier_tanh(*, inspect: bool = False) -> Callable[[Generator], list[Call]]:
+    return lambda g: [Call("multiplier", [Net.draw([("Tanh",)], g), randn(g, 5), randn(g, 5)], inspect=inspect)]
 
 
 # Question 3: the chain
 
 
-def lift_call(g: Generator, rows: int, baselines: int, function="deeplift", *, dtype=F64, **options) -> Call:
-    layers = [("Conv2d", 2, 4, 3), ("Tanh",), ("AvgPool2d", 2), ("Conv2d", 4, 6, 2), ("ReLU",), ("Flatten",)]
-    layers += [("Linear", 24, 8), ("Softplus",), ("Linear", 8, 7), ("ReLU",), ("Linear", 7, 4)]
-    net = Net.draw(layers, g, dtype=dtype, grads=options.get("inspect", False))
-    net.state["10.weight"] *= 10
-    args = [net, randn(g, rows, 2, 8, 8, dtype=dtype), targets(g, rows, 4), randn(g, baselines, 2, 8, 8, dtype=dtype)]
-    if function == "shortfall":
-        args.insert(0, randn(g, rows, 2, 8, 8, dtype=dtype))
-    return Call(function, args, **options)
+def lift(
+    rows: int, *baselines: int, function: str = "deeplift", dtype: torch.dtype = F64, inspect: bool = False
+) -> Callable[[Generator], list[Call]]:
+    """A deep network; one call for every number of baselines."""
+
+    def call(g: Generator, count: int) -> Call:
+        layers = [("Conv2d", 2, 4, 3), ("Tanh",), ("AvgPool2d", 2), ("Conv2d", 4, 6, 2), ("ReLU",), ("Flatten",)]
+        layers += [("Linear", 24, 8), ("Softplus",), ("Linear", 8, 7), ("ReLU",), ("Linear", 7, 4)]
+        net = Net.draw(layers, g, dtype=dtype, grads=inspect)
+        net.state["10.weight"] *= 10
+        args = [net, randn(g, rows, 2, 8, 8, dtype=dtype), targets(g, rows, 4), randn(g, count, 2, 8, 8, dtype=dtype)]
+        if function == "shortfall":
+            args.insert(0, randn(g, rows, 2, 8, 8, dtype=dtype))
+        return Call(function, args, inspect=inspect)
+
+    return lambda g: [call(g, count) for count in baselines]
 
 
 def lift_easy(g: Generator) -> list[Call]:
     return [Call("deeplift", [linear(g, 5, 3), randn(g, 1, 5), targets(g, 1, 3), randn(g, 2, 5)])]
-
-
-def lift_shape(g: Generator) -> list[Call]:
-    return [lift_call(g, 2, 3)]
-
-
-def lift_general(g: Generator) -> list[Call]:
-    return [lift_call(g, 1, 1), lift_call(g, 1, 3)]
-
-
-def lift_batch(g: Generator) -> list[Call]:
-    return [lift_call(g, 4, 2)]
-
-
-def lift_side_effects(g: Generator) -> list[Call]:
-    return [lift_call(g, 2, 2, inspect=True)]
-
-
-def lift_device(g: Generator) -> list[Call]:
-    return [lift_call(g, 2, 2, dtype=torch.float32, on_simulated_device=True)]
 
 
 # Question 4: the sum, and saturation
@@ -85,18 +69,6 @@ def lift_device(g: Generator) -> list[Call]:
 
 def shortfall_easy(g: Generator) -> list[Call]:
     return [Call("shortfall", [randn(g, 1, 5), linear(g, 5, 3), randn(g, 1, 5), targets(g, 1, 3), randn(g, 1, 5)])]
-
-
-def shortfall_general(g: Generator) -> list[Call]:
-    return [lift_call(g, 1, 3, "shortfall")]
-
-
-def shortfall_batch(g: Generator) -> list[Call]:
-    return [lift_call(g, 4, 3, "shortfall")]
-
-
-def shortfall_device(g: Generator) -> list[Call]:
-    return [lift_call(g, 2, 3, "shortfall", dtype=torch.float32, on_simulated_device=True)]
 
 
 def inputs(g: Generator, *, dtype: torch.dtype = F64) -> torch.Tensor:
@@ -117,7 +89,7 @@ def one_general(g: Generator) -> list[Call]:
 
 
 def one_device(g: Generator) -> list[Call]:
-    return [Call("one_input", [inputs(g, dtype=torch.float32), 0.0], on_simulated_device=True)]
+    return [Call("one_input", [inputs(g, dtype=torch.float32), 0.0])]
 
 
 # Question 5: the maximum. Quarters, so that a - b is exact.
@@ -141,7 +113,7 @@ def maximum_general(g: Generator) -> list[Call]:
 
 
 def maximum_device(g: Generator) -> list[Call]:
-    return [Call("share_maximum", list(randn(g, 4, 7)), on_simulated_device=True)]
+    return [Call("share_maximum", list(randn(g, 4, 7)))]
 
 
 QUESTIONS = (
@@ -173,8 +145,8 @@ QUESTIONS = (
             Part("shape", 0.5, "z of shape (2, 3, 4, 5) in float64.", multiplier_shape, shape_only, "easy"),
             Part("general", 2, "Tanh, sigmoid, softplus and ReLU, with z and z0 equal or nearly equal at some places.",
                  multiplier_general),
-            Part("side effects", 0.5, "A call must leave z, z0 and the random state as they were.", multiplier_side_effects),
-            Part("device", 0.5, "z and z0 on another device than the CPU.", multiplier_device),
+            Part("side effects", 0.5, "A call must leave z, z0 and the random state as they were.", multiplier_tanh(inspect=True)),
+            Part("device", 0.5, "z and z0 on another device than the CPU.", multiplier_tanh()),
         ),
     ),
     Question(
@@ -182,12 +154,12 @@ QUESTIONS = (
         "DeepLIFT",
         (
             Part("easy", 1, "A linear network, one row, two baselines.", lift_easy),
-            Part("shape", 0.5, "Two pictures of shape (2, 8, 8) in float64, three baselines.", lift_shape, shape_only, "easy"),
+            Part("shape", 0.5, "Two pictures of shape (2, 8, 8) in float64, three baselines.", lift(2, 3), shape_only, "easy"),
             Part("general", 2.5, "Convolutions, tanh, ReLU, softplus and a mean; one picture, one baseline and three.",
-                 lift_general),
-            Part("batch", 1.5, "The same kind of network, four pictures with their own targets, two baselines.", lift_batch),
-            Part("side effects", 1, "A network with gradients in use, which must come back as it was.", lift_side_effects),
-            Part("device", 0.5, "Network, pictures and baselines on another device than the CPU.", lift_device),
+                 lift(1, 1, 3)),
+            Part("batch", 1.5, "The same kind of network, four pictures with their own targets, two baselines.", lift(4, 2)),
+            Part("side effects", 1, "A network with gradients in use, which must come back as it was.", lift(2, 2, inspect=True)),
+            Part("device", 0.5, "Network, pictures and baselines on another device than the CPU.", lift(2, 2, dtype=torch.float32)),
         ),
     ),
     Question(
@@ -195,9 +167,9 @@ QUESTIONS = (
         "The shortfall",
         (
             Part("easy", 0.5, "A linear network, one row, one baseline.", shortfall_easy),
-            Part("general", 0.5, "A deep network, one picture, three baselines.", shortfall_general),
-            Part("batch", 0.5, "A deep network, four pictures with their own targets, three baselines.", shortfall_batch),
-            Part("device", 0.5, "Network and tensors on another device than the CPU.", shortfall_device),
+            Part("general", 0.5, "A deep network, one picture, three baselines.", lift(1, 3, function="shortfall")),
+            Part("batch", 0.5, "A deep network, four pictures with their own targets, three baselines.", lift(4, 3, function="shortfall")),
+            Part("device", 0.5, "Network and tensors on another device than the CPU.", lift(2, 3, function="shortfall", dtype=torch.float32)),
         ),
     ),
     Question(

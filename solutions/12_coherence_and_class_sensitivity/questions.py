@@ -87,7 +87,7 @@ def pointing_batch(g: Generator) -> list[Call]:
 
 def pointing_device(g: Generator) -> list[Call]:
     masks = middle(3, 9)
-    return [Call("pointing_game", [maps_pointing(g, masks, [0, 1, 2]), masks], {"margin": 1}, on_simulated_device=True)]
+    return [Call("pointing_game", [maps_pointing(g, masks, [0, 1, 2]), masks], {"margin": 1})]
 
 
 # Question 3: relevance mass above chance
@@ -114,7 +114,7 @@ def mass_batch(g: Generator) -> list[Call]:
 
 
 def mass_device(g: Generator) -> list[Call]:
-    return [Call("mass_above_chance", [randn(g, 2, 3, 5, 5), boxes(g, 2, 5, 5)], on_simulated_device=True)]
+    return [Call("mass_above_chance", [randn(g, 2, 3, 5, 5), boxes(g, 2, 5, 5)])]
 
 
 # Question 4: rank correlation
@@ -149,7 +149,7 @@ def rank_batch(g: Generator) -> list[Call]:
 
 
 def rank_device(g: Generator) -> list[Call]:
-    return [Call("rank_correlation", [ties(g, 2, 3, 7), ties(g, 2, 3, 7)], on_simulated_device=True)]
+    return [Call("rank_correlation", [ties(g, 2, 3, 7), ties(g, 2, 3, 7)])]
 
 
 # Question 5: does the relevance follow the question?
@@ -199,7 +199,7 @@ def follows_batch(g: Generator) -> list[Call]:
 
 
 def follows_device(g: Generator) -> list[Call]:
-    return [asked(g, [(1.0, 0.3), (0.3, 1.0)], [(0.3, 1.0), (0.3, 1.0)], on_simulated_device=True)]
+    return [asked(g, [(1.0, 0.3), (0.3, 1.0)], [(0.3, 1.0), (0.3, 1.0)])]
 
 
 QUESTIONS = (

@@ -64,7 +64,7 @@ def random_ties(what: str, calls: list[Call], got: list[Outcome], reference: Ref
 
 
 def order_device(g: Generator) -> list[Call]:
-    return [Call("removal_order", [randn(g, 2, 2, 4, 4)], on_simulated_device=True)]
+    return [Call("removal_order", [randn(g, 2, 2, 4, 4)])]
 
 
 # Question 3: removing pixels
@@ -91,10 +91,7 @@ def remove_batch(g: Generator) -> list[Call]:
 
 
 def remove_device(g: Generator) -> list[Call]:
-    return [
-        Call("remove", [randn(g, 2, 2, 4, 4), orders(g, 2, 16), 5], {"fill": f}, on_simulated_device=True)
-        for f in (None, 0.5)
-    ]
+    return [Call("remove", [randn(g, 2, 2, 4, 4), orders(g, 2, 16), 5], {"fill": f}) for f in (None, 0.5)]
 
 
 # Question 4: the curve
@@ -138,7 +135,7 @@ def curve_side_effects(g: Generator) -> list[Call]:
 
 
 def curve_device(g: Generator) -> list[Call]:
-    return [curve_of(g, soft(conv(g, 2)), randn(g, 2, 2, 7, 7), 4, 3, f, on_simulated_device=True) for f in (None, 0.5)]
+    return [curve_of(g, soft(conv(g, 2)), randn(g, 2, 2, 7, 7), 4, 3, f) for f in (None, 0.5)]
 
 
 # Question 5: the area, and chance beside it
@@ -148,23 +145,20 @@ def falls(g: Generator, rows: int, steps: int, dtype: torch.dtype = torch.float3
     return torch.rand(rows, steps + 1, generator=g, dtype=F64).to(dtype)
 
 
-def area_of(*sizes: tuple[int, int], dtype: torch.dtype = torch.float32, **more) -> Callable[[Generator], list[Call]]:
-    return lambda g: [Call("aopc", [falls(g, *size, dtype)], **more) for size in sizes]
+def area_of(*sizes: tuple[int, int], dtype: torch.dtype = torch.float32) -> Callable[[Generator], list[Call]]:
+    return lambda g: [Call("aopc", [falls(g, *size, dtype)]) for size in sizes]
 
 
 DRAWS = 64
 
 
-def random_of(g: Generator, seed: int, draws: int, **more) -> Call:
+def random_of_four(g: Generator) -> list[Call]:
     """Four pixels, so that all choices of removed pixels can be counted."""
+    seed = integer(g, 0, 999)
     net = Net([("Flatten",), ("Linear", 4, 3)], {})
     net.state = {"1.weight": 2 * randn(g, 3, 4), "1.bias": randn(g, 3)}
     args = [net, 1 + torch.rand(2, 1, 2, 2, generator=g, dtype=F64).float(), targets(g, 2, 3), 4]
-    return Call("random_curve", args, {"draws": draws, "seed": seed, "fill": 0.0}, **more)
-
-
-def random_easy(g: Generator) -> list[Call]:
-    return [random_of(g, integer(g, 0, 999), DRAWS)]
+    return [Call("random_curve", args, {"draws": DRAWS, "seed": seed, "fill": 0.0})]
 
 
 def as_chance_allows(what: str, calls: list[Call], got: list[Outcome], reference: Reference) -> None:
@@ -193,10 +187,6 @@ def random_side_effects(g: Generator) -> list[Call]:
     net = Net.draw(layers, g, training=["", "3"])
     args, seed = [net, randn(g, 2, 1, 5, 5), targets(g, 2, 3), 5], integer(g, 1, 999)
     return [Call("random_curve", args, {"draws": 2, "seed": s}, inspect=True) for s in (seed, seed, seed + 1)]
-
-
-def random_device(g: Generator) -> list[Call]:
-    return [random_of(g, integer(g, 0, 999), DRAWS, on_simulated_device=True)]
 
 
 QUESTIONS = (
@@ -251,19 +241,19 @@ QUESTIONS = (
             Part("shape", 0.25, "Two curves in float64.", area_of((2, 6), dtype=F64), shape_only, "easy"),
             Part("general", 0.5, "One curve of two entries and one of 51.", area_of((1, 1), (1, 50))),
             Part("batch", 0.5, "Six curves of eleven entries.", area_of((6, 10))),
-            Part("device", 0.25, "Curves on another device than the CPU.", area_of((2, 5), on_simulated_device=True)),
+            Part("device", 0.25, "Curves on another device than the CPU.", area_of((2, 5))),
         ),
     ),
     Question(
         "5b",
         "Mean curve of random orders",
         (
-            Part("easy", 1, f"Two pictures of four pixels, {DRAWS} draws, against the mean over all choices.", random_easy,
+            Part("easy", 1, f"Two pictures of four pixels, {DRAWS} draws, against the mean over all choices.", random_of_four,
                  as_chance_allows),
             Part("shape", 0.5, "Two pictures of shape (3, 5, 4) in float64.", random_shape, shape_only, "easy"),
             Part("side effects", 1, "A network in train mode, two calls with one seed and one with another.", random_side_effects,
                  repeatable, "easy"),
-            Part("device", 0.5, "Network and pictures on another device than the CPU.", random_device, as_chance_allows),
+            Part("device", 0.5, "Network and pictures on another device than the CPU.", random_of_four, as_chance_allows),
         ),
     ),
 )  # fmt: skip

@@ -72,7 +72,7 @@ def same_mask(what: str, calls: list[Call], got: list[Outcome], reference: Refer
 
 
 def mask_device(g: Generator) -> list[Call]:
-    return [Call("top_mask", [randn(g, 2, 2, 4, 4), 0.5], on_simulated_device=True)]
+    return [Call("top_mask", [randn(g, 2, 2, 4, 4), 0.5])]
 
 
 # Question 3: replacing
@@ -103,7 +103,7 @@ def replace_batch(g: Generator) -> list[Call]:
 
 
 def replace_device(g: Generator) -> list[Call]:
-    return [Call("replace", [randn(g, 2, 2, 4, 4), marks(g, 2, 4, 4), randn(g, 3, 2, 4, 4)], on_simulated_device=True)]
+    return [Call("replace", [randn(g, 2, 2, 4, 4), marks(g, 2, 4, 4), randn(g, 3, 2, 4, 4)])]
 
 
 # Questions 4 and 5: retraining, and the accuracy with its control. One training tells little: a mistake changes some

@@ -77,3 +77,10 @@ def test_the_map_of_the_lecture_leads_to_every_page_of_its_three_parts():
     text = (ROOT / "book" / "appendix" / "lecture_map.md").read_text(encoding="utf-8")
     linked = set(re.findall(r"\(\.\./(part\d/\w+)\.md", text))
     assert linked == {page.removeprefix("book/") for page in PAGES if re.match(r"book/part\d/", page)}
+
+
+def test_the_map_of_the_lecture_leads_to_code_that_is_there():
+    table = (ROOT / "book" / "appendix" / "lecture_map.md").read_text(encoding="utf-8").partition("to the code")[2]
+    paths = re.findall(r"`([\w/]+/[\w.]*)`", table.replace("in `interp_lab/`", ""))
+    assert len(paths) > 20
+    assert [path for path in paths if not (ROOT / "interp_lab" / path).exists()] == []

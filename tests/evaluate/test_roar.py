@@ -1,12 +1,13 @@
-"""ROAR and KAR: pixels replaced as said, networks really retrained, sweeps that survive being killed."""
+"""ROAR and KAR: pixels replaced as said, networks that have seen what they may see, a table that says it.
 
-import json
-import signal
-import subprocess
-import sys
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+Two tests retrain networks; the others look at the tasks of a sweep whose networks are not trained.
+"""
+
+import doctest
+import importlib
+import math
+from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -16,19 +17,44 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from interp_lab import METHODS, kar, roar, smoothgrad
+from interp_lab import METHODS, kar, networks, roar
 from interp_lab.data import Dataset, digits
-from interp_lab.evaluate import retraining
-from interp_lab.evaluate.retraining import Network
-from interp_lab.evaluate.roar import edges, rank_pixels
+from interp_lab.evaluate.roar import Cell, Retraining, Workers, edges, rank_pixels, workers
+from interp_lab.evaluate.roar.starts import start
+from interp_lab.evaluate.roar.training import Network, Task, seen
 from interp_lab.networks import small_cnn
+from interp_lab.reproducible import reproducibly
 
-QUICK = {"fractions": (0.2, 0.7), "seeds": (0, 1), "epochs": 2, "progress": False}
+QUICK = {"fractions": (0.2, 0.7), "seeds": (0, 1), "epochs": 1, "progress": False}
 
 
-def few_digits(dtype: torch.dtype = torch.float32) -> tuple[Dataset, Dataset]:
-    train, test = digits("train")[:200], digits("test")[:100]
-    return tuple(Dataset(part.images.to(dtype), part.labels, part.classes) for part in (train, test))
+@dataclass
+class Sight:
+    """What a network of a sweep would be trained and tested on."""
+
+    network: Network
+    images: tuple[Tensor, Tensor]
+    labels: tuple[Tensor, Tensor]
+
+
+@pytest.fixture
+def sights(monkeypatch):
+    """Nothing is trained: each network is looked at, and gets a number that its seed and its pixels decide."""
+    found: list[Sight] = []
+
+    def look(task: Task) -> list[float]:
+        for network in task.networks:
+            examples = [seen(task, part, network) for part in (0, 1)]
+            images = tuple(torch.cat(list(part.images.split(7))) for part in examples)
+            found.append(Sight(network, images, tuple(part.labels.clone() for part in examples)))
+        return [float(hash((n.seed, n.places, n.mask_only)) % 101) / 101 for n in task.networks]
+
+    monkeypatch.setattr(workers, "retrain", look)
+    return found
+
+
+def few_digits() -> tuple[Dataset, Dataset]:
+    return digits("train")[:40], digits("test")[:20]
 
 
 def brightness(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
@@ -67,64 +93,98 @@ def test_edges_are_those_of_scipy():
     assert_close(edges(nn.Identity(), x)[:, 0], torch.from_numpy(np.stack(expected)))
 
 
+# What the networks of a sweep see
+
+
+@pytest.mark.parametrize("together", [1, 4])
 @pytest.mark.parametrize(("sweep", "chosen"), [(roar, [0, 1, 2]), (kar, [13, 14, 15])])
-def test_exactly_the_pixels_of_the_fraction_are_replaced_by_the_training_mean(sweep, chosen, monkeypatch):
-    seen: list[tuple[Dataset, Network]] = []
-    look = retraining._seen
-    monkeypatch.setattr(
-        retraining,
-        "_seen",
-        lambda task, part, network: seen.append((look(task, part, network), network)) or seen[-1][0],
-    )
+def test_exactly_the_pixels_of_the_fraction_are_replaced_by_the_training_mean(sweep, chosen, together, sights):
     images = torch.rand(30, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     train, test = (Dataset(part, torch.arange(len(part)) % 2, ("a", "b")) for part in (images[:20], images[20:]))
     order = constant(*range(16, 0, -1))  # the first pixel is the most relevant
-    sweep({"order": order}, (train, test), partial(small_cnn, 3, 4, 4, 2), fractions=(0.2,), seeds=(0,), epochs=1, progress=False)  # fmt: skip
-    assert len(seen) == 2 * (1 + 3 * 2)
-    (whole, *_), (_, *_), (got_train, network), (got_test, _), (mask_train, alone), (mask_test, _) = seen[:6]
-    assert_close(whole.images, train.images)
-    assert (network.mask_only, alone.mask_only) == (False, True)
+    options = QUICK | {"fractions": (0.2,), "seeds": (0,), "workers": Workers(together=together)}
+    sweep({"order": order}, (train, test), partial(small_cnn, 3, 4, 4, 2), **options)
+    whole, got, alone, random, random_alone, *_ = sights
+    assert len(sights) == 1 + 3 * 2
+    assert [sight.network.mask_only for sight in sights] == [False] + 3 * [False, True]
     mean = train.images.mean((0, 2, 3))[:, None]
-    for data, got, mask in ((train, got_train, mask_train), (test, got_test, mask_test)):
+    for part, data in enumerate((train, test)):
+        assert_close(whole.images[part], data.images)
         expected = data.images.flatten(2).clone()
         expected[:, :, chosen] = mean
-        assert_close(got.images.flatten(2), expected)
+        assert_close(got.images[part].flatten(2), expected)
         expected = torch.zeros_like(expected)
         expected[:, :, chosen] = 1
-        assert_close(mask.images.flatten(2), expected)
-        assert torch.equal(got.labels, data.labels)
-    # The random baseline replaces as many, elsewhere in every image.
-    random = torch.cat([data.images for data, network in seen[6:10] if network.mask_only]).flatten(2)
-    assert (random.sum(2) == 3).all()
-    assert (random[:, 0].sum(0) > 0).all()
+        assert_close(alone.images[part].flatten(2), expected)
+        assert all(torch.equal(sight.labels[part], data.labels) for sight in sights)
+        # The random baseline replaces as many, elsewhere in every image.
+        mask = random_alone.images[part].bool()
+        assert (mask[:, 0].flatten(1).sum(1) == 3).all()
+        assert_close(random.images[part], torch.where(mask, mean[:, None], data.images))
+    everywhere = torch.cat(random_alone.images)[:, 0].sum(0)
+    assert (everywhere > 0).all()
 
 
-NETWORKS = {
-    "cnn": small_cnn,
-    "batch norm": lambda: nn.Sequential(
-        nn.Conv2d(1, 4, 5, stride=4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 10)
-    ),
-}
+def test_the_number_of_replaced_pixels_is_rounded(sights):
+    images = torch.rand(12, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    data = tuple(Dataset(part, torch.arange(6) % 2, ("a", "b")) for part in images.split(6))
+    roar({"x": brightness}, data, **QUICK | {"fractions": (0.1, 0.4)}, model=small_cnn(1, 4, 4, 2))
+    counts = {
+        len(s.network.places): s.images[0].flatten(1).sum(1).unique().tolist() for s in sights if s.network.mask_only
+    }
+    assert counts == {2: [2.0], 6: [6.0]}  # 1.6 and 6.4 of 16
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))])  # fmt: skip
-@pytest.mark.parametrize("new", NETWORKS.values(), ids=NETWORKS)
-def test_an_ensemble_trains_the_same_networks_as_one_by_one(new, device, seed, verdict):
-    # In double precision, rounding changes no decision: the accuracies are equal.
-    train, test = few_digits(torch.float64)
-    options = QUICK | {"weight_decay": 0.1, "device": device, "seeds": (2 * seed, 2 * seed + 1)}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retraining, "_together", None)
-        alone = roar({"brightness": brightness}, (train, test), lambda: new().double(), together=1, **options)
-        patch.undo()
-        patch.setattr(retraining, "_one_by_one", None)
-        ensemble = roar({"brightness": brightness}, (train, test), lambda: new().double(), together=4, **options)
-    for name in ("accuracy", "mask_only"):
-        one, other = ([getattr(cell, name) for cell in table.cells] for table in (alone, ensemble))
-        assert [value is None for value in one] == [value is None for value in other]
-        differences = [abs(a - b) for a, b in zip(one, other, strict=True) if a is not None]
-        verdict(f"largest difference of {name}", max(differences), below=1e-6)
-    assert len({c.accuracy for c in alone.cells}) > 5
+def test_every_seed_has_a_start_of_its_own_and_the_same_one_everywhere(sights):
+    roar(["saliency"], few_digits(), **QUICK, model=small_cnn())
+    starts: dict[int, list[Tensor]] = {}
+    for sight in sights:
+        starts.setdefault(sight.network.seed, []).append(sight.network.start[0].weight)
+    assert not torch.equal(starts[0][0], starts[1][0])
+    assert all(torch.equal(weight, same[0]) for same in starts.values() for weight in same)
+
+
+def test_the_class_explained_is_the_one_predicted(sights):
+    model, calls = start(small_cnn, 0).eval(), []
+    roar({"spy": lambda m, x, target: calls.append((x, target)) or x}, few_digits(), **QUICK, model=model)
+    assert len(calls) == 2  # once for each part, whatever the fractions and seeds
+    for x, target in calls:
+        assert torch.equal(target, model(x).argmax(1))
+        assert len(target.unique()) > 1
+
+
+def test_the_explained_network_has_seen_the_training_part_alone(sights):
+    (train, test), models = few_digits(), []
+    recipe = {"epochs": 1, "batch_size": 16}
+    roar({"spy": lambda m, x, target: models.append(m) or x}, (train, test), **QUICK | recipe)
+    expected = start(small_cnn, 0)
+    with reproducibly():
+        networks.train(expected, train, seed=0, lr=1e-2, progress=False, **recipe)
+    assert_close(models[0].state_dict(), expected.state_dict())
+
+
+def test_one_data_set_is_split_into_parts_without_a_common_image(sights):
+    data = digits("all")[:300]
+    roar([], data, **QUICK, model=small_cnn())
+    train, test = ({image.numpy().tobytes() for image in part} for part in sights[0].images)
+    assert not train & test
+    assert (len(sights[0].images[0]), len(sights[0].images[1])) == (200, 100)
+    assert len(train | test) == len({image.numpy().tobytes() for image in data.images})
+    of_class = torch.stack([labels.bincount(minlength=10) for labels in sights[0].labels])
+    assert ((of_class[1] - data.labels.bincount() / 3).abs() < 1).all(), "a third of every class"
+
+
+def test_the_explained_network_and_the_random_state_stay_as_they_were(sights):
+    model, state = small_cnn().train(), torch.get_rng_state()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    for explained in (model, None):
+        roar(["saliency"], few_digits(), **QUICK, model=explained)
+        assert torch.equal(torch.get_rng_state(), state)
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+# Two sweeps whose networks are trained
 
 
 def toy(problem: int, sample: int) -> tuple[Dataset, Dataset]:
@@ -153,7 +213,8 @@ def test_hookers_toy_networks_are_retrained_not_only_tested_again(seed, verdict)
     informative, everything = torch.arange(16) < 4, torch.ones(16, dtype=torch.bool)
     for problem in (0, 1):
         train, test = toy(problem, seed)
-        options = {"fractions": (0.25, 0.75), "seeds": (seed,), "epochs": 10, "lr": 0.3, "progress": False}
+        recipe = {"epochs": 10, "lr": 0.3}
+        options = {"fractions": (0.25, 0.75), "seeds": (seed,), "progress": False, **recipe}
         table = roar(methods, (train, test), "softmax_regression", **options)
         accuracy = {(row.method, row.fraction): row.accuracy for row in table.summary()}
         # The inverse order removes the 12 that say nothing: what stays is learnt as by least squares, in closed form.
@@ -198,8 +259,11 @@ def test_planted_evidence_the_oracle_is_best_and_its_opposite_worst(seed, verdic
         "opposite": lambda *a: 1 - oracle(*a),
         "integrated_gradients": METHODS["integrated_gradients"],
     }
-    options = {"fractions": (0.09,), "seeds": (2 * seed, 2 * seed + 1), "epochs": 20, "lr": 0.02, "progress": False}
-    scores = {row.method: row for row in roar(methods, (train, test), pooled_cnn, **options).summary()}
+    recipe = {"epochs": 20, "lr": 0.02}
+    options = {"seeds": (2 * seed, 2 * seed + 1), "progress": False, **recipe}
+    scores = {
+        row.method: row for row in roar(methods, (train, test), pooled_cnn, fractions=[0.09], **options).summary()
+    }
     accuracy = {name: row.accuracy for name, row in scores.items()}
     verdict("accuracy of the whole", accuracy["none"], above=0.9)
     verdict("without the evidence", accuracy["oracle"], below=0.6)  # chance is 0.5
@@ -209,205 +273,10 @@ def test_planted_evidence_the_oracle_is_best_and_its_opposite_worst(seed, verdic
     verdict("the opposite above random", accuracy["opposite"] - accuracy["random"], above=0)
     verdict("place of the patch", scores["oracle"].mask_only, below=0.65)  # must say nothing of the class
     del methods["integrated_gradients"]
-    kept = {row.method: row.accuracy for row in kar(methods, (train, test), pooled_cnn, **options | {"fractions": (0.91,)}).summary()}  # fmt: skip
+    table = kar(methods, (train, test), pooled_cnn, fractions=[0.91], **options)
+    kept = {row.method: row.accuracy for row in table.summary()}
     verdict("the evidence kept", kept["oracle"], above=0.9)
     verdict("above all others", kept["oracle"] - max(kept["random"], kept["edges"], kept["opposite"]), above=0.2)
-
-
-def crashes(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
-    if (x.flatten(1)[:, 300] == 1.5).any():
-        raise ZeroDivisionError("no such image")
-    return x
-
-
-def one_nan(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
-    return torch.where(x == 1.5, torch.nan, x)
-
-
-def test_a_method_that_fails_is_reported_by_name_and_ends_nothing(tmp_path):
-    train, test = few_digits()
-    test.images[70].flatten()[300] = 1.5
-    methods = {
-        "crashes": crashes,
-        "one_nan": one_nan,
-        "wrong_shape": lambda model, x, target: x[:1],
-        "brightness": brightness,
-    }
-    options = QUICK | {"fractions": (0.5,), "results": tmp_path / "results.jsonl"}
-    table = roar(methods, (train, test), **options)
-    assert table.errors == {
-        "crashes": "ZeroDivisionError for test image 70: no such image",
-        "one_nan": "gives NaN or infinite values for test image 70",
-        "wrong_shape": "gives shape (1, 1, 28, 28) for images (200, 1, 28, 28)",
-    }
-    failed = [cell for cell in table.cells if cell.method in table.errors]
-    assert len(failed) == 6
-    assert all(cell.accuracy is cell.mask_only is None for cell in failed)
-    assert all(cell.accuracy is not None for cell in table.cells if cell.method in ("brightness", "random", "edges"))
-    assert "one_nan: gives NaN" in str(table)
-    # Mended, the method is tried again and the rest stays.
-    methods["one_nan"] = lambda model, x, target: x
-    methods["one_nan"].__qualname__ = "one_nan"
-    again = roar(methods, (train, test), **options)
-    assert set(again.errors) == {"crashes", "wrong_shape"}
-    assert [c for c in again.cells if c.method == "edges"] == [c for c in table.cells if c.method == "edges"]
-
-
-@pytest.mark.parametrize("together", [1, 3])
-def test_a_training_that_diverges_is_reported_in_its_cells(together):
-    table = roar([], few_digits(), **QUICK | {"lr": 1e30}, model=small_cnn(), together=together)
-    assert all("training: the loss became nan" in cell.error for cell in table.cells)
-    assert "failed" in str(table)
-
-
-SCRIPT = """
-import os, signal
-from interp_lab import roar
-from interp_lab.data import digits
-
-written, sync = [], os.fsync
-
-def killed_at_the_sixth_line(file):
-    sync(file)
-    written.append(file)
-    if len(written) == 6:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-os.fsync = killed_at_the_sixth_line
-roar(["saliency"], (digits("train")[:200], digits("test")[:100]), fractions=(0.2, 0.7), seeds=(0, 1), epochs=2, results={!r})
-"""
-
-
-def test_a_killed_sweep_resumes_and_ends_with_the_same_table(tmp_path):
-    path = tmp_path / "killed.jsonl"
-    process = subprocess.run([sys.executable, "-c", SCRIPT.format(str(path))], capture_output=True)
-    assert process.returncode == -signal.SIGKILL
-    left = path.read_bytes()
-    whole = left[: left.rfind(b"\n") + 1]
-    assert whole.count(b"\n") == 6
-    path.write_bytes(left + b'{"method": "edg')  # a torn line
-    with torch.random.fork_rng():
-        torch.manual_seed(5)  # another random state than that of the killed process
-        resumed = roar(["saliency"], few_digits(), **QUICK, results=path)
-    assert path.read_bytes().startswith(whole)
-    straight = roar(["saliency"], few_digits(), **QUICK, results=tmp_path / "straight.jsonl")
-    assert resumed == straight
-    assert sorted(path.read_text().splitlines()) == sorted((tmp_path / "straight.jsonl").read_text().splitlines())
-    # A finished sweep trains nothing, and can be made larger.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retraining, "_one_by_one", None)
-        assert roar(["saliency"], few_digits(), **QUICK, results=path) == straight
-    larger = roar(["saliency"], few_digits(), **QUICK | {"seeds": (1, 2)}, results=path)
-    assert [c for c in larger.cells if c.seed == 1] == [c for c in straight.cells if c.seed == 1]
-
-
-def test_a_file_of_another_sweep_is_refused_by_name(tmp_path):
-    path, (train, test) = tmp_path / "results.jsonl", few_digits()
-    options = QUICK | {"fractions": (0.5,), "seeds": (0,), "epochs": 1, "results": path}
-    roar({"mine": partial(smoothgrad, n=2)}, (train, test), **options)
-    before = path.read_bytes()
-    for call, message in (
-        (lambda: kar([], (train, test), **options), "replaced 'most relevant', not 'least relevant'"),
-        (lambda: roar([], (train, test), **options | {"epochs": 2}), "epochs 1, not 2"),
-        (lambda: roar([], (train[:190], test), **options), "training images '"),
-        (lambda: roar([], (train, test[:90]), **options), "test images '"),
-        (lambda: roar([], (train, test), "mlp", **options), "network '"),
-        (lambda: roar([], (train, test), **options, model=small_cnn()), "explained model 'trained', not '"),
-        (
-            lambda: roar({"mine": partial(smoothgrad, n=3)}, (train, test), **options),
-            r"'mine' is smoothgrad\(n=2\), here it is smoothgrad\(n=3\)",
-        ),
-    ):
-        with pytest.raises(ValueError, match=message):
-            call()
-    assert path.read_bytes() == before
-    path.write_bytes(before.replace(b"{", b"(", 2))
-    with pytest.raises(ValueError, match=r"line 1 of .* is no JSON"):
-        roar([], (train, test), **options)
-
-
-def test_every_executor_gives_the_same_table(tmp_path):
-    alone = roar(["saliency"], few_digits(), **QUICK)
-    with ThreadPoolExecutor(3) as threads:
-        assert roar(["saliency"], few_digits(), **QUICK, executor=threads, in_flight=3) == alone
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["processes", "dask"])
-def test_two_workers_give_the_same_table(kind, tmp_path):
-    new = lambda: nn.Sequential(nn.Flatten(), nn.Dropout(0.2), nn.Linear(784, 10))  # noqa: E731  cannot be pickled
-    alone = roar(["saliency"], few_digits(), new, **QUICK)
-    path = tmp_path / "results.jsonl"
-    if kind == "processes":
-        with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-            spread = roar(["saliency"], few_digits(), new, **QUICK, executor=pool, results=path)
-    else:
-        distributed = pytest.importorskip("distributed")
-        with (
-            distributed.LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None) as cluster,
-            distributed.Client(cluster) as client,
-        ):
-            spread = roar(["saliency"], few_digits(), new, **QUICK, executor=client.get_executor(), results=path)
-    assert spread == alone
-    assert len([json.loads(line) for line in path.read_text().splitlines()]) == 1 + len(alone.cells)
-
-
-def test_one_data_set_is_split_by_class():
-    data = digits("all")[:300]
-    table = roar([], data, **QUICK | {"seeds": (0,)})
-    assert table.cells[0].accuracy * 100 == pytest.approx(round(table.cells[0].accuracy * 100), abs=1e-4)  # of 100
-
-
-def test_the_summary_is_mean_and_standard_deviation_over_the_seeds():
-    table = roar([], few_digits(), **QUICK | {"seeds": (0, 1, 2)})
-    row = next(row for row in table.summary() if (row.method, row.fraction) == ("edges", 0.7))
-    cells = [c for c in table.cells if (c.method, c.fraction) == ("edges", 0.7)]
-    assert (row.seeds, row.accuracy) == (3, pytest.approx(np.mean([c.accuracy for c in cells])))
-    assert row.spread == pytest.approx(np.std([c.accuracy for c in cells], ddof=1))
-    assert row.mask_only == pytest.approx(np.mean([c.mask_only for c in cells]))
-    assert f"{100 * row.accuracy:.1f}" in str(table)
-
-
-def test_the_explained_network_and_the_random_state_stay_as_they_were():
-    model, state = small_cnn().train(), torch.get_rng_state()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    roar(["saliency"], few_digits(), **QUICK | {"fractions": (0.5,), "seeds": (0,)}, model=model)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert model.training
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda data: roar("saliency", data), r"write \['saliency'\]"),
-        (lambda data: roar(["salience"], data), "no method 'salience'; METHODS has saliency"),
-        (lambda data: roar({"random": brightness}, data), "the name 'random' is taken"),
-        (lambda data: roar([], data, "resnet"), "no network 'resnet'; there are small_cnn"),
-        (lambda data: roar([], data, fractions=(0.5, 1.0)), "not all or none; got 1.0"),
-        (lambda data: roar([], data, fractions=(0.0001,)), "some of the 784 pixels, not all or none; got 0.0001"),
-        (lambda data: roar([], data, seeds=()), r"seeds must be different .* got \[\]"),
-        (lambda data: roar([], data, fractions=(0.5, 0.5)), r"fractions must be different"),
-        (lambda data: roar([], data, together=0), "together must be a number of cells from 1 on"),
-        (lambda data: roar([], data, "digits_cnn", together=2), "module '7' is a dropout"),
-        (
-            lambda data: roar(["saliency"], data, lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 1))),
-            r"logits \(N, K\) of two classes or more, here K = 10 .* it gives K = 1",
-        ),
-        (
-            lambda data: roar([], data, lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 1), nn.Flatten(0))),
-            r"the model must give logits of shape \(2, K\)",
-        ),
-        (lambda data: roar([], data, replaced="best"), "replaced must be 'most relevant' or 'least relevant'"),
-        (
-            lambda data: roar([], (data[0], Dataset(torch.rand(5, 1, 8, 8), data[1].labels[:5], ()))),
-            "images of one shape",
-        ),
-    ],
-)
-def test_bad_arguments_are_refused_by_name(call, message):
-    with pytest.raises(ValueError, match=message):
-        call(few_digits())
 
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "data" / "torchvision-data"
@@ -423,14 +292,135 @@ def test_a_signed_map_on_mnist_tells_the_class_by_its_mask_alone(seed, verdict):
     verdict("masks of saliency", rows["saliency"].mask_only, above=0.8)
 
 
-def test_the_images_of_a_sweep_are_uploaded_once_and_go_with_it():
-    images = np.zeros((2, 1, 3, 3), dtype=np.float32)
-    first = retraining._uploaded(images, "meta")
-    assert first.device.type == "meta"
-    assert retraining._uploaded(images, "meta") is first
-    assert retraining._uploaded(images.copy(), "meta") is not first
-    here = retraining._uploaded(images, "cpu")
-    here += 1
-    assert images.min() == 1  # a processor needs no copy
-    del images, here
-    assert not retraining._UPLOADED
+# What the table says
+
+
+def test_the_cells_hold_the_accuracy_of_their_own_network(sights):
+    table = kar(["saliency"], few_digits(), **QUICK, model=small_cnn())
+    numbers = {(s.network.seed, s.network.places, s.network.mask_only) for s in sights}
+    value = {key: float(hash(key) % 101) / 101 for key in numbers}
+    places = {0.0: range(784, 784), 0.2: range(784 - 157, 784), 0.7: range(784 - 549, 784)}
+    assert [(c.method, c.fraction, c.seed) for c in table.cells[:4]] == [
+        ("none", 0.0, 0),
+        ("none", 0.0, 1),
+        ("saliency", 0.2, 0),
+        ("saliency", 0.2, 1),
+    ]
+    for cell in table.cells:
+        assert cell.accuracy == value[cell.seed, places[cell.fraction], False]
+        assert cell.mask_only == (None if cell.method == "none" else value[cell.seed, places[cell.fraction], True])
+
+
+def test_the_summary_is_mean_and_standard_deviation_over_the_seeds():
+    generator = torch.Generator().manual_seed(0)
+    values = torch.rand(3, 2, generator=generator).tolist()
+    whole = [Cell("none", 0.0, seed, 0.9) for seed in range(3)]
+    cells = [Cell("edges", 0.7, seed, *row) for seed, row in enumerate(values)]
+    table = Retraining("most relevant", (*whole, *cells, Cell("edges", 0.2, 0, error="broken")))
+    _, row, broken = table.summary()
+    assert (row.method, row.fraction, row.seeds) == ("edges", 0.7, 3)
+    assert (row.accuracy, row.mask_only) == pytest.approx(tuple(np.mean(values, 0)))
+    assert (row.spread, row.mask_only_spread) == pytest.approx(tuple(np.std(values, 0, ddof=1)))
+    assert broken.seeds == 0
+    assert math.isnan(broken.accuracy)
+    shown = f"{100 * row.accuracy:.1f} +-{100 * row.spread:4.1f} ({100 * row.mask_only:.1f})"
+    assert shown in str(table)
+    assert "failed" in str(table)
+
+
+def crashes(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
+    if (x.flatten(1)[:, 300] == 1.5).any():
+        raise ZeroDivisionError("no such image")
+    return x
+
+
+def one_nan(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
+    return torch.where(x == 1.5, torch.nan, x)
+
+
+def test_a_method_that_fails_is_reported_by_name_and_ends_nothing(sights, tmp_path):
+    train, test = few_digits()
+    test.images[17].flatten()[300] = 1.5
+    methods = {
+        "crashes": crashes,
+        "one_nan": one_nan,
+        "wrong_shape": lambda model, x, target: x[:1],
+        "brightness": brightness,
+    }
+    options = QUICK | {"fractions": (0.5,), "results": tmp_path / "results.jsonl"}
+    table = roar(methods, (train, test), **options)
+    assert table.errors == {
+        "crashes": "ZeroDivisionError for test image 17: no such image",
+        "one_nan": "gives NaN or infinite values for test image 17",
+        "wrong_shape": "gives shape (1, 1, 28, 28) for images (40, 1, 28, 28)",
+    }
+    failed = [cell for cell in table.cells if cell.method in table.errors]
+    assert len(failed) == 6
+    assert all(cell.accuracy is cell.mask_only is None for cell in failed)
+    assert all(cell.accuracy is not None for cell in table.cells if cell.method in ("brightness", "random", "edges"))
+    assert "one_nan: gives NaN" in str(table)
+    # Mended, the method is tried again and the rest stays.
+    methods["one_nan"] = lambda model, x, target: x
+    methods["one_nan"].__qualname__ = "one_nan"
+    sights.clear()
+    again = roar(methods, (train, test), **options)
+    assert set(again.errors) == {"crashes", "wrong_shape"}
+    assert len(sights) == 2 * 2
+    assert [c for c in again.cells if c.method == "edges"] == [c for c in table.cells if c.method == "edges"]
+
+
+def test_a_training_that_fails_is_reported_in_its_cell(monkeypatch):
+    outcomes = {False: 0.5, True: "training: the loss became nan"}
+    monkeypatch.setattr(workers, "retrain", lambda task: [outcomes[network.mask_only] for network in task.networks])
+    table = roar([], few_digits(), **QUICK, model=small_cnn())
+    assert {cell.error for cell in table.cells if cell.method == "none"} == {""}
+    assert {cell.error for cell in table.cells if cell.method != "none"} == {"training: the loss became nan"}
+    assert "failed" in str(table)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda data: roar("saliency", data), r"write \['saliency'\]"),
+        (lambda data: roar(["salience"], data), "no method 'salience'; METHODS has saliency"),
+        (lambda data: roar({"random": brightness}, data), "the name 'random' is taken"),
+        (lambda data: roar([], data, "resnet"), "no network 'resnet'; there are small_cnn"),
+        (lambda data: roar([], data, fractions=(0.5, 1.0)), "not all or none; got 1.0"),
+        (lambda data: roar([], data, fractions=(0.0001,)), "some of the 784 pixels, not all or none; got 0.0001"),
+        (lambda data: roar([], data, seeds=()), r"seeds must be different .* got \[\]"),
+        (lambda data: roar([], data, fractions=(0.5, 0.5)), r"fractions must be different"),
+        (lambda data: roar([], data, epoch=1), "training has no option 'epoch'; there are epochs, lr"),
+        (lambda data: roar([], data, workers=Workers(together=0)), "together must be a number of cells from 1 on"),
+        (lambda data: roar([], data, "digits_cnn", workers=Workers(together=2)), "module '7' is a dropout"),
+        (
+            lambda data: roar(["saliency"], data, lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 1))),
+            r"logits \(N, K\) of two classes or more, here K = 10 .* it gives K = 1",
+        ),
+        (
+            lambda data: roar([], data, lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 1), nn.Flatten(0))),
+            r"the model must give logits of shape \(2, K\)",
+        ),
+        (
+            lambda data: kar([], (data[0], Dataset(torch.rand(5, 1, 8, 8), data[1].labels[:5], ()))),
+            "images of one shape",
+        ),
+        (lambda data: roar([], (*data, data[0])), r"a Dataset or \(training part, test part\), got tuple"),
+    ],
+)
+def test_bad_arguments_are_refused_by_name(call, message, sights):
+    with pytest.raises(ValueError, match=message):
+        call(few_digits())
+    assert not sights
+
+
+MODULES = ("images", "journal", "ranks", "roar_and_kar", "table", "training")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_examples_of_the_docstrings_run(name):
+    found = doctest.testmod(importlib.import_module(f"interp_lab.evaluate.roar.{name}"))
+    assert found.attempted > 0
+    assert found.failed == 0

@@ -190,7 +190,7 @@ def test_trained_accuracies_tell_right_answers_from_wrong_ones(question, functio
         return max((a - b).abs().max().item() for a, b in pairs) / tolerance
 
     for part in asked(name, question).parts:
-        calls = part.calls(generator(b"key", name, str(seed), question, part.kind))
+        calls = part.draw(generator(b"key", name, str(seed), question, part.kind))
         verdict(f"{part.kind}: of the farthest right answer", max(distances(s, calls) for s in right), below=1)
         losing = [answer.replace(row[2], row[3]) for row in wrong.values() if part.kind in kinds(row[6])]
         nearest = min(distances(source, calls) for source in losing)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from grader import collect, gradebook, report, sandbox
-from grader.exercise import Exercise, find
+from grader.exercise import Exercise
 from interp_lab import cli
 
 ROOT = Path(__file__).parents[2]
@@ -284,20 +284,6 @@ def test_two_files_of_one_student_are_refused(tmp_path):
         path.write_bytes(RELEASED.read_bytes())
     (only,) = collect.submissions(tmp_path, NAME)
     assert only == collect.Submission("anna", None, "handed in twice, as a folder and as a file")
-
-
-def test_the_exercise_is_found_by_the_names_of_the_files(tmp_path):
-    for name in ("01_a", "02_b"):
-        (tmp_path / name).mkdir()
-        for file in ("solution.ipynb", "questions.py"):
-            (tmp_path / name / file).write_text("{}")
-    submitted = tmp_path / "in"
-    (submitted / "anna").mkdir(parents=True)
-    with pytest.raises(ValueError, match="--exercise, one of 01_a, 02_b"):
-        find(tmp_path, submitted, None)
-    (submitted / "anna" / "02_b.ipynb").write_text("{}")
-    assert find(tmp_path, submitted, None).name == "02_b"
-    assert find(tmp_path, submitted, "01").name == "01_a"
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import threading
 from pathlib import Path
 
+import pytest
 import torch
 
 import interp_lab
@@ -19,7 +20,7 @@ def test_the_reference_is_the_method_of_the_package():
     _, answers = references(EXERCISE)
     g = torch.Generator().manual_seed(0)
     for part in QUESTIONS["2"].parts:
-        for call in part.calls(g):
+        for call in part.draw(g):
             net, x, target = call.args
             expected = interp_lab.saliency(net.build(), x, target)
             torch.testing.assert_close(answers["saliency"](net.build(), x, target), expected)
@@ -29,12 +30,17 @@ def test_inputs_are_fresh_for_each_student_question_and_key_and_come_again():
     part = QUESTIONS["2"].parts[2]
 
     def x(*names, key=b"key"):
-        return part.calls(generator(key, *names))[0].args[1]
+        return part.draw(generator(key, *names))[0].args[1]
 
     assert torch.equal(x("01", "anna", "2", "general"), x("01", "anna", "2", "general"))
     others = [x("01", "ben", "2", "general"), x("01", "anna", "2", "batch"), x("01", "anna", "2", "general", key=b"k")]
     for other in others:
         assert not torch.equal(x("01", "anna", "2", "general"), other)
+
+
+@pytest.mark.parametrize(("kind", "seed"), [("easy", 3932795322809948755), ("side effects", 4257748304553052849)])
+def test_a_key_gives_the_same_inputs_in_later_versions(kind, seed):
+    assert generator(b"key", "01", "anna", "2", kind).initial_seed() == seed
 
 
 def test_the_reference_runs_with_one_thread_as_the_sandbox_does():
@@ -58,7 +64,7 @@ def test_the_reference_runs_with_one_thread_as_the_sandbox_does():
 
 def test_calls_travel_unchanged():
     for question in QUESTIONS.values():
-        sent = [call for part in question.parts for call in part.calls(torch.Generator().manual_seed(0))]
+        sent = [call for part in question.parts for call in part.draw(torch.Generator().manual_seed(0))]
         cells, got = calls.unpack_calls(calls.pack_calls({"code cell 1": "x = 1"}, sent))
         assert cells == {"code cell 1": "x = 1"}
         for a, b in zip(sent, got, strict=True):

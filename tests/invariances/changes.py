@@ -100,7 +100,7 @@ def of_maps(name: str, function: Function) -> bool:
 FILTERS, PATTERNS, INFLUENCE = (
     named("filters"),
     named("fit_patterns", "pattern_net", "pattern_attribution"),
-    named("influence"),
+    named("influence", "trak"),
 )
 COMPOSITE = (
     named("lrp composite")
@@ -865,7 +865,7 @@ CHANGES: dict[str, Change] = {
     "one logit, no target": Change(logits(1, None), logits(2, 1), functions=excluding(NO_HEAD, GRAPHS), may_refuse=either(ONE_LOGIT, named("maximize_activation"))),
     "row by row": Change(unchanged, run=row_by_row, functions=by_rows),
     "rows in the other order": Change(unchanged, run=reversed_rows, functions=by_rows),
-    "train in three batches": Change(lambda c: replace(c, batches=3), functions=either(PATTERNS, named("influence exact", "influence cg", "influence kfac", "top_activations"))),
+    "train in three batches": Change(lambda c: replace(c, batches=3), functions=either(PATTERNS, named("influence exact", "influence cg", "influence kfac", "trak", "top_activations"))),
     **{
         f"batch_size {size}": Change(lambda c, size=size: replace(c, options={"batch_size": size}), functions=lambda name, f: f.batch_size)
         for size in (1, 2, 5, 1000)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -85,14 +85,21 @@ def patterned(method: Callable) -> Callable[[Case], Any]:
     return lambda c: method(c.model, c.x, c.target, patterns=il.fit_patterns(c.model, batches(c)))
 
 
+def labelled(c: Case) -> tuple[Tensor, Tensor] | list[tuple[Tensor, Tensor]]:
+    labels = torch.arange(len(c.train)) % CLASSES
+    if c.batches == 1:
+        return c.train, labels
+    return [(rows, labels[i * len(rows) :][: len(rows)]) for i, rows in enumerate(batches(c))]
+
+
 def influence(c: Case, **options: Any) -> Tensor:
-    x = c.train.repeat(11, *[1] * (c.x.dim() - 1)) if options.get("solver") == "lissa" else c.train  # it takes 64 rows
-    labels = torch.arange(len(x)) % CLASSES
-    train = x, labels
-    if c.batches > 1:
-        train = [(rows, labels[i * len(rows) :][: len(rows)]) for i, rows in enumerate(batches(c))]
-    options = {"damping": 2.0, **c.options, **options}
-    return il.influence(c.model, train, (c.x, c.labels), **options)
+    if options.get("solver") == "lissa":
+        c = replace(c, train=c.train.repeat(11, *[1] * (c.x.dim() - 1)))  # it takes 64 rows
+    return il.influence(c.model, labelled(c), (c.x, c.labels), **{"damping": 2.0, **c.options, **options})
+
+
+def trak(c: Case) -> Tensor:
+    return il.trak(c.model, labelled(c), (c.x, c.labels), dimension=3, **c.options)
 
 
 def weighted_sum(x: Tensor) -> Tensor:
@@ -199,6 +206,8 @@ FUNCTIONS: dict[str, Function] = {
     "influence cg": Function(partial(influence, solver="cg"), layers=True, parameters=True, differentiates="parameters", batch_size=True, networks=("smooth", "squeeze-excitation")),
     "influence lissa": Function(partial(influence, solver="lissa", damping=50.0, scale=60.0, depth=12), layers=True, parameters=True, differentiates="parameters", networks=("smooth",)),
     "influence kfac": Function(partial(influence, solver="kfac"), layers=True, parameters=True, differentiates="parameters", batch_size=True),
+    "influence kfac, corrected": Function(partial(influence, solver="ekfac"), layers=True, parameters=True, differentiates="parameters", batch_size=True),
+    "trak": Function(trak, layers=True, parameters=True, differentiates="parameters", batch_size=True),
     "class_sensitivity": Function(class_sensitivity, tolerance=1e-3),
     "model_randomisation": Function(randomisation, layers=True, parameters=True, tolerance=1e-3),
     "model_randomisation moves": Function(randomised, rows=False, layers=True),

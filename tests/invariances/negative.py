@@ -190,7 +190,7 @@ def no_logits(name: str, function: str) -> Outcome:
     if "autograd" in name:
         fine = FUNCTIONS[function].differentiates == "" or function.startswith(RULES)
     else:
-        fine = "one row" in name and function.startswith("influence")  # every row is a batch of its own there
+        fine = "one row" in name and function.startswith(("influence", "trak"))  # every row is a batch of its own there
     if fine or function.startswith(LOGITS_UNREAD):
         return Outcome(*cell, EQUAL)
     return Outcome(*cell, FAILED, "answered")

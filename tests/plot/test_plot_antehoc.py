@@ -30,6 +30,7 @@ def test_the_template_of_a_class_is_red_where_a_bright_pixel_speaks_for_it_and_b
         assert_close(pixels(figure, k), (model.weight[k] * x.flatten(1).std(0)).view(2, 2), rtol=0.01, atol=1e-6)
     zero = int((model.weight == 0).sum())
     assert zero > 0
+    assert "red: for the class, blue: against it" in caption(figure)
     assert f"{8 - zero} of 8 weights are not zero" in caption(figure)
     assert figure.alt.endswith(f"one per class: dark, bright; {8 - zero} of 8 weights are not zero.")
 
@@ -64,6 +65,10 @@ def test_going_down_a_tree_as_its_words_say_leads_to_the_class_that_is_most_freq
     y = (x[:, 0] > 0.5).long() + (x[:, 1] > 0.6).long()
     y[::9] = 0  # no leaf is pure
     figure = plot.tree(antehoc.decision_tree(x, y, depth=2), ["a", "b", "c"])
+    (root,) = (text for text in figure.axes[0].texts if text.get_position()[1] == 0)
+    size = "with 4 leaves, depth 2"
+    assert figure.alt == f"Decision tree {size}; its first test is {' '.join(root.get_text().split())}."
+    assert caption(figure) == f"decision tree {size}; left where the test holds; three dots: the tree goes on"
     labels: dict[str, list[str]] = {}
     for example, label in zip(x, y.tolist(), strict=True):
         labels.setdefault(leaf_of(figure, example), []).append("abc"[label])
@@ -94,6 +99,7 @@ def test_the_curves_drawn_are_the_most_important_ones_of_the_class_and_in_their_
         for axis, slope in zip(figure.axes, slopes.values(), strict=True):
             places, heights = map(torch.tensor, axis.lines[-1].get_data())
             assert_close((heights - heights[0]), slope * (places - places[0]), atol=1e-3, rtol=0)
+        assert len({axis.get_ylim() for axis in figure.axes}) == 1  # or a flat curve would look as steep
         assert f"the score of class {target}" in caption(figure)
         assert figure.alt.endswith(f"class {target}, the most important first: {', '.join(slopes)}.")
 
@@ -121,9 +127,20 @@ def test_the_prototypes_drawn_are_those_that_add_most_each_with_its_piece_its_so
     above, below = figure.axes[:2], figure.axes[2:]
     assert [axis.get_title() for axis in above] == ["+2.00", "+0.50"]
     assert [axis.get_xlabel() for axis in below] == ["class 2", "class 1"]
+    assert [axis.get_ylabel() for axis in figure.axes] == ["this", "", "looks like that", ""]
     for k, prototype in enumerate((2, 0)):
         assert_close(pixels(figure, k), evidence.images[1, 0])
         assert_close(pixels(figure, 2 + k), evidence.sources[prototype, 0])
+    # Pixel i of a picture reaches from i - 0.5 to i + 0.5; windows are top, bottom, left, right.
+    frames = [
+        [(*sorted({*line.get_ydata()}), *sorted({*line.get_xdata()})) for line in axis.lines] for axis in figure.axes
+    ]
+    assert frames == [
+        [(1.5, 4.5, -0.5, 2.5)],
+        [(-0.5, 5.5, -0.5, 5.5)],
+        [(-0.5, 2.5, 0.5, 3.5)],
+        [(2.5, 5.5, -0.5, 2.5)],
+    ]
     assert "logit 1.50 of class 1; the 2 prototypes drawn add 2.50" in caption(figure)
     assert "logit 1.50 of class 1; the 2 prototypes drawn add 2.50" in figure.alt
     assert_is_shown_with_alt_text(lambda alt: plot.prototype_evidence(evidence, alt=alt))

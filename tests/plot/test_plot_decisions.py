@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from pictures import pixels
+from pictures import caption, pixels
 from torch.testing import assert_close
 
 from interp_lab import TopInfluence, plot
@@ -27,9 +27,36 @@ def test_influential_images_stand_beside_the_test_image_in_their_order():
     figures = [plot.influential(pictures[0], pictures, r, row=1, count=2, labels="abcdef") for r in (scores, top)]
     for figure in figures:
         assert [axis.get_title() for axis in figure.axes] == ["test image", "+30", "+5", "", "-4", "-2"]
+        assert [axis.get_xlabel() for axis in figure.axes] == ["", "c", "f", "", "d", "b"]
+        assert [figure.axes[k].get_ylabel() for k in (1, 4)] == ["helpful", "harmful"]
+        assert "rise of the test loss without it, x 1000" in caption(figure)
         for axis, index in ((1, 2), (2, 5), (4, 3), (5, 1)):
             assert_close(pixels(figure, axis), pictures[index, 0])
         assert "helpful c +30, f +5; harmful d -4, b -2" in figure.alt
     with pytest.raises(ValueError, match="there are 6 influences, but 5 pictures"):
         plot.influential(pictures[0], pictures[:5], scores)
     assert plot.influential(pictures[0], pictures, scores, alt="what it shows").alt == "what it shows"
+
+
+def test_every_map_of_a_panel_stands_in_the_row_of_its_image_and_under_the_title_of_its_method():
+    images, first, second = torch.rand(2, 3, 4, 4), torch.randn(2, 4, 4), torch.randn(2, 4, 4)
+    figure = plot.panel(images, {"first": first, "second": second}, rows=["cat", "dog"])
+    assert [axis.get_title() for axis in figure.axes] == ["image", "first", "second", "", "", ""]
+    assert [axis.get_ylabel() for axis in figure.axes] == ["cat", "", "", "dog", "", ""]
+    for row in (0, 1):
+        assert_close(pixels(figure, 3 * row), images[row].permute(1, 2, 0))
+        assert_close(pixels(figure, 3 * row + 1), first[row])
+        assert_close(pixels(figure, 3 * row + 2), second[row])
+    assert figure.alt == "Heatmaps. Rows: cat, dog. Columns: image, first, second."
+
+
+def test_the_caption_of_a_panel_tells_the_colours_that_are_there():
+    signed, magnitude = torch.tensor([[[1.0, -2.0]]]), torch.tensor([[[1.0, 2.0]]])
+    for maps, red, dark in (
+        ({"a": signed}, True, False),
+        ({"a": magnitude}, False, True),
+        ({"a": signed, "b": magnitude}, True, True),
+    ):
+        told = caption(plot.panel(None, maps, percentile=100))
+        assert ("red positive, blue negative, white zero" in told, "dark zero, bright large" in told) == (red, dark)
+        assert told.endswith("each map has its own scale")

@@ -17,7 +17,7 @@ def test_a_retraining_is_drawn_with_baselines_and_masks_alone():
     def cells(method: str, accuracy: float, mask_only: float) -> list[Cell]:
         return [
             Cell(method, fraction, seed, accuracy - fraction + 0.1 * seed, mask_only)
-            for fraction in (0.1, 0.5)
+            for fraction in (0.5, 0.1)  # as a sweep that was extended has them
             for seed in (0, 1)
         ]
 
@@ -36,7 +36,14 @@ def test_a_retraining_is_drawn_with_baselines_and_masks_alone():
     for x, mean in ((0, 0.95), (0.1, 0.75), (0.5, 0.35)):
         ends = band[band[:, 0] == x][:, 1]
         assert [ends.min(), ends.max()] == pytest.approx([mean - 0.1 / 2**0.5, mean + 0.1 / 2**0.5])  # of two seeds
-    assert "failed: broken" in caption(figure)
+    assert_close(torch.tensor(drawn["random order"].get_ydata()), torch.tensor([0.95, 0.65, 0.25], dtype=torch.float64))
+    assert_close(
+        torch.tensor(drawn["edge detector"].get_ydata()), torch.tensor([0.95, 0.55, 0.15], dtype=torch.float64)
+    )
+    assert caption(figure) == (
+        "fraction of the pixels replaced, the most relevant first; band: standard deviation over 2 seeds; failed: broken"
+    )
+    assert figure.alt.startswith("Test accuracy after retraining without the most relevant pixels, one plot per method")
     assert "With 50 % replaced: random 25 %, edges 15 %, ours 35 %" in figure.alt
     data, _ = plot.retraining(Retraining("most relevant", tuple(rows)), alt="what it shows")._repr_mimebundle_()
     assert data["text/plain"] == "what it shows"
@@ -99,3 +106,118 @@ def test_evaluations_are_drawn_in_one_call_with_their_levels():
     assert [legend and legend.get_lines()[2].get_color() for legend in legends] == ["#888888", None], "one, as drawn"
     steps = figures[plot.model_randomisation].axes[0].lines[0].get_ydata()
     assert_close(torch.tensor(steps[1:]).float(), results[plot.model_randomisation]["saliency"].spearman.mean(1))
+
+
+def heights(axis) -> dict[str, float]:
+    """Name beside the axis -> how high it stands in the picture, in pixels."""
+    places = axis.transData.transform([(0, y) for y in axis.get_yticks()])[:, 1]
+    return dict(zip((text.get_text() for text in axis.get_yticklabels()), places, strict=True))
+
+
+def test_every_interval_stands_beside_the_name_of_its_method_below_its_score_and_the_first_on_top():
+    low, high = [0.1, 0.2, 0.3], [0.7, 0.8, 0.9]
+    figure = plot.coherence({"bad_one": scores(relevance_mass=low), "good_one": scores(relevance_mass=high)})
+    assert [axis.get_xlabel() for axis in figure.axes] == ["pointing game", "relevance mass", "relevance rank"]
+    place = heights(figure.axes[0])
+    assert place["bad one"] > place["good one"]
+    drawn = {}
+    for line in figure.axes[1].lines[:-1]:  # the last is the chance level
+        ((x, y),) = line.get_xydata()
+        drawn[round(x, 6)] = figure.axes[1].transData.transform((x, y))[1]
+    assert drawn == pytest.approx({0.2: place["bad one"], 0.8: place["good one"]})
+    for axis in figure.axes:
+        assert axis.lines[-1].get_xdata() == [0.25, 0.25]
+    assert "relevance_mass (chance 0.25): bad_one 0.20, good_one 0.80" in figure.alt
+    assert "dashed: chance" in caption(figure)
+
+
+def test_scores_that_are_undefined_are_left_out_and_counted_below():
+    figure = plot.coherence({"a": scores(pointing_game=[0.25, float("nan"), 0.75, 0.5])})
+    assert figure.axes[0].lines[0].get_xdata() == [0.5]
+    assert "undefined: a, pointing_game: 1 of 4" in caption(figure)
+
+
+def test_a_map_that_ignores_the_class_has_similarity_1_and_moves_by_0():
+    model, masks = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 3)), torch.zeros(2, 3, 16, 16) > 0
+    masks[0, :, 0], masks[1, :, 1] = True, True
+    real = class_sensitivity(METHODS["saliency"], model, torch.rand(3, 1, 16, 16), 0, 1, masks=tuple(masks))
+    blind = replace(
+        real, spearman=torch.ones(3), spearman_abs=torch.ones(3), ssim=torch.ones(3), ssim_abs=torch.ones(3),
+        moved=torch.zeros(3),
+    )  # fmt: skip
+    figure = plot.class_sensitivity({"blind": blind})
+    levels = {axis.get_xlabel(): axis.lines[-1].get_xdata()[0] for axis in figure.axes}
+    assert levels == {"spearman": 1, "spearman abs": 1, "ssim": 1, "ssim abs": 1, "moved": 0}
+    for axis in figure.axes:
+        assert axis.lines[0].get_xdata() == [axis.lines[-1].get_xdata()[0]]
+    assert "ssim (a map that ignores the class 1.00): blind 1.00" in figure.alt
+    assert "moved (a map that ignores the class 0.00): blind 0.00" in figure.alt
+    assert "dashed: a map that ignores the class" in caption(figure)
+
+
+def test_randomisation_starts_at_1_without_any_layer_and_names_each_layer_under_its_similarity():
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
+    real = model_randomisation(METHODS["saliency"], network, torch.rand(2, 1, 16, 16))
+    result = replace(
+        real, spearman=torch.tensor([[0.5, 0.7], [0.1, float("nan")]]), ssim=torch.tensor([[0.9, 0.9], [0.3, 0.5]])
+    )
+    for part, line in (("spearman", [1.0, 0.6, 0.1]), ("ssim", [1.0, 0.9, 0.4])):
+        figure = plot.model_randomisation({"a_method": result}, part=part)
+        (axis,) = figure.axes
+        assert axis.lines[0].get_ydata() == pytest.approx(line)
+        assert axis.lines[0].get_xdata().tolist() == axis.get_xticks().tolist() == [0, 1, 2]
+        assert [text.get_text() for text in axis.get_xticklabels()] == ["none", "3", "1"]  # from the logits down
+        assert part in axis.get_ylabel()
+        assert figure.alt == (
+            "Similarity to the original map after the first and after all 2 layers: "
+            f"a method {line[1]:.2f} and {line[2]:.2f}."
+        )
+
+
+def test_selectivity_is_drawn_over_the_share_removed_with_each_order_under_its_own_name():
+    x = 4 * torch.eye(4).view(4, 1, 2, 2)  # every image has one bright pixel, whose logit is explained
+    options = {"fill": 0.0, "beside": ("random", "optimal")}
+    results = {
+        "right": selectivity(lambda x: x.flatten(1), x, x, **options),
+        "wrong_one": selectivity(lambda x: x.flatten(1), x, -x, fill=0.0),
+    }
+    figure = plot.selectivity(results)
+    (axis,) = figure.axes
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("patches removed, most relevant first (%)", "logit")
+    lines = {line.get_label(): line.get_ydata().tolist() for line in axis.lines}
+    random = lines.pop("random order")
+    assert lines == {"right": [4, 0, 0, 0, 0], "wrong one": [4, 4, 4, 4, 0], "optimal order": [4, 0, 0, 0, 0]}
+    assert 0 < sum(random[1:-1]) < 12  # between the two
+    for line in axis.lines:
+        assert line.get_xdata().tolist() == [0, 25, 50, 75, 100]
+    area = results["right"].random.area.mean()
+    assert figure.alt == (
+        "Mean logit while patches are removed, most relevant first. Areas under the curves: right 0.5, wrong one 3.5, "
+        f"random order {area:.3g}, optimal order 0.5."
+    )
+
+
+def test_every_method_of_a_retraining_has_its_own_plot_under_its_name():
+    def cells(method: str, accuracy: float) -> list[Cell]:
+        return [Cell(method, fraction, 0, accuracy, accuracy / 2) for fraction in (0.1, 0.5)]
+
+    rows = [
+        Cell("none", 0.0, 0, 0.9),
+        *cells("good", 0.1),
+        *cells("bad_one", 0.8),
+        *cells("random", 0.7),
+        *cells("edges", 0.6),
+    ]
+    figure = plot.retraining(Retraining("least relevant", tuple(rows)))
+    assert [axis.get_title() for axis in figure.axes] == ["good", "bad one"]
+    for axis, accuracy in zip(figure.axes, (0.1, 0.8), strict=True):
+        lines = {line.get_label(): line.get_ydata().tolist() for line in axis.lines}
+        assert lines["method"] == [0.9, accuracy, accuracy]
+        assert lines["masks alone"] == [accuracy / 2] * 2
+        assert not axis.collections  # one seed has no deviation
+    lowest, highest = zip(*(axis.get_ylim() for axis in figure.axes), strict=True)
+    assert set(lowest) == {0}
+    assert len(set(highest)) == 1
+    assert "the least relevant first" in caption(figure)
+    assert figure.alt.startswith("Test accuracy after retraining without the least relevant pixels")
+    assert "random 70 %, edges 60 %, good 10 %, bad_one 80 %" in figure.alt

@@ -3,6 +3,8 @@
 import pytest
 import torch
 from matplotlib.colors import to_hex
+from pictures import colours, hue, pixels
+from torch.testing import assert_close
 
 from interp_lab import plot
 
@@ -19,9 +21,20 @@ def test_images_fit_the_column_with_titles_in_lines_and_labels_of_rows():
         plot.images(pictures, rows=["above"], columns=12)
 
 
+def test_every_image_stands_in_its_place_under_its_title():
+    pictures = torch.rand(5, 1, 2, 2)
+    figure = plot.images(pictures, list("abcde"), columns=3)
+    for k, (axis, title) in enumerate(zip(figure.axes, "abcde", strict=False)):
+        assert axis.get_title() == title
+        assert_close(pixels(figure, k), pictures[k, 0])
+    assert not figure.axes[5].axison  # the sixth place is empty
+
+
 def test_numbers_are_written_into_their_cells_and_nan_stays_empty():
     figure = plot.numbers({"a": torch.tensor([[1.0, -0.0], [float("nan"), -2.5]]), "b": torch.ones(1, 3)})
-    assert [text.get_text() for text in figure.axes[0].texts] == ["1", "0", "", "-2.5"]
+    written = {tuple(int(i) for i in text.get_position()): text.get_text() for text in figure.axes[0].texts}
+    assert written == {(0, 0): "1", (1, 0): "0", (0, 1): "", (1, 1): "-2.5"}
+    assert [hue(colours(figure)[i, i]) for i in (0, 1)] == ["red", "blue"]
     assert [text.get_text() for text in figure.axes[1].texts] == ["1", "1", "1"]
     assert [axis.get_title() for axis in figure.axes] == ["a", "b"]
     assert "-2.5" in figure.alt
@@ -39,3 +52,31 @@ def test_a_band_reaches_its_half_width_above_and_below_its_own_line():
     for x, (y, width) in enumerate(zip(lines["a"], half, strict=True)):
         assert set(drawn[drawn[:, 0] == x][:, 1]) == {y - width, y + width}
     assert to_hex(band.get_facecolor()) == axis.lines[0].get_color().lower()
+
+
+def test_curves_stand_over_the_x_that_is_named_each_in_the_colour_of_its_name():
+    figure = plot.curves([0, 1, 4], {"a": [5, 6, 7], "b": [8, 8, 9]}, xlabel="epoch", ylabel="loss")
+    (axis,), (legend,) = figure.axes, figure.legends
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("epoch", "loss")
+    names = {
+        line.get_color(): text.get_text() for line, text in zip(legend.get_lines(), legend.get_texts(), strict=True)
+    }
+    drawn = {names[line.get_color()]: [axis.tolist() for axis in line.get_data()] for line in axis.lines}
+    assert drawn == {"a": [[0, 1, 4], [5, 6, 7]], "b": [[0, 1, 4], [8, 8, 9]]}
+    assert figure.alt == "Curves of a, b: loss against epoch."
+
+
+def test_bars_stand_from_top_to_bottom_with_their_numbers_and_the_reference_where_it_is():
+    figure = plot.bars({"first": 0.5, "second": -2.0}, xlabel="share", reference=("chance", 0.25))
+    (axis,), (legend,) = figure.axes, figure.legends
+    height = {
+        name.get_text(): axis.transData.transform((0, y))[1]
+        for y, name in zip(axis.get_yticks(), axis.get_yticklabels(), strict=True)
+    }
+    assert height["first"] > height["second"]
+    assert [bar.get_width() for bar in axis.patches] == [0.5, -2.0]
+    assert [(text.xy[0], text.get_text()) for text in axis.texts] == [(0.5, "0.5"), (-2.0, "-2")]
+    assert axis.lines[0].get_xdata() == [0.25, 0.25]
+    assert [text.get_text() for text in legend.get_texts()] == ["chance"]
+    assert axis.get_xlabel() == "share"
+    assert figure.alt == "share: first 0.5, second -2."

@@ -10,7 +10,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from interp_lab import maximize_activation, mmd_critic, plot, surrogate_graph, surrogate_local
-from interp_lab.explain_model.weights import Field, TopActivations
+from interp_lab.backprop.receptive_field import ReceptiveField
+from interp_lab.explain_model.top_activations import TopActivations
 
 
 def test_a_segment_that_speaks_for_the_class_is_red_and_one_that_speaks_against_it_blue():
@@ -19,12 +20,14 @@ def test_a_segment_that_speaks_for_the_class_is_red_and_one_that_speaks_against_
         return torch.stack([right, left - 2 * right], 1)
 
     local = surrogate_local(
-        model, torch.ones(1, 1, 2, 2), 1, segments=torch.tensor([[0, 1], [0, 1]]), fill=0.0, n=50, ridge=1e-9
+        model, torch.ones(1, 1, 3, 2), 1, segments=torch.tensor([[0, 1]] * 3), fill=0.0, n=50, ridge=1e-9
     )
     figure = plot.segments(local)
-    assert_close(pixels(figure, 1).double(), torch.tensor([[2.0, -4.0], [2.0, -4.0]]).double(), rtol=1e-3, atol=0)
-    assert [[hue(colour) for colour in row] for row in colours(figure, 1)] == [["red", "blue"]] * 2
+    assert_close(pixels(figure, 1).double(), torch.tensor([[3.0, -6.0]] * 3).double(), rtol=1e-3, atol=0)
+    assert [[hue(colour) for colour in row] for row in colours(figure, 1)] == [["red", "blue"]] * 3
     assert [axis.get_title() for axis in figure.axes] == ["2 segments", "effect on class 1"]
+    ink = figure.axes[0].images[1].get_array()[..., 3]
+    assert ((ink > 0) == [[False, True]] * 3).all()  # where the second segment begins
     assert "R2 of the linear model 1.00" in caption(figure)
     assert "cut into 2 segments, and the effect of each on class 1 in a linear model whose R2 is 1.00" in figure.alt
     assert_is_shown_with_alt_text(lambda alt: plot.segments(local, alt=alt))
@@ -36,7 +39,7 @@ def test_segments_and_projections_that_are_all_positive_are_red_as_their_caption
     )
     patches, images = torch.rand(1, 2, 1, 3, 3), torch.tensor([[0, 1]])
     top = TopActivations(
-        torch.ones(1, 2), images, torch.zeros(1, 2, 2, dtype=torch.long), patches, (Field(3, 1, 0),) * 2
+        torch.ones(1, 2), images, torch.zeros(1, 2, 2, dtype=torch.long), patches, (ReceptiveField(3, 1, 0),) * 2
     )
     for figure, told in (
         (plot.segments(local), "red: the segment speaks for"),
@@ -66,6 +69,7 @@ def test_positive_relevance_is_orange_and_solid_negative_blue_and_dashed_as_the_
     figure = plot.channel_graph(a_graph(), ["zero", "one", "two"])
     (axis,) = figure.axes
     names = {text.get_position(): text.get_text() for text in axis.texts}
+    assert len(names) == 8  # five nodes below the names of three columns
     lines = {tuple(names[place] for place in zip(*line.get_data(), strict=True)): line for line in axis.lines}
     orange, blue = "#D55E00", "#0072B2"
     told = {ends: (line.get_color(), line.get_linestyle()) for ends, line in lines.items()}
@@ -73,6 +77,26 @@ def test_positive_relevance_is_orange_and_solid_negative_blue_and_dashed_as_the_
         ("0", "1"): (orange, "-"), ("2", "1"): (blue, "--"), ("1", "zero"): (blue, "--"), ("1", "two"): (orange, "-"),
     }  # fmt: skip
     assert "orange, solid: positive; blue, dashed: negative" in caption(figure)
+
+
+def test_lines_of_a_graph_are_as_strong_as_their_relevance_within_their_layer():
+    lines = plot.channel_graph(a_graph()).axes[0].lines
+    first, weak, second, third = lines  # of relevance 2, -0.5, then -30, 10
+    for strong, other, ratio in ((first, weak, 4), (second, third, 3)):
+        assert strong.get_linewidth() == pytest.approx(ratio * other.get_linewidth())
+        assert strong.get_alpha() > other.get_alpha() > 0
+    assert first.get_linewidth() == second.get_linewidth()
+
+
+def test_a_graph_has_its_layers_from_left_to_right_and_their_channels_from_top_to_bottom():
+    figure = plot.channel_graph(a_graph())
+    columns: dict[float, dict[float, str]] = {}
+    for text in figure.axes[0].texts:
+        x, y = text.get_position()
+        columns.setdefault(x, {})[-y] = text.get_text()
+    read = [[column[y] for y in sorted(column)] for _, column in sorted(columns.items())]
+    assert read == [["layer first\n2 of 3", "0", "2"], ["layer second\n1 of 2", "1"], ["class", "0", "2"]]
+    assert figure.alt.endswith("2 channels of first, 1 channels of second.")
 
 
 def test_every_channel_kept_of_a_network_is_drawn():
@@ -90,7 +114,11 @@ def test_an_ascent_is_drawn_from_start_to_end_in_one_call():
     figure = plot.ascent(result, ["a", "b", "c"])
     assert [axis.get_ylabel() for axis in figure.axes[::3]] == ["step 0", "step 2", "step 6", "step 20"]
     assert_close(pixels(figure, -1), result.x[2, 0])
+    assert [axis.get_title() for axis in figure.axes[:3]] == ["a", "b", "c"]
     assert figure.axes[-1].get_xlabel() == f"{result.trace[-1, 2] - result.trace[0, 2]:+.3g}"
+    assert result.trace[-1, 2] > result.trace[0, 2]
+    assert f"largest norm of the gradient at the end {max(result.gradient_norm.tolist()):.2g}" in caption(figure)
+    assert figure.alt.endswith("from step 0 (top) to step 20 (bottom).")
     assert "a, b, c" in figure.alt
     with pytest.raises(ValueError, match="3 pictures need as many titles, got 1"):
         plot.ascent(result, ["a"])
@@ -113,16 +141,21 @@ def test_an_ascent_tells_what_it_clips():
 
 def test_top_patches_and_their_projections_are_mosaics_in_one_call():
     patches = torch.rand(3, 4, 1, 5, 5)
+    projections = (patches - 0.5) * torch.tensor([1.0, 10.0, 0.1, 3.0]).view(4, 1, 1, 1)
     images = torch.tensor([[0, 1, 2, 3], [0, 1, 2, 3], [0, 1, 2, -1]])
     values = torch.ones(3, 4).masked_fill(images < 0, -torch.inf)
-    top = TopActivations(values, images, torch.zeros(3, 4, 2, dtype=torch.long), patches, (Field(5, 1, 0),) * 2)
-    figure = plot.top_patches(top, patches - 0.5, channels=[2, 0])
+    top = TopActivations(
+        values, images, torch.zeros(3, 4, 2, dtype=torch.long), patches, (ReceptiveField(5, 1, 0),) * 2
+    )
+    figure = plot.top_patches(top, projections, channels=[2, 0])
     above, below = pixels(figure, 0), pixels(figure, 2)
     assert above.shape == below.shape == (11, 11)  # two by two tiles of five pixels and a gap
     assert_close(above[:5, 6:], patches[2, 1, 0])
     assert_close(above[6:, :5], patches[2, 2, 0])
     assert (above[6:, 6:] == 1).all()  # there was no fourth image
-    assert_close(below[:5, :5], (patches - 0.5)[2, 0, 0] / (patches - 0.5)[2, 0, 0].abs().max())
+    for tile, own in ((below[:5, :5], projections[2, 0, 0]), (below[:5, 6:], projections[2, 1, 0])):
+        assert_close(tile, own / own.abs().max())  # each with its own scale
+    assert [axis.get_ylabel() for axis in figure.axes] == ["patches", "", "projections", ""]
     assert [axis.get_title() for axis in figure.axes[:2]] == ["channel 2", "channel 0"]
     assert "channels 2, 0" in figure.alt
     assert len(plot.top_patches(top).axes) == 3
@@ -141,6 +174,7 @@ def test_prototypes_are_drawn_above_criticisms_with_their_witness():
     first = chosen.criticisms[0]
     assert_close(pixels(figure, 20), pictures[first, 0])
     assert figure.axes[20].get_title() == f"{1000 * chosen.witness[first]:+.1f}"
+    assert "witness x 1000, positive where the prototypes leave data out" in caption(figure)
     assert "12 prototypes" in figure.alt
     assert "3 criticisms" in figure.alt
     with pytest.raises(ValueError, match="among 30 examples, got 29 pictures"):

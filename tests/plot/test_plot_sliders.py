@@ -35,6 +35,15 @@ def test_a_slider_holds_every_frame_with_its_alt_text_and_nothing_from_elsewhere
     assert "<button" in plot.slider(frames, label="shift", play=True).html
 
 
+@pytest.mark.parametrize("start", [0, 1, 2])
+def test_the_knob_and_the_words_beside_it_stand_at_the_frame_that_is_shown(start):
+    text = plot.slider(three_frames(), label="shift", start=start).html
+    (shown,) = re.findall(r'data-value="([^"]+)"><img', text)
+    (knob,) = re.findall(r'<input type="range" min="0" max="2" value="(\d)"', text)
+    assert (shown, int(knob)) == (f"shift = {start}", start)
+    assert re.findall(r'aria-valuetext="([^"]+)"', text) == re.findall("<output>(.+)</output>", text) == [shown]
+
+
 def test_a_slider_is_a_png_with_alt_text_where_html_is_not_shown():
     frames = three_frames()
     data, metadata = plot.slider(frames, label="shift", start=2)._repr_mimebundle_()
@@ -52,6 +61,6 @@ def test_what_makes_no_slider_is_refused_by_name(monkeypatch):
         plot.slider(frames, label="shift", start=5)
     with pytest.raises(ValueError, match="one size in pixels"):
         plot.slider(frames | {9: plot.bars({"a": 1}, xlabel="x")}, label="shift")
-    monkeypatch.setattr("interp_lab.plot.sliders.SLIDER_BYTES", 5000)
+    monkeypatch.setattr("interp_lab.plot.sliders.MAX_BYTES", 5000)
     with pytest.raises(ValueError, match=r"3 frames take .* draw fewer or smaller"):
         plot.slider(frames, label="shift")
