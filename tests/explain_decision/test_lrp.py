@@ -804,19 +804,22 @@ def test_a_custom_rule_is_for_one_output():
     recurrent, head, x = nn.LSTM(4, 5, batch_first=True), nn.Linear(5, 3), torch.randn(2, 6, 4)
 
     class Net(nn.Module):
-        def __init__(self) -> None:
+        def __init__(self, reads: bool) -> None:
             super().__init__()
-            self.recurrent, self.head = recurrent, head
+            self.recurrent, self.head, self.reads = recurrent, head, reads
 
         def forward(self, x: Tensor) -> Tensor:
             y, (h, _) = self.recurrent(x)
-            return self.head(y[:, -1] + h[0])
+            h += 1
+            return self.head(y[:, -1] + h[0] if self.reads else y[:, -1])
 
     def evenly(a, y, signal):
         return (y * signal).sum((1, 2), keepdim=True) / a[0].numel() / a
 
     with pytest.raises(UnsupportedModelError, match="the rule for 'recurrent' is for its first output"):
-        lrp(Net(), x, 1, custom={"recurrent": evenly})
+        lrp(Net(True), x, 1, custom={"recurrent": evenly})
+    relevance = lrp(Net(False), x, 1, custom={"recurrent": evenly}, bias="inputs", epsilon=0)
+    assert_close(relevance.sum((1, 2)), Net(False)(x)[:, 1].detach())
 
 
 @pytest.mark.parametrize("name", ["1", "gelu"])
