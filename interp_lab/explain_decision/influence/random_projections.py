@@ -51,20 +51,20 @@ def trak(
 
     Softmax regression on 1,200 digits of 4 x 4 with weight decay 0.001: the rank correlation of predicted and true outputs of 50
     models trained on halves (the linear datamodelling score) was 0.99 for the exact :func:`influence`, 0.90 for its solver
-    ``"ekfac"``, 0.87 for TRAK of ten models with 50 dimensions and 0.66 of one; with 200 dimensions, more than the weight decay
-    leaves free, 0.56.
+    ``"ekfac"``, 0.87 for TRAK of ten models with 50 dimensions and 0.66 of one, and 0.56 for ten without a projection: the formula
+    knows no weight decay, and fewer dimensions stand in for it.
 
     The projected gradients are written to disk, ``n k`` numbers for each model, and read again chunk by chunk.
 
     Args:
-        models: one network or several, from x to logits ``(N, K)`` of two classes or more: better trained on other random
-            halves of the training set than on all of it, each from its own start. Ten to a hundred in the paper, and every
-            one counts; explained in eval mode.
+        models: one network or several, from x to logits ``(N, K)`` of two classes or more: best trained on different
+            random halves of the training set, each from its own start. Ten are a start, the paper has up to a hundred;
+            explained in eval mode.
         train: a pair (x, y) with x ``(N, ...)`` and labels ``(N,)``, or batches of such pairs that come again, the same, in
             every pass; columns of the result are in their order.
         test: a pair (x, y).
-        dimension: k, less than the number of training examples. The default is for thousands of them; the paper takes some
-            thousand for 50,000. None takes the gradients as they are, for small models.
+        dimension: k, less than the number of training examples. The default is for a course's thousands of them; the paper
+            takes some thousand for 50,000. Try several. None takes the gradients as they are, for small models.
         parameters: names of parameters or of modules, as for :func:`influence`; None takes those that are not frozen.
         batch_size: rows that go together, which bounds the memory: it holds that many gradients. The random matrix is made
             anew for each such batch, in blocks, and is never there as a whole. None lets memory decide.
