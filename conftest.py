@@ -6,6 +6,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported; su
 
 import pytest
 
+collect_ignore_glob = [
+    "solutions/*/*.py"
+]  # questions and corpora hold no example; nbval collects the notebooks beside them
+
 
 @pytest.fixture(autouse=True)
 def _names_of_examples(doctest_namespace):
