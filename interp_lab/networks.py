@@ -257,7 +257,7 @@ def imagenet(name: str, download: bool = False) -> tuple[nn.Module, Callable]:
     """A torchvision classifier with its ``IMAGENET1K_V1`` weights, in eval mode, and its transform.
 
     The transform takes a PIL image, or an image tensor, of any size: it resizes, crops and normalises. Images of
-    ``photos(normalize=True)`` need it no more.
+    ``photos(normalize=True)`` already include it.
 
     Raises:
         ValueError: torchvision has no such classifier, or it has no such weights.

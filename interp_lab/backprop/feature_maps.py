@@ -384,7 +384,7 @@ def captured(
     kept: dict[Layer, Tensor] = {}
 
     def keep(layer: Layer) -> Callable[[Tensor], Tensor]:
-        # The network goes on with a copy: a later operation in place shall not change what is kept.
+        # The network goes on with a copy: a later operation in place must not change what is kept.
         return lambda maps: kept.setdefault(layer, maps).clone()
 
     with reading(model, axes, {layer: keep(layer) for layer in layers}, reshape, on_grid=on_grid):

@@ -14,7 +14,7 @@ def logits_of(model: Model, x: Tensor) -> Tensor:
         ValueError: the model cannot take x's shape, gives no ``(N, K)`` tensor, or gives NaN.
         UnsupportedModelError: as for :func:`output_of`.
     """
-    logits = output_of(model, x.clone())  # a model that works in place shall not change the caller's x
+    logits = output_of(model, x.clone())  # a model that works in place must not change the caller's x
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x):
         raise ValueError(
             f"the model must give logits of shape ({len(x)}, K) for x {tuple(x.shape)}, got {_got(logits)}"

@@ -3,7 +3,7 @@ r"""Scenes drawn by a known rule, so that the true evidence for every label is k
 A scene is a coloured :math:`1/f` background, a clutter of bars and blobs, and one object (or two) of eight shapes.
 A shape is its signed distance :math:`d(p)`: negative inside, positive outside, zero on its edge. A pixel is covered
 by :math:`\alpha = \min(1, \max(0, 1/2 - d))`, with d in pixels, so edges are smooth, and the mask of the object is
-exactly the set :math:`\alpha > 0`: outside it the scene equals, bit by bit, the scene without the object.
+exactly the set :math:`\alpha > 0`: outside it the scene equals, bit for bit, the scene without the object.
 
 All random numbers are drawn by a generator of the CPU, then moved to the device.
 """

@@ -20,7 +20,7 @@ def impute(x: Tensor, removed: Tensor, *, noise: float = 0.01, seed: int = 0) ->
 
     .. math:: \sum_q w_{pq}\,(u_p - u_q) = 0, \qquad u_q = x_q \text{ where q is kept,}
 
-    so that kept pixels come through bit by bit. Gaussian noise is added to the solution u: without it, removed pixels
+    so that kept pixels are exactly unchanged. Gaussian noise is added to the solution u: without it, removed pixels
     would be known by their smoothness. The symmetric positive definite system is solved by conjugate gradients.
 
     Args:

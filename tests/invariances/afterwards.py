@@ -23,7 +23,7 @@ HOOKS = [name for name in vars(nn.Module()) if "hooks" in name]
 
 
 def fingerprint(value: Any) -> Any:
-    """Something that is equal if and only if the value is, bit by bit."""
+    """Something that is equal if and only if the value is, bit for bit."""
     if isinstance(value, Tensor):
         return value.dtype, tuple(value.shape), value.detach().cpu().numpy().tobytes()
     if isinstance(value, np.ndarray):

@@ -43,7 +43,7 @@ def _share(layer: Layer, g: Tensor, s: Tensor, inputs: Sequence[Tensor], o: Opti
 
 
 def _without_bias(layer: Layer, o: Options) -> Tensor:
-    """z, or the sum of its contributions alone where the bias shall keep nothing."""
+    """z, or the sum of its contributions alone where the bias keeps no share."""
     if layer.bias is None or o.bias == "share":
         return layer.z
     return layer.z - layer.at_z(layer.bias)
