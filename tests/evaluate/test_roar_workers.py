@@ -281,6 +281,17 @@ def test_two_workers_give_the_same_table(kind, tmp_path):
     assert len([json.loads(line) for line in path.read_text().splitlines()]) == 1 + len(alone.cells)
 
 
+@pytest.mark.slow
+def test_jobs_of_submitit_give_the_same_table(tmp_path):
+    submitit = pytest.importorskip("submitit")
+    executor = submitit.AutoExecutor(tmp_path / "logs", cluster="local")  # the jobs of "slurm", on this machine
+    executor.update_parameters(timeout_min=10)
+    sweep = partial(roar, [], few_digits(), "mlp", **QUICK | {"seeds": (0,)})
+    alone = sweep(workers=Workers(together=3))  # five cells, two jobs
+    assert sweep(workers=Workers(executor, together=3, in_flight=2, folder=tmp_path)) == alone
+    assert len(list(tmp_path.glob("logs/*_result.pkl"))) == 2
+
+
 # The results file
 
 
