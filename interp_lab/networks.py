@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm.auto import tqdm
 
@@ -134,6 +135,10 @@ def train(
     The model is left on ``device`` in eval mode, with the weights of its best epoch where there is ``validation``.
     The same seed gives the same weights on the same machine; the global random state is not touched.
 
+    In a process group of ``torch.distributed`` every process calls it with the same arguments, but for the device: they
+    share every batch, and all end with the weights that one would have found, up to rounding. Only batch norm and
+    dropout differ, which see the images of their own process.
+
     Args:
         patience: stop after so many epochs without a lower validation loss.
         device: by default that of the model's parameters.
@@ -144,7 +149,8 @@ def train(
         ``validation``, ``"validation_loss"`` and ``"validation_accuracy"``.
 
     Raises:
-        ValueError: ``patience`` without ``validation``, or a loss that is no longer finite.
+        ValueError: ``patience`` without ``validation``, a loss that is no longer finite, or a batch with fewer images
+            than there are processes.
 
     >>> from interp_lab.data import digits
     >>> history = train(softmax_regression(), digits("train")[:200], epochs=3, progress=False)
@@ -155,8 +161,14 @@ def train(
         raise ValueError("patience needs validation data: the training loss says nothing about when to stop")
     device = torch.device(device) if device is not None else _device(model)
     model.to(device).train()
+    rank, processes = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+    shared = DistributedDataParallel(model) if processes > 1 else model
     count, best, best_loss, best_epoch = len(data.images), None, math.inf, 0
     history: dict[str, list[float]] = {}
+    if min(batch_size, (count - 1) % batch_size + 1) < processes:
+        raise ValueError(
+            f"{processes} processes cannot share a batch of fewer images: change batch_size, now {batch_size}"
+        )
     order = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
     schedule = one_cycle(optimizer, lr, epochs * math.ceil(count / batch_size))
@@ -166,17 +178,20 @@ def train(
         for epoch in bar:
             loss_sum = hits = torch.zeros((), device=device)
             for index in torch.randperm(count, generator=order).split(batch_size):
-                index = index.to(data.images.device)
-                x, y = data.images[index].to(device), data.labels[index].to(device)
-                logits = model(x)
+                own = index[rank::processes].to(data.images.device)
+                x, y = data.images[own].to(device), data.labels[own].to(device)
+                logits = shared(x)
                 loss = F.cross_entropy(logits, y)
                 optimizer.zero_grad()
-                loss.backward()
+                (loss * (processes * len(own) / len(index))).backward()  # gradients are averaged over the processes
                 optimizer.step()
                 schedule.step()
                 loss_sum = loss_sum + loss.detach() * len(x)
                 hits = hits + (logits.argmax(1) == y).sum()
-            record = {"loss": loss_sum.item() / count, "accuracy": hits.item() / count}
+            sums = torch.stack([loss_sum, hits])
+            if processes > 1:
+                distributed.all_reduce(sums)
+            record = {name: total / count for name, total in zip(("loss", "accuracy"), sums.tolist(), strict=True)}
             if not math.isfinite(record["loss"]):
                 raise ValueError(f"the loss became {record['loss']} in epoch {epoch + 1}; lower lr (now {lr})")
             if validation is not None:

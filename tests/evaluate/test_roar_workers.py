@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -14,17 +15,19 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, distributed, nn
+from torch.multiprocessing import spawn
 from torch.testing import assert_close
 
-from interp_lab import kar, roar, smoothgrad
+from interp_lab import kar, networks, roar, smoothgrad
 from interp_lab.data import Dataset, digits
 from interp_lab.evaluate.roar import Workers, images, training, workers
 from interp_lab.evaluate.roar.images import mapped, mean_colour, store, uploaded
 from interp_lab.evaluate.roar.ranks import among, orders, replaced_places
 from interp_lab.evaluate.roar.starts import start
 from interp_lab.evaluate.roar.training import Network, Task, retrain, seen
-from interp_lab.networks import small_cnn
+from interp_lab.networks import mlp, small_cnn, train
 
 QUICK = {"fractions": (0.2, 0.7), "seeds": (0, 1), "epochs": 1, "progress": False}
 
@@ -271,10 +274,10 @@ def test_two_workers_give_the_same_table(kind, tmp_path):
         with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
             spread = roar(["saliency"], data, new, **QUICK, workers=Workers(pool), results=path)
     else:
-        distributed = pytest.importorskip("distributed")
+        dask = pytest.importorskip("distributed")
         with (
-            distributed.LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None) as cluster,
-            distributed.Client(cluster) as client,
+            dask.LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None) as cluster,
+            dask.Client(cluster) as client,
         ):
             spread = roar(["saliency"], data, new, **QUICK, workers=Workers(client.get_executor()), results=path)
     assert spread == alone
@@ -290,6 +293,43 @@ def test_jobs_of_submitit_give_the_same_table(tmp_path):
     alone = sweep(workers=Workers(together=3))  # five cells, two jobs
     assert sweep(workers=Workers(executor, together=3, in_flight=2, folder=tmp_path)) == alone
     assert len(list(tmp_path.glob("logs/*_result.pkl"))) == 2
+
+
+@pytest.mark.slow
+def test_two_processes_that_share_a_training_find_the_weights_of_one(tmp_path):
+    spawn(trained_by_two, (tmp_path,), nprocs=2)
+    for rank in (0, 1):  # 53 images in batches of 16: the last one is shared as 3 and 2
+        assert_close(load_file(tmp_path / f"{rank}.safetensors"), trained_alone(), atol=1e-12, rtol=0)
+
+
+def trained_alone() -> dict[str, Tensor]:
+    part, model = digits("train")[:53], start(lambda: mlp().double(), 0)
+    train(model, replace(part, images=part.images.double()), epochs=2, batch_size=16, progress=False)
+    return model.state_dict()
+
+
+def trained_by_two(rank: int, folder: Path) -> None:
+    distributed.init_process_group("gloo", init_method=(folder / "group").as_uri(), rank=rank, world_size=2)
+    save_file(trained_alone(), folder / f"{rank}.safetensors")
+
+
+@pytest.mark.slow
+def test_cells_that_several_processes_train_give_the_same_table():
+    sweep = partial(roar, [], few_digits(), "mlp", **QUICK | {"fractions": (0.7,), "seeds": (0,)})
+    alone, shared = sweep(), sweep(workers=Workers(processes=2))
+    assert [(cell.method, cell.mask_only) for cell in shared.cells] == [
+        (cell.method, cell.mask_only) for cell in alone.cells
+    ]
+    assert_close([cell.accuracy for cell in shared.cells], [cell.accuracy for cell in alone.cells], atol=0.05, rtol=0)
+
+
+def test_batches_too_small_for_the_processes_are_refused(monkeypatch):
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_rank", lambda: 0)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 4)
+    monkeypatch.setattr(networks, "DistributedDataParallel", lambda model: model)
+    with pytest.raises(ValueError, match="4 processes cannot share a batch of fewer images: change batch_size, now 37"):
+        train(mlp(), digits("train")[:40], batch_size=37, progress=False)
 
 
 # The results file

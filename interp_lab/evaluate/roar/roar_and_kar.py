@@ -174,7 +174,7 @@ def _sweep(
         check_logits(starts[seeds[0]], parts)
         together = workers.group(starts[seeds[0]], parts[0])
         mean = mean_colour(data[0], parts[0]).numpy()
-        sweep = Task(parts, [None], mean, [], together > 1, training, str(workers.device))
+        sweep = Task(parts, [None], mean, [], together > 1, training, str(workers.device), workers.processes)
         orders_of = cache(partial(orders, functions, cache(partial(_explained, model, new, sweep)), parts, folder))
         places = {fraction: replaced_places(fraction, pixels, replaced) for fraction in (0.0, *fractions)}
         header = _header(replaced, parts, new, model, training)

@@ -8,15 +8,17 @@ that both ways give the same accuracies up to rounding.
 """
 
 import copy
+import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
@@ -50,6 +52,7 @@ class Task:
     together: bool
     training: dict[str, float]
     device: str
+    processes: int = 1  # that share the training of one network
 
 
 @dataclass
@@ -106,8 +109,24 @@ def training_options(given: Mapping[str, float]) -> dict[str, float]:
 
 def retrain(task: Task) -> list[float | str]:
     """Test accuracy of every network of the task, or what went wrong with it, as text."""
+    if task.processes > 1:
+        with TemporaryDirectory() as folder:
+            torch.multiprocessing.spawn(_share, (task, Path(folder)), nprocs=task.processes)
+            return json.loads(Path(folder, "results").read_text())
     with reproducibly():
         return (_together if task.together else _one_by_one)(task)
+
+
+def _share(rank: int, task: Task, folder: Path) -> None:
+    """What one of several processes does, each on a GPU of its own where there are GPUs."""
+    backend, device = ("nccl", f"cuda:{rank}") if task.device.startswith("cuda") else ("gloo", task.device)
+    group = Path(folder, "group").as_uri()
+    distributed.init_process_group(backend, init_method=group, rank=rank, world_size=task.processes)
+    with reproducibly():
+        results = _one_by_one(replace(task, device=device))
+    if rank == 0:
+        Path(folder, "results").write_text(json.dumps(results))
+    distributed.destroy_process_group()
 
 
 def _one_by_one(task: Task) -> list[float | str]:

@@ -35,6 +35,10 @@ class Workers:
             4 GiB at most, and 1 elsewhere. On the CPU it makes small convolutional networks no faster (MLPs take two
             thirds of the time). The way makes no difference but rounding. Networks with dropout, which draws other
             numbers in an ensemble, are trained one by one.
+        processes: that share the training of one network, each on a GPU of its own: for networks that are too slow for
+            one (``torch.nn.parallel.DistributedDataParallel``; see :func:`~interp_lab.networks.train`). Above 1, cells are
+            trained one by one, and batches need an image for each. Workers must be allowed to start processes: for Dask's, set
+            ``{"distributed.worker.daemon": False}``.
         in_flight: tasks handed to the executor at a time; by default, twice the processors of this machine. Set it
             for a cluster.
         folder: where these files lie while a sweep runs: the images once, and two bytes per pixel for every method. By
@@ -56,14 +60,15 @@ class Workers:
         Jobs on SLURM; ``cluster="local"`` runs the same jobs on this machine::
 
             executor = submitit.AutoExecutor("/shared/logs", cluster="slurm")
-            executor.update_parameters(timeout_min=600, gpus_per_node=1)
-            workers = Workers(executor, "cuda", in_flight=100, folder="/shared/scratch")
+            executor.update_parameters(timeout_min=600, gpus_per_node=4)
+            workers = Workers(executor, "cuda", processes=4, in_flight=100, folder="/shared/scratch")
             roar(methods, data, network, results="roar.jsonl", workers=workers)
     """
 
     executor: Executor | None = None
     device: torch.device | str = "cpu"
     together: int | None = None
+    processes: int = 1
     in_flight: int | None = None
     folder: str | os.PathLike | None = None
 
@@ -80,23 +85,22 @@ class Workers:
         """How many cells are trained together.
 
         Raises:
-            ValueError: ``together`` is below 1, or above with a network that has a dropout.
+            ValueError: ``together`` is below 1, or above with a dropout or several processes.
         """
-        dropout = [
-            name for name, module in network.named_modules() if isinstance(module, nn.modules.dropout._DropoutNd)
+        reasons = [
+            f"module {name!r} is a dropout, which draws other numbers in an ensemble"
+            for name, module in network.named_modules()
+            if isinstance(module, nn.modules.dropout._DropoutNd)
         ]
+        if self.processes > 1:
+            reasons.append("several processes share each training")
         if self.together is None:
             on_gpu = torch.device(self.device).type == "cuda" and part.images.stat().st_size <= RESIDENT
-            return TOGETHER if on_gpu and not dropout else 1
-        if self.together < 1 or (self.together > 1 and dropout):
-            why = (
-                f"module {dropout[0]!r} is a dropout, which draws other numbers in an ensemble"
-                if dropout
-                else "too small"
-            )
-            raise ValueError(
-                f"together must be a number of cells from 1 on, and 1 with dropout; got {self.together}: {why}"
-            )
+            return TOGETHER if on_gpu and not reasons else 1
+        if self.together < 1:
+            raise ValueError(f"together must be a number of cells from 1 on, got {self.together}")
+        if self.together > 1 and reasons:
+            raise ValueError(f"together must be 1, got {self.together}: {reasons[0]}")
         return self.together
 
     def retrained(self, tasks: Iterable[tuple[list[Key], Task]]) -> Iterator[tuple[list[Key], list[float | str]]]:
