@@ -22,7 +22,7 @@ from interp_lab import networks
 from interp_lab.data import digits
 from interp_lab.evaluate.roar.images import mean_colour, store
 from interp_lab.evaluate.roar.ranks import SHIFT, rank_pixels
-from interp_lab.evaluate.roar.training import Network, Task, retrain
+from interp_lab.evaluate.roar.training import Network, Task, Training, retrain
 
 from . import influence, selectivity
 
@@ -35,8 +35,7 @@ def sweep(folder: Path, device: str) -> Task:
     for files in ranks:
         for file, part in zip(files, data, strict=True):
             np.save(file, (rank_pixels(0 * part.images, generator) - SHIFT).short().numpy())
-    training = {"epochs": 2, "lr": 1e-2, "batch_size": 64, "weight_decay": 0.0}
-    return Task(parts, ranks, mean_colour(data[0], parts[0]).numpy(), [], False, training, device)
+    return Task(parts, ranks, mean_colour(data[0], parts[0]).numpy(), [], False, Training(epochs=2), device)
 
 
 def tasks(whole: Task, new, count: int, together: int) -> list[Task]:

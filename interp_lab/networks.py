@@ -6,7 +6,7 @@ its weights into the package.
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sized
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,11 +21,22 @@ from .schedule import one_cycle
 from .weights import load_weights, save_weights
 
 
+class Images(Sized, Protocol):
+    """Images ``(N, ...)``: a tensor, or what makes its rows when they are asked for."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def __getitem__(self, rows: Tensor, /) -> Tensor: ...
+
+    def split(self, size: int, /) -> Iterable[Tensor]: ...
+
+
 class Labelled(Protocol):
     """Anything with images ``(N, ...)`` and labels ``(N,)``, such as ``interp_lab.data.Dataset``."""
 
     @property
-    def images(self) -> Tensor: ...
+    def images(self) -> Images: ...
 
     @property
     def labels(self) -> Tensor: ...

@@ -1,5 +1,7 @@
 """All attribution methods, by name."""
 
+from collections.abc import Callable
+
 from .deconvnet_and_guided_backprop import deconvnet, guided_backprop
 from .deep_taylor import deep_taylor
 from .deeplift import deeplift
@@ -14,7 +16,7 @@ from .gradient_based import (
 from .lrp import lrp
 from .rectgrad import rectgrad
 
-METHODS = {
+METHODS: dict[str, Callable] = {
     "saliency": saliency,
     "gradient_x_input": gradient_x_input,
     "smoothgrad": smoothgrad,

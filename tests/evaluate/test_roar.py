@@ -174,6 +174,12 @@ def test_one_data_set_is_split_into_parts_without_a_common_image(sights):
     assert ((of_class[1] - data.labels.bincount() / 3).abs() < 1).all(), "a third of every class"
 
 
+def test_two_images_are_enough(sights):
+    data = digits("all")[:2]
+    roar([], data, **QUICK, model=small_cnn())
+    assert_close(torch.cat(sights[0].images).sum(0), data.images.sum(0))
+
+
 def test_the_explained_network_and_the_random_state_stay_as_they_were(sights):
     model, state = small_cnn().train(), torch.get_rng_state()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -407,6 +413,8 @@ def test_a_training_that_fails_is_reported_in_its_cell(monkeypatch):
             lambda data: kar([], (data[0], Dataset(torch.rand(5, 1, 8, 8), data[1].labels[:5], ()))),
             "images of one shape",
         ),
+        (lambda data: roar([], data[0][:1]), "the training part of dataset has no image; give two images or more"),
+        (lambda data: roar([], (data[0], data[1][:0])), "the test part of dataset has no image"),
         (lambda data: roar([], (*data, data[0])), r"a Dataset or \(training part, test part\), got tuple"),
     ],
 )

@@ -6,11 +6,11 @@ needs is read when it is needed.
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -18,10 +18,17 @@ from torch import Tensor
 
 from ...data.dataset import Dataset, third
 
-Source = Dataset | torch.utils.data.Dataset  # of the latter, item i is (image, label)
-
 BATCH = 256  # images read at a time
 RESIDENT = 2**32  # bytes of images that are laid on a GPU as a whole
+
+
+class Pairs(Sized, Protocol):
+    """A torch data set whose item i is (image, label)."""
+
+    def __getitem__(self, row: int, /) -> Sequence[Any]: ...
+
+
+Source = Dataset | Pairs
 
 
 class Part(NamedTuple):
@@ -75,7 +82,8 @@ def image_shape(data: Source) -> tuple[int, int, int]:
             f"images must be tensors (C, H, W) of uint8 or float, got {type(image).__name__}; give the data set the "
             "transform torchvision.transforms.PILToTensor()"
         )
-    return tuple(image.shape)
+    channels, height, width = image.shape
+    return channels, height, width
 
 
 def store(data: Source, folder: Path, name: str) -> Part:
@@ -115,8 +123,8 @@ def mean_colour(data: Source, part: Part) -> Tensor:
     if isinstance(data, Dataset):
         return data.images.mean((0, 2, 3))
     images, _ = part.load()
-    sums = sum(batch(images, rows).double().sum((0, 2, 3)) for rows in torch.arange(len(images)).split(BATCH))
-    return (sums / (images.numel() / images.shape[1])).float()
+    sums = (batch(images, rows).double().sum((0, 2, 3)) for rows in torch.arange(len(images)).split(BATCH))
+    return (sum(sums, torch.zeros(images.shape[1]).double()) / (images.numel() / images.shape[1])).float()
 
 
 def batch(images: Tensor, rows: Tensor) -> Tensor:
@@ -131,12 +139,12 @@ def batch(images: Tensor, rows: Tensor) -> Tensor:
 
 
 @contextmanager
-def written(path: Path, dtype: torch.dtype, shape: Sequence[int]) -> Iterator[Callable[[Tensor], None]]:
+def written(path: Path, dtype: torch.dtype, shape: Sequence[int]) -> Iterator[Callable[[Tensor], int]]:
     """A npy file of this shape; the function that is given adds a batch to it."""
     header = {"descr": torch.empty(0, dtype=dtype).numpy().dtype.str, "fortran_order": False, "shape": tuple(shape)}
     with open(path, "wb") as file:  # not through a map, whose writing on a full disk ends the process
         np.lib.format.write_array_header_1_0(file, header)
-        yield lambda batch: file.write(batch.contiguous().numpy())
+        yield lambda batch: file.write(batch.contiguous().numpy().data)
 
 
 def mapped(path: Path) -> Tensor:
@@ -170,5 +178,5 @@ def digest(*tensors: Tensor, text: str = "") -> str:
     total = hashlib.sha256(text.encode())
     for tensor in tensors:
         total.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        total.update(tensor.detach().cpu().contiguous().numpy())
+        total.update(tensor.detach().cpu().contiguous().numpy().data)
     return total.hexdigest()[:16]

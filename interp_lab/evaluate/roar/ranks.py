@@ -11,7 +11,8 @@ from ...reproducible import reproducibly
 from .images import BATCH, Part, batch, written
 
 Method = Callable[..., Tensor]
-Orders = tuple[Path, Path] | str | None  # files of both parts, or what went wrong; None where nothing is ordered
+Ranks = tuple[Path, Path] | None  # files of both parts; None for the whole images, where nothing is ordered
+Orders = Ranks | str  # or what went wrong
 
 SHIFT = 2**15  # files hold the places from -SHIFT on, so that int16 is enough for images below 256 x 256 pixels
 
@@ -93,10 +94,10 @@ def orders(
     if name not in functions:
         return None
     generator, model = torch.Generator().manual_seed(0), explained()
-    files = tuple(folder / f"ranks-{list(functions).index(name)}-{part}.npy" for part in ("training", "test"))
+    training, test = (folder / f"ranks-{list(functions).index(name)}-{part}.npy" for part in ("training", "test"))
     try:
         with reproducibly():
-            for part, file, kind in zip(parts, files, ("training", "test"), strict=True):
+            for part, file, kind in zip(parts, (training, test), ("training", "test"), strict=True):
                 images, _ = part.load()
                 shape = (len(images), *images.shape[2:])
                 dtype = torch.int16 if shape[1] * shape[2] < 2**16 else torch.int32
@@ -106,7 +107,7 @@ def orders(
                         write((rank_pixels(attribution, generator) - SHIFT).to(dtype))
     except _MethodError as error:
         return str(error)
-    return files
+    return training, test
 
 
 class _MethodError(Exception):

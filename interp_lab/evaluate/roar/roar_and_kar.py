@@ -29,10 +29,10 @@ from ...explain_decision.methods import METHODS
 from ...reproducible import reproducibly
 from .images import Part, Source, digest, image_shape, mean_colour, split, store
 from .journal import Journal
-from .ranks import BASELINES, Method, Orders, orders, replaced_places
+from .ranks import BASELINES, Method, Orders, Ranks, orders, replaced_places
 from .starts import check_logits, check_name, factory, start
 from .table import WHOLE, Cell, Key, Retraining
-from .training import Network, Task, seen, training_options
+from .training import Network, Task, Training, seen, training_options
 from .workers import Workers
 
 
@@ -82,7 +82,8 @@ def roar(
 
     Raises:
         ValueError: an unknown name, a network without a logit ``(N, K)`` for every class, a fraction that replaces no
-            pixel or all of them, a results file of another sweep (the message names what differs).
+            pixel or all of them, a part without an image, a results file of another sweep (the message names what
+            differs).
 
     Source: Hooker et al. 2019, arXiv:1806.10758.
 
@@ -161,7 +162,7 @@ def _sweep(
     workers: Workers | None,
     progress: bool,
 ) -> Retraining:
-    functions, training, workers = _functions(methods), training_options(training), workers or Workers()
+    functions, options, workers = _functions(methods), training_options(training), workers or Workers()
     check_name(network)
     data = split(dataset)
     pixels = _check(data, fractions, seeds)
@@ -174,14 +175,14 @@ def _sweep(
         check_logits(starts[seeds[0]], parts)
         together = workers.group(starts[seeds[0]], parts[0])
         mean = mean_colour(data[0], parts[0]).numpy()
-        sweep = Task(parts, [None], mean, [], together > 1, training, str(workers.device), workers.processes)
+        sweep = Task(parts, [None], mean, [], together > 1, options, str(workers.device), workers.processes)
         orders_of = cache(partial(orders, functions, cache(partial(_explained, model, new, sweep)), parts, folder))
         places = {fraction: replaced_places(fraction, pixels, replaced) for fraction in (0.0, *fractions)}
-        header = _header(replaced, parts, new, model, training)
+        header = _header(replaced, parts, new, model, options)
         with Journal(results, header, functions, keys) as journal, _bar(journal, progress) as bar:
             record = partial(_record, journal, bar)
             chunks = _chunks(keys, together, journal.cells)
-            tasks = _tasks(chunks, orders_of, partial(_task, sweep, starts, places, orders_of), record)
+            tasks = _tasks(chunks, orders_of, partial(_task, sweep, starts, places), record)
             for cells, accuracies in workers.retrained(tasks):
                 record(_outcomes(cells, accuracies))
     return Retraining(replaced, tuple(Cell(*key, **journal.cells[key]) for key in keys))
@@ -192,7 +193,7 @@ def _header(
     parts: tuple[Part, Part],
     new: Callable[[], nn.Module],
     model: nn.Module | None,
-    training: dict[str, float],
+    options: Training,
 ) -> dict[str, Any]:
     """What a results file must agree in to go on with it."""
     return {
@@ -201,7 +202,7 @@ def _header(
         "test images": parts[1].digest,
         "network": _network_digest(start(new, 0)),
         "explained model": "trained" if model is None else _network_digest(model),
-        **training,
+        **options._asdict(),
     }
 
 
@@ -217,7 +218,7 @@ def _explained(model: nn.Module | None, new: Callable[[], nn.Module], sweep: Tas
     trained = start(new, 0)
     train = seen(sweep, 0, Network(trained, seed=0, order=0, places=range(0), mask_only=False))
     with reproducibly():
-        networks.train(trained, train, seed=0, device=sweep.device, progress=False, **sweep.training)
+        networks.train(trained, train, seed=0, device=sweep.device, progress=False, **sweep.training._asdict())
     return trained
 
 
@@ -232,32 +233,32 @@ def _chunks(keys: list[Key], together: int, finished: Container[Key]) -> Iterato
 def _tasks(
     chunks: Iterable[list[Key]],
     orders_of: Callable[[str], Orders],
-    make: Callable[[list[Key]], Task],
+    make: Callable[[list[Key], dict[str, Ranks]], Task],
     record: Callable[[dict[Key, dict]], None],
 ) -> Iterator[tuple[list[Key], Task]]:
     """The cells of every chunk whose method did not fail, with their task; the others are recorded."""
     for chunk in chunks:
-        failed = {key: {"error": found} for key in chunk if isinstance(found := orders_of(key[0]), str)}
-        record(failed)
-        cells = [key for key in chunk if key not in failed]
+        found = {name: orders_of(name) for name, *_ in chunk}
+        ranks = {name: files for name, files in found.items() if not isinstance(files, str)}
+        record({key: {"error": found[key[0]]} for key in chunk if key[0] not in ranks})
+        cells = [key for key in chunk if key[0] in ranks]
         if cells:
-            yield cells, make(cells)
+            yield cells, make(cells, ranks)
 
 
 def _task(
     sweep: Task,
     starts: Mapping[int, nn.Module],
     places: Mapping[float, range],
-    orders_of: Callable[[str], Orders],
     cells: list[Key],
+    ranks: dict[str, Ranks],
 ) -> Task:
     """The networks of the cells: for each one on the images, and one on the masks alone."""
-    names = list(dict.fromkeys(name for name, *_ in cells))
     return replace(
         sweep,
-        ranks=[orders_of(name) for name in names],
+        ranks=list(ranks.values()),
         networks=[
-            Network(starts[seed], seed, names.index(name), places[fraction], mask_only)
+            Network(starts[seed], seed, list(ranks).index(name), places[fraction], mask_only)
             for name, fraction, seed in cells
             for mask_only in ((False, True) if name != WHOLE else (False,))
         ],
@@ -294,6 +295,9 @@ def _functions(methods: Sequence[str] | Mapping[str, Method]) -> dict[str, Metho
 
 def _check(data: tuple[Source, Source], fractions: Sequence[float], seeds: Sequence[int]) -> int:
     """Refuse what cannot be swept before hours of work; the pixels of an image."""
+    for name, part in zip(("training", "test"), data, strict=True):
+        if not len(part):
+            raise ValueError(f"the {name} part of dataset has no image; give two images or more, or one in each part")
     shapes = [image_shape(part) for part in data]
     if shapes[0] != shapes[1]:
         raise ValueError(f"both parts need images of one shape, got {shapes[0]} and {shapes[1]}")

@@ -32,7 +32,8 @@ def factory(network: str | Callable[[], nn.Module], data: Source, part: Part) ->
         return network
     images, labels = part.load()
     classes = len(getattr(data, "classes", ())) or int(labels.max()) + 1
-    return partial(NETWORKS[network], *images.shape[1:], classes)
+    channels, height, width = images.shape[1:]
+    return partial(NETWORKS[network], channels, height, width, classes)
 
 
 def start(new: Callable[[], nn.Module], seed: int) -> nn.Module:
@@ -44,8 +45,8 @@ def start(new: Callable[[], nn.Module], seed: int) -> nn.Module:
 
 def check_logits(network: nn.Module, parts: tuple[Part, Part]) -> None:
     """Refuse a network without a logit for every class, before anything is trained."""
-    with torch.no_grad():
-        logits = logits_of(copy.deepcopy(network).eval(), batch(parts[0].load()[0], torch.arange(2)))
+    with torch.no_grad():  # of two rows, also where there is a single image
+        logits = logits_of(copy.deepcopy(network).eval(), batch(parts[0].load()[0], torch.tensor([0, -1])))
     classes = max(2, 1 + max(int(part.load()[1].max()) for part in parts))
     if logits.shape[1] < classes:
         raise ValueError(

@@ -103,8 +103,7 @@ class Retraining:
             f"{'replaced':{width}}" + "".join(f"{f'{100 * f:g} %':>20}" for f in fractions),
         ]
         for name in order:
-            row = "".join(f"{_percent(by_method[name][f]):>20}" for f in fractions)
-            lines.append(f"{name:{width}}{row}")
+            lines.append(f"{name:{width}}" + "".join(f"{_percent(by_method[name][f]):>20}" for f in fractions))
         lines.append(f"{'whole images':{width}}{_percent(whole):>20}")
         return "\n".join(lines + [f"{name}: {error}" for name, error in self.errors.items()])
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,9 +26,16 @@ from ... import networks
 from ...reproducible import reproducibly
 from ...schedule import one_cycle
 from .images import Part, batch, mapped
-from .ranks import SHIFT, among
+from .ranks import SHIFT, Ranks, among
 
-TRAINING = {"epochs": 10, "lr": 1e-2, "batch_size": 64, "weight_decay": 0.0}  # the options, as they are by default
+
+class Training(NamedTuple):
+    """The options of a training, as they are by default."""
+
+    epochs: int = 10
+    lr: float = 1e-2
+    batch_size: int = 64
+    weight_decay: float = 0.0
 
 
 class Network(NamedTuple):
@@ -46,11 +53,11 @@ class Task:
     """What a worker needs to train some networks: some kilobytes beside their starts, since the data are in files."""
 
     parts: tuple[Part, Part]  # training and test part
-    ranks: list[tuple[Path, Path] | None]  # files of both parts; None for the whole images
+    ranks: list[Ranks]
     mean: np.ndarray  # (C,); an array, as torch would share the memory of a tensor with local processes
     networks: list[Network]
     together: bool
-    training: dict[str, float]
+    training: Training
     device: str
     processes: int = 1  # that share the training of one network
 
@@ -91,7 +98,7 @@ class Examples(NamedTuple):
     labels: Tensor
 
 
-def training_options(given: Mapping[str, float]) -> dict[str, float]:
+def training_options(given: Mapping[str, Any]) -> Training:
     """All options of a training, the given ones among them.
 
     Raises:
@@ -99,12 +106,12 @@ def training_options(given: Mapping[str, float]) -> dict[str, float]:
 
     Example:
         >>> training_options({"epochs": 3})
-        {'epochs': 3, 'lr': 0.01, 'batch_size': 64, 'weight_decay': 0.0}
+        Training(epochs=3, lr=0.01, batch_size=64, weight_decay=0.0)
     """
-    unknown = [name for name in given if name not in TRAINING]
+    unknown = [name for name in given if name not in Training._fields]
     if unknown:
-        raise ValueError(f"training has no option {unknown[0]!r}; there are {', '.join(TRAINING)}")
-    return {**TRAINING, **given}
+        raise ValueError(f"training has no option {unknown[0]!r}; there are {', '.join(Training._fields)}")
+    return Training(**given)
 
 
 def retrain(task: Task) -> list[float | str]:
@@ -131,11 +138,12 @@ def _share(rank: int, task: Task, folder: Path) -> None:
 
 def _one_by_one(task: Task) -> list[float | str]:
     results: list[float | str] = []
+    options = task.training._asdict()
     for network in task.networks:
         train, test = (seen(task, part, network) for part in (0, 1))
         model = copy.deepcopy(network.start)
         try:
-            networks.train(model, train, seed=network.seed, device=task.device, progress=False, **task.training)
+            networks.train(model, train, seed=network.seed, device=task.device, progress=False, **options)
             results.append(networks.accuracy(model, test))
         except ValueError as error:  # a loss that is no longer finite
             results.append(f"training: {error}")
@@ -176,14 +184,14 @@ def _together(task: Task) -> list[float | str]:
         return vmap(lambda p, b, x: functional_call(skeleton, (p, b), (x,)))(parameters, buffers, x)
 
     size = len(labels[0])
-    optimizer = torch.optim.AdamW(parameters.values(), lr=options["lr"], weight_decay=options["weight_decay"])
-    schedule = one_cycle(optimizer, options["lr"], options["epochs"] * math.ceil(size / options["batch_size"]))
+    optimizer = torch.optim.AdamW(parameters.values(), lr=options.lr, weight_decay=options.weight_decay)
+    schedule = one_cycle(optimizer, options.lr, options.epochs * math.ceil(size / options.batch_size))
     orders = [torch.Generator().manual_seed(network.seed) for network in task.networks]
     skeleton.train()
     loss_sum = torch.zeros(count, device=device)
-    for _ in range(options["epochs"]):
+    for _ in range(options.epochs):
         order = torch.stack([torch.randperm(size, generator=generator) for generator in orders]).to(device)
-        for rows in order.split(options["batch_size"], dim=1):
+        for rows in order.split(options.batch_size, dim=1):
             losses = F.cross_entropy(logits(0, rows).movedim(2, 1), labels[0][rows], reduction="none").mean(1)
             optimizer.zero_grad()
             losses.sum().backward()

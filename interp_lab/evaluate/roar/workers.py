@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -108,8 +108,8 @@ class Workers:
         if self.executor is None:
             yield from ((cells, retrain(task)) for cells, task in tasks)
             return
-        tasks, pending = iter(tasks), {}
-        in_flight = self.in_flight or 2 * (os.cpu_count() or 1)
+        pending: dict[Future[list[float | str]], list[Key]] = {}
+        tasks, in_flight = iter(tasks), self.in_flight or 2 * (os.cpu_count() or 1)
         try:
             while True:
                 for cells, task in islice(tasks, in_flight - len(pending)):

@@ -13,7 +13,7 @@ batches, and no more than a batch of its gradients is ever held.
 import math
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -26,11 +26,13 @@ from torch.nn import functional as F
 from .kronecker import ekfac, kfac
 from .objective import Loss, Objective, check_classes, check_x, differentiating
 from .problem import Problem
-from .solvers import conjugate_gradients, exact, lissa
+from .solvers import Solve, conjugate_gradients, exact, lissa
 from .training_set import Pair, TrainingSet, check_pair
 from .trust import warn_if_not_at_minimum, warn_if_not_linear
 
-SOLVERS = {"exact": exact, "cg": conjugate_gradients, "lissa": lissa, "kfac": kfac, "ekfac": ekfac}
+Solver = Callable[..., Solve]  # of (problem), for LiSSA of (problem, scale, depth, seed)
+
+SOLVERS: dict[str, Solver] = {"exact": exact, "cg": conjugate_gradients, "lissa": lissa, "kfac": kfac, "ekfac": ekfac}
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,10 +256,8 @@ def influence(
 
 def _scores(problem: Problem, solutions: Tensor, top: int | None) -> tuple[Tensor | TopInfluence, Tensor]:
     """Inner products of the solutions with every training gradient, and their root mean square in each row."""
-    whole = (
-        solutions.new_empty(len(solutions), problem.n) if top is None else None
-    )  # preallocated: avoids fragmentation
-    ends: list[tuple[Tensor, Tensor] | None] = [None, None]
+    whole = solutions.new_empty(len(solutions), problem.n if top is None else 0)  # preallocated: avoids fragmentation
+    ends = [(solutions[:, :0], solutions[:, :0].long())] * 2
     square, start = torch.zeros_like(solutions[:, 0]), 0
     for chunk in problem.passes.rows(inner_products, solutions):
         part = chunk["scores"].T
@@ -268,17 +268,14 @@ def _scores(problem: Problem, solutions: Tensor, top: int | None) -> tuple[Tenso
             whole[:, start - part.shape[1] : start] = part
             continue
         for end, sign in enumerate((1, -1)):
-            values, places = sign * part, index
-            if ends[end] is not None:
-                values, places = (torch.cat(pair, 1) for pair in zip(ends[end], (values, places), strict=True))
+            values, places = (torch.cat(pair, 1) for pair in zip(ends[end], (sign * part, index), strict=True))
             values, order = values.topk(min(top, values.shape[1]))
             ends[end] = values, places.gather(1, order)
+    size = (square / problem.n).sqrt()
     if top is None:
-        result = whole
-    else:
-        (helpful, helpful_indices), (harmful, harmful_indices) = ends
-        result = TopInfluence(helpful, helpful_indices, -harmful, harmful_indices)
-    return result, (square / problem.n).sqrt()
+        return whole, size
+    (helpful, helpful_indices), (harmful, harmful_indices) = ends
+    return TopInfluence(helpful, helpful_indices, -harmful, harmful_indices), size
 
 
 def inner_products(objective: Objective, x: Tensor, y: Tensor, solutions: Tensor) -> dict[str, Tensor]:

@@ -68,7 +68,8 @@ def squares_in_bases(
     objective: Objective, x: Tensor, y: Tensor, bases: dict[str, tuple[Tensor, Tensor]]
 ) -> dict[str, Tensor]:
     r"""Sums over the examples of the expected squares of :math:`U_G^\top \bigl(\sum_t d_t a_t^\top\bigr) U_A`."""
-    layers, sums = Layers(objective), {}
+    layers = Layers(objective)
+    sums: dict[str, Tensor] = {}
     z, seen = layers.watched(x)
     for name, d in layers.expected(z, y, seen):
         basis_g, basis_a = bases[name]
@@ -89,7 +90,8 @@ class Layers:
     """
 
     def __init__(self, objective: Objective) -> None:
-        self.objective, self.owned = objective, {}
+        self.objective = objective
+        self.owned: dict[str, list[str]] = {}
         for parameter in objective.shapes:
             name, _, kind = parameter.rpartition(".")
             layer = objective.model.get_submodule(name)
@@ -133,7 +135,7 @@ class Layers:
         seen: dict[str, tuple[Tensor, Tensor]] = {}
 
         def watch(name: str) -> Callable:
-            def hook(layer: nn.Module, args: tuple[Tensor], named: dict[str, Tensor], out: Tensor) -> Tensor:
+            def hook(layer: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor], out: Tensor) -> Tensor:
                 (read,) = (*args, *named.values())
                 if name in seen:
                     raise UnsupportedModelError(
@@ -164,6 +166,7 @@ class Layers:
         """A layer's inputs at every position, ``(N, positions, in)``, and a one for its bias."""
         layer = self.objective.model.get_submodule(name)
         if isinstance(layer, nn.Conv2d):
+            assert not isinstance(layer.padding, str)  # __init__ refuses those
             a = F.unfold(read, layer.kernel_size, layer.dilation, layer.padding, layer.stride).transpose(1, 2)
         else:
             a = read.reshape(len(read), -1, read.shape[-1])
@@ -213,8 +216,8 @@ def _curvature_roots(objective: Objective, z: Tensor, y: Tensor) -> Tensor:
     """
 
     def curvature(z: Tensor, y: Tensor) -> Tensor:
-        # not torch.func.hessian, whose forward mode is no matter of one thread
-        return jacrev(grad(lambda flat: objective.loss(flat.view(1, *z.shape), y[None])))(z.flatten())
+        slope = grad(lambda flat: objective.loss(flat.view(1, *z.shape), y[None]))
+        return jacrev(slope)(z.flatten())  # not torch.func.hessian, whose forward mode is no matter of one thread
 
     values, vectors = torch.linalg.eigh(vmap(curvature)(z, y))
     if values.min() < -1e-4 * values.abs().max():

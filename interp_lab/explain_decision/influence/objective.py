@@ -92,7 +92,8 @@ class Objective:
 
     def hessian_of(self, x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
         """The Hessian of the sum of these examples' losses, as what multiplies every vector ``(m, P)`` by it."""
-        _, pull = vjp(grad(lambda theta: self.losses(theta, x, y).sum()), self.theta)
+        gradient = grad(lambda theta: self.losses(theta, x, y).sum())
+        pull = vjp(gradient, self.theta)[1]
         return vmap(lambda v: pull(v)[0], chunk_size=self.vectors)
 
     def check(self, x: Tensor, y: Tensor) -> None:

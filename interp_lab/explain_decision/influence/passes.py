@@ -56,7 +56,8 @@ class Passes:
 
     def total(self, work: Work, *state: object) -> Part:
         """The sums over the training set; the folder keeps how far they have come."""
-        path, chunks, device = self._path(work, state), self._chunks(), self.objective.theta.device
+        path = None if self.folder is None else self.folder / f"{self._key(work, state)}.safetensors"
+        chunks, device = self._chunks(), self.objective.theta.device
         sums, count, seen = {}, 0, ""
         with self._bar(work) as bar:
             if path is not None and path.exists():
@@ -93,11 +94,12 @@ class Passes:
         """The files with the rows of every chunk, in order."""
         paths: list[Path] = []
         todo: deque[Path] = deque()
-        known_by = self._path(work, state).stem
+        assert self.folder is not None  # trak always has one, and rows does not come here without one
+        folder, key = self.folder, self._key(work, state)
 
         def missing() -> Iterator[Pair]:
             for chunk in self._chunks():
-                paths.append(self.folder / f"{_digest(known_by, *chunk)}.safetensors")
+                paths.append(folder / f"{_digest(key, *chunk)}.safetensors")
                 if paths[-1].exists():
                     bar.update(len(chunk[0]))
                 else:
@@ -119,12 +121,10 @@ class Passes:
         name = work.__name__.replace("_", " ")
         return tqdm(total=self.train.count, desc=name, unit="example", disable=not self.progress)
 
-    def _path(self, work: Work, state: tuple) -> Path | None:
-        if self.folder is None:
-            return None
+    def _key(self, work: Work, state: tuple) -> str:
         tensors = [leaf for leaf in tree_leaves(state) if isinstance(leaf, Tensor)]
         others = [leaf for leaf in tree_leaves(state) if not isinstance(leaf, Tensor)]
-        return self.folder / f"{_digest(f'{self.known_by} {work.__name__} {others}', *tensors)}.safetensors"
+        return _digest(f"{self.known_by} {work.__name__} {others}", *tensors)
 
     def _run(
         self, work: Work, merge: Merge, state: tuple, chunks: Iterable[Pair], bar: tqdm
@@ -174,9 +174,9 @@ def _computed(work: Work, merge: Merge, state: tuple, objective: Objective, x: T
 
 def _computed_elsewhere(shared: bytes, chunk: bytes) -> bytes:
     """By value, so that no thread works on the caller's model and no process on its memory."""
-    (*rest, objective), (x, y) = pickle.loads(shared), pickle.loads(chunk)
+    (work, merge, state, objective), (x, y) = pickle.loads(shared), pickle.loads(chunk)
     with differentiating(objective.model, x):
-        return pickle.dumps(_computed(*rest, objective, x, y))
+        return pickle.dumps(_computed(work, merge, state, objective, x, y))
 
 
 def _pickled(sent: object) -> bytes:
@@ -192,7 +192,7 @@ def _digest(text: str, *tensors: Tensor) -> str:
     digest = hashlib.sha256(text.encode())
     for tensor in tensors:
         digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy())
+        digest.update(tensor.detach().cpu().contiguous().numpy().data)
     return digest.hexdigest()
 
 

@@ -6,7 +6,7 @@ from concurrent.futures import Executor
 
 import torch
 from torch import Tensor
-from torch.func import grad, vjp, vmap
+from torch.func import grad, grad_and_value, vmap
 
 from .objective import Loss, Objective
 from .passes import Passes
@@ -38,18 +38,19 @@ class Problem:
     ) -> None:
         self.objective, self.train = objective, train
         self.weight_decay, self.ridge = weight_decay, weight_decay + damping
-        loss, total, hardest = 0.0, torch.zeros_like(objective.theta), None
+        self.n, loss, total = 0, 0.0, torch.zeros_like(objective.theta)
+        hardest: tuple[Tensor, ...] = ()  # x, y, losses and outputs
         for x, y in self.batches():
-            losses, pull, z = vjp(lambda theta: self._with_outputs(theta, x, y), objective.theta, has_aux=True)  # noqa: B023  used at once
-            total += pull(torch.ones_like(losses))[0]
-            loss += float(losses.sum())
-            if hardest is not None:
+            gradient, (value, (losses, z)) = grad_and_value(self._summed, has_aux=True)(objective.theta, x, y)
+            total += gradient
+            loss += float(value)
+            self.n += len(x)
+            if hardest:
                 x, y, losses, z = (torch.cat(pair) for pair in zip(hardest, (x, y, losses, z), strict=True))
             _check_mean(objective.loss, z, y)  # with rows of earlier batches, whose labels may be others
             index = losses.topk(min(PROBES, len(x))).indices
             hardest = x[index], y[index], losses[index], z[index]
-        self.n = train.count
-        self.loss_gradient, self.hardest = total / self.n, hardest[:2]
+        self.loss_gradient, self.hardest = total / self.n, (hardest[0], hardest[1])
         # Another loss has the same text as this one, where both are lambdas, but other values.
         self.passes = Passes(objective, train, folder, executor, progress, f"{loss:.6g}")
 
@@ -61,14 +62,15 @@ class Problem:
         total = sum(self.objective.hessian_of(*batch)(vectors) for batch in self.batches())
         return total / self.n + self.ridge * vectors
 
-    def _with_outputs(self, theta: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Every example's loss, and the outputs that it was taken of."""
+    def _summed(self, theta: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The sum of the examples' losses; every loss, and the outputs that it was taken of."""
 
         def one(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             z = self.objective.outputs(theta, x[None])
             return self.objective.loss(z, y[None]), z[0]
 
-        return vmap(one)(x, y)
+        losses, z = vmap(one)(x, y)
+        return losses.sum(), (losses, z)
 
 
 def _check_mean(loss: Loss, z: Tensor, y: Tensor) -> None:

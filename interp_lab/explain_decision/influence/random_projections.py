@@ -98,7 +98,8 @@ def trak(
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     x, y = check_pair(test, "test")
-    data, seeds, products, weights = TrainingSet(train), torch.Generator().manual_seed(seed), 0, 0
+    data, seeds = TrainingSet(train), torch.Generator().manual_seed(seed)
+    products = weights = torch.zeros(())
     with TemporaryDirectory() if folder is None else nullcontext(folder) as place:
         for model in models:
             check_x(model, x)

@@ -97,7 +97,7 @@ def lissa(problem: Problem, scale: float | None, depth: int | None, seed: int) -
     if depth is None and ridge == 0:
         raise ValueError("LiSSA converges at the rate (weight_decay + damping) / scale: add damping, or give depth")
     needed = math.ceil(scale / ridge * math.log(100)) if ridge else math.inf
-    depth = max(500, needed) if depth is None else depth  # the mean over few steps is noisy
+    depth = max(500, int(needed)) if depth is None else depth  # the mean over few steps is noisy
     if depth < 2:
         raise ValueError(f"depth must be at least 2, got {depth}")
 

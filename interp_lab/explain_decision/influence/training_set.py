@@ -1,6 +1,7 @@
 """Training examples as they pass by: in batches, in the same order in every pass."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -53,13 +54,14 @@ class TrainingSet:
 
     def samples(self, objective: Objective, count: int, order: torch.Generator) -> Iterator[Pair]:
         """Samples of ``count`` examples, without end."""
-        x = y = None
+        left: Pair | None = None
         while True:
             for batch in self.batches(objective, objective.rows, order):
-                x, y = batch if x is None else (torch.cat(pair) for pair in zip((x, y), batch, strict=True))
+                x, y = batch if left is None else (torch.cat(pair) for pair in zip(left, batch, strict=True))
                 while len(x) >= count:
                     yield x[:count], y[:count]
                     x, y = x[count:], y[count:]
+                left = x, y
 
     def _incoming(self, rows: int, order: torch.Generator | None) -> Iterator[Pair]:
         if _is_pair(self.train):
@@ -77,5 +79,5 @@ def check_pair(data: object, name: str) -> Pair:
     return data[0], data[1]
 
 
-def _is_pair(data: object) -> bool:
+def _is_pair(data: object) -> TypeGuard[Sequence[Tensor]]:
     return isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)
