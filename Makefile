@@ -2,8 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# On every core; one test at a time, since the long ones lie side by side in a file.
-PYTEST := $(BIN)/python -m pytest -n auto --maxschedchunk=1
+# On every core; one test at a time, but for groups that share what takes long.
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup
 
 .PHONY: help book lint check test exercises clean
 

@@ -30,6 +30,15 @@ from sphinx_external_toc.parsing import parse_toc_yaml
 ROOT = Path(__file__).resolve().parents[1]
 EXERCISES = {"glob": "exercises/*"}  # their entry in the table of contents
 MAX_WORKERS = 4  # each page is a kernel with torch in it, several hundred MB
+ENVIRONMENT = {  # of the kernels
+    # no contention between pages, and sums in the same order on every machine
+    "OMP_NUM_THREADS": "1",
+    # glibc keeps the freed memory of a pass for the next one: 15 % of the time of a pass over 128 images
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+    "MALLOC_TRIM_THRESHOLD_": str(2**26),
+    # Pages take few steps, to be quick; what that costs stands on the page of integrated gradients.
+    "PYTHONWARNINGS": "ignore:integrated gradients miss",
+}
 
 
 def data_folders() -> list[Path]:
@@ -138,12 +147,7 @@ def run_pages(
 ) -> bool:
     """Run pages side by side and hand what they give to ``keep``; report each with its time; True if none failed."""
     timeout = configuration(root)["execute"]["timeout"]
-    # one thread per kernel: no contention between pages, and sums in the same order on every machine
-    os.environ["OMP_NUM_THREADS"] = "1"
-    # glibc keeps the freed memory of a pass for the next one: 15 % of the time of a pass over 128 images
-    os.environ |= {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**26)}
-    # Pages take few steps, to be quick; what that costs stands on the page of integrated gradients.
-    os.environ["PYTHONWARNINGS"] = "ignore:integrated gradients miss"
+    os.environ |= ENVIRONMENT
     print(f"{len(pending)} pages to run", flush=True)
 
     def run(path: Path) -> CacheBundleIn:

@@ -23,15 +23,22 @@ def outputs(notebook):
     return [("".join(o.get("text", "") for o in cell), [o.data for o in cell if "data" in o]) for cell in cells]
 
 
-@pytest.mark.browser
-@pytest.mark.parametrize("path", [p for p, _ in build.notebooks(ROOT)], ids=lambda p: p.stem)
+# Every sixth page after each build of the book; all take as long as the build.
+PAGES = [
+    pytest.param(path, id=path.stem, marks=pytest.mark.exhaustive if number % 6 else pytest.mark.browser)
+    for number, (path, _) in enumerate(build.notebooks(ROOT))
+]
+
+
+@pytest.mark.parametrize("path", PAGES)
 def test_a_page_that_runs_again_gives_the_same_outputs(path, monkeypatch):
     if not CACHE.exists():
         pytest.skip("the book is not built: run `make book`")
     page = dict(build.notebooks(ROOT))[path]
     cache = get_cache(str(CACHE))
     record = cache.match_cache_notebook(page)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as when the book is built
+    for name, value in build.ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
     again = single_nb_execution(page, str(path.parent), 300, False, extra_arguments=["--log-level=ERROR"])
     assert not again.err
     for old, new in zip(outputs(cache.get_cache_bundle(record.pk).nb), outputs(again.nb), strict=True):

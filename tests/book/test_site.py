@@ -21,7 +21,7 @@ axe_playwright = pytest.importorskip("axe_playwright_python.sync_playwright", re
 
 SITE = Path(__file__).parents[2] / "_build" / "html"
 PAGES = sorted(
-    p.relative_to(SITE).as_posix() for p in SITE.rglob("*.html") if not p.relative_to(SITE).parts[0].startswith("_")
+    name for p in SITE.rglob("*.html") if (name := p.relative_to(SITE).as_posix())[0] != "_" and name != "index.html"
 )
 VIEWS = [("light", 1366), ("dark", 390)]
 
@@ -172,6 +172,15 @@ def test_page_is_sound(page_name, scheme, width, reader, serve):
         pytest.skip("no built site: run `make book` (or `python book/build.py`) first")
     found = problems(reader(scheme, width), serve(SITE), page_name)
     assert not found, "\n".join(found)
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(not PAGES, reason="no built site: run `make book` (or `python book/build.py`) first")
+def test_the_site_opens_with_its_first_page(reader, serve):
+    page = reader(*VIEWS[0]).new_page()
+    page.goto(serve(SITE))
+    page.wait_for_url("**/book/intro.html")
+    page.close()
 
 
 PIXELS = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' width='9' height='9'%3E{}%3C/svg%3E"

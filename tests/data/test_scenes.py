@@ -5,6 +5,7 @@ from itertools import combinations
 
 import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -235,7 +236,7 @@ LEAK_OPTIONS = [
 ]
 
 
-@lru_cache
+@lru_cache(2)
 def without_objects(objects: int, evidence: str | None) -> Dataset:
     return scenes(2048, seed=7, draw_object=False, objects=objects, evidence=evidence)
 
@@ -272,11 +273,22 @@ def drawn(seed: int, **options) -> Dataset:
     return Dataset(data.images, labels, SHAPES, data.masks)
 
 
+def block(inputs: int, outputs: int, pool: nn.Module) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(), pool)
+
+
 def network_accuracy(data: Dataset, seed: int) -> float:
-    """Held-out accuracy of the scenes' network, trained on the rows before the last 1024."""
+    """Held-out accuracy of a small network, trained on the rows before the last 1024."""
     torch.manual_seed(seed)
-    model = networks.scenes_cnn()
-    networks.train(model, data[:-1024], epochs=6, lr=5e-3, batch_size=32, seed=seed, progress=False)
+    model = nn.Sequential(
+        nn.PixelUnshuffle(2),
+        block(12, 16, nn.MaxPool2d(2)),
+        block(16, 32, nn.MaxPool2d(2)),
+        block(32, 64, nn.AdaptiveMaxPool2d(1)),
+        nn.Flatten(),
+        nn.Linear(64, 8),
+    )
+    networks.train(model, data[:-1024], epochs=5, lr=1e-2, batch_size=32, seed=seed, progress=False)
     return networks.accuracy(model, data[-1024:])
 
 

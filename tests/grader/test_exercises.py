@@ -269,14 +269,26 @@ def test_the_picture_beside_a_task_is_what_the_solution_draws(name):
         assert (picture(png) - picture("".join(drawn))).abs().mean() < 0.01, cell
 
 
+@pytest.fixture(scope="module")
+def kernel():
+    """One for all exercises, since it takes seconds to start and to import torch."""
+    from jupyter_client import KernelManager
+
+    manager = KernelManager(kernel_name="python3")
+    manager.start_kernel()
+    yield manager
+    manager.shutdown_kernel(now=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_the_untouched_exercise_raises_nothing_else_in_a_kernel(name):
+def test_the_untouched_exercise_raises_nothing_else_in_a_kernel(name, kernel):
     import nbformat
     from nbclient import NotebookClient
 
     released = nbformat.read(ROOT / "exercises" / f"{name}.ipynb", as_version=4)
-    NotebookClient(released, kernel_name="python3", allow_errors=True, timeout=300).execute()
+    released.cells.insert(0, nbformat.v4.new_code_cell("%reset -f"))
+    NotebookClient(released, km=kernel, allow_errors=True, timeout=300).execute()
     for cell in released.cells:
         if cell.cell_type == "code":
             errors = [output for output in cell.outputs if output.output_type == "error"]

@@ -17,6 +17,9 @@ from .functions import FUNCTIONS, WITHOUT, Function
 from .networks import NETWORKS, Case
 
 
+pytestmark = pytest.mark.xdist_group("invariances")  # many compare with the same references
+
+
 def check(outcomes: list[Outcome]) -> None:
     failed = [str(each) for each in outcomes if each.kind == FAILED]
     assert not failed, f"{len(failed)} of {len(outcomes)} cells:\n" + "\n".join(failed)
