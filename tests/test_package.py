@@ -51,3 +51,11 @@ def test_what_a_notebook_shows_for_a_function_is_complete(name):
     assert [p.name for p in signature.parameters.values() if p.annotation is p.empty and p.kind < p.VAR_KEYWORD] == []
     assert signature.return_annotation is not signature.empty
     assert ">>> " in text
+
+
+def test_the_same_seed_everywhere():
+    """What a reader gets without options is what the pages show."""
+    functions = FUNCTIONS | {"networks.train": interp_lab.networks.train}
+    parameters = {name: inspect.signature(function).parameters for name, function in functions.items()}
+    seeds = {name: each["seed"].default for name, each in parameters.items() if "seed" in each}
+    assert set(seeds.values()) == {0}, seeds

@@ -239,7 +239,7 @@ def _warn_of_a_gap(attribution: Tensor, value: Tensor, start: Tensor, steps: int
 
 def _logits(model: Model, x: Tensor, batch_size: int | None) -> Tensor:
     with torch.no_grad():
-        return torch.cat([logits_of(model, rows) for rows in x.split(batch_size or max(1, len(x)))])
+        return torch.cat([logits_of(model, rows) for rows in x.split(batch_size or len(x))])
 
 
 def _uniform(n: int, name: str, batch_size: int | None) -> np.ndarray:

@@ -194,6 +194,8 @@ def test_the_named_part_alone_is_the_label():
         value = (measures[part] * mask).sum((1, 2)) / mask.sum((1, 2))
         zero, one = value[data.labels == 0], value[data.labels == 1]
         assert zero.max() < one.min(), f"the two states of the {part} look alike"
+    warm = drawn["dot"].masks["dot"] & (drawn["dot"].labels == 0)[:, None, None]
+    assert ((images[:, 1] - images[:, 2])[warm] > 0).double().mean() > 0.99, "from red to orange, not to purple"
     for a, b in combinations(PARTS, 2):
         assert (drawn[a].labels == drawn[b].labels).sum() == 256, "states are not independent"
 

@@ -1,5 +1,7 @@
 """The attack on saliency maps: closed forms on one kink and on a linear model, and its constraints on a real network."""
 
+import inspect
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -27,6 +29,10 @@ def test_overlap_by_hand():
     assert_close(top_k_overlap(a, b, 4), torch.ones(2))
     colours = torch.tensor([[[[1.0, 2.5]], [[-2.0, 0.0]]]])  # magnitudes 3 and 2.5 over the two channels
     assert_close(top_k_overlap(colours, torch.tensor([[[[3.0, 0.0]], [[0.0, 0.0]]]]), 1), torch.ones(1))
+
+
+def test_the_attack_stays_by_default_within_eight_grey_levels():
+    assert inspect.signature(attack_attribution).parameters["radius"].default == 8 / 255
 
 
 def test_unrelated_maps_overlap_by_chance():

@@ -212,6 +212,7 @@ IMAGES = torch.rand(30, 1, 4, 4)
         (lambda: priors.load("resnet"), r"no fitted prior 'resnet'; there are digits_gaussians, .*digits_vae"),
         (lambda: priors.fit_mixture(IMAGES, 31), r"components must lie in 1..30"),
         (lambda: priors.fit_mixture(IMAGES, dim=16), r"dim must lie in 1..15 for 30 images of 16 pixels, got 16"),
+        (lambda: priors.fit_mixture(IMAGES, dim=0), r"dim must lie in 1..15 for 30 images of 16 pixels, got 0"),
         (lambda: priors.fit_mixture(IMAGES * torch.inf), "finite float batch"),
         (lambda: priors.fit_mixture((IMAGES * 9).long()), "finite float batch"),
         (lambda: priors.fit_mixture(torch.ones(30, 16), dim=2), "leaves no noise"),

@@ -16,7 +16,6 @@ from .changes import CHANGES, DEFINITIONS, Hidden, pair
 from .functions import FUNCTIONS, WITHOUT, Function
 from .networks import NETWORKS, Case
 
-
 pytestmark = pytest.mark.xdist_group("invariances")  # many compare with the same references
 
 
