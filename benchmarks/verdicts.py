@@ -43,7 +43,6 @@ def measure(seeds: int, options: list[str], out: str) -> None:
     """Run the tests once per seed with the kernels of this process, and write what they tell."""
     import pytest
 
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     told = []
     for seed in range(seeds):
         teller = Teller(seed)
@@ -74,7 +73,7 @@ def main() -> None:
         for kind in kernels:
             out = Path(folder, kind)
             command = [sys.executable, "-m", "benchmarks.verdicts", "--seeds", str(arguments.seeds), "--out", str(out)]
-            subprocess.run([*command, *options], env=os.environ | KERNELS[kind], check=True, stdout=sys.stderr)
+            subprocess.run([*command, *options], env=os.environ | {"OMP_NUM_THREADS": "1"} | KERNELS[kind], check=True, stdout=sys.stderr)
             for test, what, value, above, below in json.loads(out.read_text()):
                 table[test, what, above, below][kind].append(value)
     print(f"| test | verdict | bounds | {' | '.join(kernels)} | margin |")

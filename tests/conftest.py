@@ -1,18 +1,36 @@
 """For all tests. Verdicts that rest on a training: a test gives them for one seed, `benchmarks.verdicts` for many."""
 
 import math
+import random
 
 import affected
+import numpy as np
 import pytest
 import torch
 
 import interp_lab  # noqa: F401  # before tests, or Zennit, import torchvision, which it may have to mend
 
 
+def fix_seeds() -> None:
+    """What a test or a fixture draws does not depend on the tests before it."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    fix_seeds()  # before the fixtures of a module
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    fix_seeds()  # and after them
+
+
 @pytest.fixture
 def double():
-    """Networks and tensors made in a test are float64, from a fixed seed."""
-    torch.manual_seed(0)
+    """Networks and tensors made in a test are float64."""
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)

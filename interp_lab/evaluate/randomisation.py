@@ -200,8 +200,8 @@ def _randomise(name: str, layer: nn.Module) -> None:
     """New parameters in place, drawn on the CPU; what the reset leaves as it is would be a NaN, and is refused."""
     fresh = copy.deepcopy(layer).cpu()
     for _, tensor in _learned(fresh):
-        if tensor.is_floating_point():
-            tensor.fill_(torch.nan)
+        if tensor.is_floating_point():  # contiguous, as the order in which numbers are drawn is that of the memory
+            tensor.data = torch.full_like(tensor, torch.nan, memory_format=torch.contiguous_format)
     _reset(fresh)()
     for (key, old), (_, new) in zip(_learned(layer), _learned(fresh), strict=True):
         if new.isnan().any():

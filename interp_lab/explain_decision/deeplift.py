@@ -201,6 +201,11 @@ class Rescale(Replacement):
 
 def _slope(phi: Callable, smooth: bool, z: Tensor, z0: Tensor, difference: Tensor, y: Tensor, y0: Tensor) -> Tensor:
     """The difference quotient; where its rounding error covers the mean derivative between z0 and z, that one."""
+    if (
+        smooth and z.dtype != torch.float64 and z.device.type != "mps"
+    ):  # wider: phi itself may lose digits, as tanhshrink
+        wide, wide0 = z.double(), z0.double()
+        return _slope(phi, smooth, wide, wide0, difference.double(), phi(wide), phi(wide0)).to(z.dtype)
     eps = torch.finfo(z.dtype).eps
     same = difference.abs() <= 10 * eps * z.abs()
     slope = (y - y0).div_(difference)

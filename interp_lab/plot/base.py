@@ -179,7 +179,7 @@ def show_map(cell: Axes, values: Tensor, *, signed: bool, percentile: float = 10
 
 def _interpolation(picture: Tensor) -> str:
     """Small pictures show their pixels; large ones, drawn smaller than they are, would lose some of them."""
-    return "nearest" if picture.shape[-1] <= 128 else "auto"
+    return "nearest" if picture.shape[-1] <= 128 else "antialiased"
 
 
 def as_indices(indices: Tensor, pictures: Array) -> Array:

@@ -107,6 +107,11 @@ def test_the_map_is_that_of_the_merged_network(between):
     merged = copy.deepcopy(m.conv)
     merged.weight.data *= m.scale[:, None]
     merged.bias.data = merged.bias.data * m.scale.flatten() + m.shift.flatten()
+    if between is assigned and "CopySlices" in str(assigned(m, m.conv(m.x)).grad_fn.next_functions):
+        # Older versions of torch do not tell the assignment of a whole from another operation on a part.
+        with pytest.raises(UnsupportedModelError, match="no rule for the operation 'copy_slices'"):
+            lrp(lambda x: m.logits(between(m, m.conv(x))), m.x, 0)
+        return
     assert_same_maps(lambda x: m.logits(between(m, m.conv(x))), lambda x: m.logits(merged(x)), m.x)
 
 

@@ -305,7 +305,7 @@ def test_reveal_cancel_takes_the_limit_where_a_unit_has_contributions_of_one_sig
     assert_close(deeplift(model, x, 0, rule="reveal_cancel"), torch.tensor([[1.0, -second, 1.0]]))
 
 
-SMOOTH = [torch.tanh, torch.sigmoid, F.gelu, F.silu, F.softplus, F.mish, torch.sin, F.hardswish, F.elu]
+SMOOTH = [torch.tanh, torch.sigmoid, F.gelu, F.silu, F.softplus, F.mish, torch.sin, F.hardswish, F.elu, F.tanhshrink]
 
 
 @pytest.mark.parametrize("distance", [1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6])

@@ -81,7 +81,7 @@ def test_the_worker_takes_the_kernels_of_its_environment_and_nothing_else(monkey
     source = (
         "import os, torch\n"
         "def kernels(): return [os.environ[n] == v for n, v in NAMES.items()] "
-        "+ [torch.backends.cpu.get_cpu_capability() == 'DEFAULT', 'SECRET' not in os.environ, torch.get_num_threads()]"
+        "+ [torch.backends.cpu.get_cpu_capability() in ('DEFAULT', 'NO AVX'), 'SECRET' not in os.environ, torch.get_num_threads()]"
     ).replace("NAMES", repr(OTHER_KERNELS))
     for unsafe in (False, True):
         ((outcome,),) = sandbox.lane(unsafe, LIMITS).run({"": source}, [[Call("kernels", [])]])
