@@ -4,7 +4,6 @@ import math
 import random
 
 import affected
-import numpy as np
 import pytest
 import torch
 
@@ -14,7 +13,6 @@ import interp_lab  # noqa: F401  # before tests, or Zennit, import torchvision, 
 def fix_seeds() -> None:
     """What a test or a fixture draws does not depend on the tests before it."""
     random.seed(0)
-    np.random.seed(0)
     torch.manual_seed(0)
 
 
