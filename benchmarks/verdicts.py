@@ -73,7 +73,12 @@ def main() -> None:
         for kind in kernels:
             out = Path(folder, kind)
             command = [sys.executable, "-m", "benchmarks.verdicts", "--seeds", str(arguments.seeds), "--out", str(out)]
-            subprocess.run([*command, *options], env=os.environ | {"OMP_NUM_THREADS": "1"} | KERNELS[kind], check=True, stdout=sys.stderr)
+            subprocess.run(
+                [*command, *options],
+                env=os.environ | {"OMP_NUM_THREADS": "1"} | KERNELS[kind],
+                check=True,
+                stdout=sys.stderr,
+            )
             for test, what, value, above, below in json.loads(out.read_text()):
                 table[test, what, above, below][kind].append(value)
     print(f"| test | verdict | bounds | {' | '.join(kernels)} | margin |")

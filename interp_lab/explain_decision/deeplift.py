@@ -94,7 +94,8 @@ def deeplift(
     with explaining(model, x) as x:
         reference = check_baseline(baseline, x)
         multiplier = None
-        if (reference == reference[:1]).all():  # one row's values serve all, unless the model moves the batch dimension
+        # One row's values serve all, unless the model moves the batch dimension: a quarter of the time less.
+        if (reference == reference[:1]).all():
             with contextlib.suppress(ValueError, RuntimeError):
                 multiplier = _multiplier(model, x, target, reference[:1], rule)
         if multiplier is None:
@@ -201,22 +202,21 @@ class Rescale(Replacement):
 
 def _slope(phi: Callable, smooth: bool, z: Tensor, z0: Tensor, difference: Tensor, y: Tensor, y0: Tensor) -> Tensor:
     """The difference quotient; where its rounding error covers the mean derivative between z0 and z, that one."""
-    if (
-        smooth and z.dtype != torch.float64 and z.device.type != "mps"
-    ):  # wider: phi itself may lose digits, as tanhshrink
-        wide, wide0 = z.double(), z0.double()
-        return _slope(phi, smooth, wide, wide0, difference.double(), phi(wide), phi(wide0)).to(z.dtype)
     eps = torch.finfo(z.dtype).eps
-    same = difference.abs() <= 10 * eps * z.abs()
-    slope = (y - y0).div_(difference)
-    if not (smooth or same.any()):
+    same, exact = difference.abs() <= 10 * eps * z.abs(), not smooth
+    if smooth and z.dtype != torch.float64 and z.device.type != "mps":  # which has no float64
+        # In single precision phi itself may lose digits, as tanhshrink does.
+        slope, exact = phi(z.double()).sub_(phi(z0.double())).div_(difference).to(z.dtype), True
+    else:
+        slope = (y - y0).div_(difference)
+    if exact and not same.any():
         return slope
     nodes = (0.5 - 0.5 / 3**0.5, 0.5 + 0.5 / 3**0.5)  # Gauss-Legendre
-    places = [z0 + node * difference for node in nodes] if smooth else [z]
+    places = [z] if exact else [z0 + node * difference for node in nodes]
     with torch.enable_grad():
         leaves = [place.detach().requires_grad_() for place in places]
         derivative = sum(torch.autograd.grad(phi(leaf).sum(), leaf)[0] for leaf in leaves) / len(leaves)
-    if smooth:
+    if not exact:
         rounding = 16 * eps * (y.abs() + y0.abs())
         same = same | (((slope - derivative) * difference).abs() <= rounding)
     return torch.where(same, derivative, slope)
