@@ -173,6 +173,7 @@ def show_map(cell: Axes, values: Tensor, *, signed: bool, percentile: float = 10
         vmin=-(scale or 1) if signed else 0,
         vmax=scale or 1,
         interpolation=_interpolation(values),
+        interpolation_stage="data",  # of colours, the mean of red and blue would be one that is not on the scale
         **style,
     )
 

@@ -189,7 +189,7 @@ def numbers(tables: Mapping[str, Array], *, columns: int = 3, alt: str | None = 
         values = torch.as_tensor(table).double()
         scale = 2 * float(values.nan_to_num().abs().max()) or 1  # half of the colours: the numbers stay legible
         cell.set_facecolor("#dddddd")
-        cell.imshow(values.numpy(), cmap=DIVERGING, vmin=-scale, vmax=scale)
+        cell.imshow(values.numpy(), cmap=DIVERGING, vmin=-scale, vmax=scale, interpolation_stage="data")
         for (i, j), value in zip(torch.cartesian_prod(*map(torch.arange, values.shape)), values.flatten(), strict=True):
             cell.text(j, i, "" if value.isnan() else f"{value + 0.0:.3g}", ha="center", va="center", fontsize=10)
         cell.set_title(title, fontsize=9)

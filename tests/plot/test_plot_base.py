@@ -1,10 +1,13 @@
 """All pictures: what colour means, arrays of any kind, what is refused, and that every figure carries its alt text."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
 from matplotlib import colormaps
 from pictures import assert_is_shown_with_alt_text, caption, colours, pixels, png
+from PIL import Image
 from torch.testing import assert_close
 
 from interp_lab import mmd_critic, plot
@@ -17,6 +20,19 @@ def test_signed_maps_are_white_at_zero_red_above_and_blue_below():
     assert blue[2] > blue[0]
     # The scale is symmetric: -1 lies half way to the end that 2 reaches.
     assert_close(torch.tensor(blue), torch.tensor(colormaps[plot.DIVERGING](0.25)[:3]), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(1, 300, 300), (1, 3, 300, 300)])
+def test_a_large_map_has_no_colour_that_is_not_on_its_scale(shape):
+    """Every cell of the picture stands for many pixels of either sign: their mean is drawn, not that of their colours."""
+    figure = plot.panel(None, {"": torch.randn(shape) + 0.2})
+    picture = np.asarray(Image.open(io.BytesIO(png(figure))).convert("RGB")).astype(float)
+    rows, columns = np.nonzero(np.ptp(picture, axis=2) > 40)
+    inside = picture[rows.min() + 3 : rows.max() - 2, columns.min() + 3 : columns.max() - 2]  # not its frame
+    coloured = np.unique(inside.reshape(-1, 3), axis=0)
+    scale = 255 * colormaps[plot.DIVERGING](np.linspace(0, 1, 1024))[:, :3]
+    assert len(coloured) > 50
+    assert np.abs(coloured[:, None] - scale).max(2).min(1).max() < 6
 
 
 def test_magnitudes_use_the_sequential_map_from_zero():
