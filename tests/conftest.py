@@ -17,6 +17,11 @@ def fix_seeds() -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_make_collect_report() -> None:
+    fix_seeds()  # for networks among the parameters of tests
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
     fix_seeds()  # before the fixtures of a module
 
