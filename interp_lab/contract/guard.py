@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -21,14 +21,21 @@ from .modules import owners
 from .scripts import refuse_modes
 
 
+class _Pass(NamedTuple):
+    """The first pass of a model: how many rows, and the first and the last of them."""
+
+    model: Model
+    count: int
+    x: Tensor
+    outputs: list[Tensor]
+    mixes: bool  # whether the rows may depend on each other
+
+
 @dataclass
 class _Block:
     """What :func:`explaining` finds out while its block runs."""
 
-    first: tuple[Model, int, Tensor, list[Tensor]] | None = (
-        None  # of a pass: its rows, and the first and the last of each
-    )
-    mixes: bool = False  # whether the rows of a pass may depend on each other
+    passes: dict[int, _Pass] = field(default_factory=dict)  # of every model, as a generator and what it is explained by
     scripts: list[torch.jit.ScriptModule] = field(default_factory=list)  # those that ran
 
 
@@ -65,8 +72,8 @@ def explaining(model: Model, x: Tensor) -> Iterator[Tensor]:
             yield x.clone() if x.is_inference() else x.detach()
         finally:
             _block.reset(token)
-        if block.first is not None:
-            _check_rows(*block.first, (0, 1) if block.mixes else (0,))
+        for first in block.passes.values():
+            _check_rows(first, (0, 1) if first.mixes else (0,))
 
 
 @contextmanager
@@ -143,9 +150,10 @@ def output_of(model: Model, x: Tensor) -> Tensor:
     block = _block.get()
     if block is not None:
         mixes = len(x) > 1 and (guard.mixes or bool(block.scripts))
-        is_first = len(x) > 0 and (block.first is None or block.first[1] == 1 < len(x))
+        first = block.passes.get(id(model))
+        is_first = len(x) > 0 and (first is None or first.count == 1 < len(x))
         if is_first and (mixes or not _is_repeated(model, len(x))):
-            block.first, block.mixes = (model, len(x), x.detach()[[0, -1]], _ends(output, len(x))), mixes
+            block.passes[id(model)] = _Pass(model, len(x), x.detach()[[0, -1]], _ends(output, len(x)), mixes)
     return output
 
 
@@ -176,12 +184,13 @@ def _random_states(device: torch.device) -> tuple:
     return random.getstate(), keys.tobytes(), position, *(state.numpy().tobytes() for state in torch_states)
 
 
-def _check_rows(model: Model, count: int, x: Tensor, outputs: list[Tensor], rows: Sequence[int]) -> None:
+def _check_rows(first: _Pass, rows: Sequence[int]) -> None:
     """Refuse a model whose output for these rows changes when they are run again, without the others or in their place.
 
     Raises:
         UnsupportedModelError: they do, by more than the rounding of another order of the sums.
     """
+    model, count, x, outputs, _ = first
     shapes = [part.shape for part in outputs]
     for row in rows:  # a sum that runs over the batch leaves the one as it is
         again: list[Tensor] = []

@@ -512,3 +512,13 @@ def test_explaining_nests_and_gives_everything_back_in_order():
         assert all(module.training for module in inner.modules())
         assert not any(module.training for module in outer.modules())
     assert all(module.training for module in outer.modules())
+
+
+def test_every_model_of_a_block_is_looked_at_not_the_first_alone():
+    head = nn.Linear(4, 3)
+    mixed, codes = lambda x: head(x - x.mean(0)), torch.rand(3, 4)
+    for _ in range(2):  # a generator that nothing is known of, and one that has been looked at
+        with pytest.raises(il.UnsupportedModelError, match="depends on the other rows"):
+            il.am_code(mixed, 1, codes, generator=torch.sin, steps=1)
+    with pytest.raises(il.UnsupportedModelError, match="depends on the other rows"):
+        il.am_code(head, 1, codes, generator=lambda z: z - z.mean(0), steps=1)
