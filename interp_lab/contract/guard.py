@@ -25,7 +25,7 @@ class _Pass(NamedTuple):
     """The first pass of a model: how many rows, and the first and the last of them."""
 
     model: Model
-    count: int
+    rows: int
     x: Tensor
     outputs: list[Tensor]
     mixes: bool  # whether the rows may depend on each other
@@ -151,7 +151,7 @@ def output_of(model: Model, x: Tensor) -> Tensor:
     if block is not None:
         mixes = len(x) > 1 and (guard.mixes or bool(block.scripts))
         first = block.passes.get(id(model))
-        is_first = len(x) > 0 and (first is None or first.count == 1 < len(x))
+        is_first = len(x) > 0 and (first is None or first.rows == 1 < len(x))
         if is_first and (mixes or not _is_repeated(model, len(x))):
             block.passes[id(model)] = _Pass(model, len(x), x.detach()[[0, -1]], _ends(output, len(x)), mixes)
     return output
