@@ -1,5 +1,6 @@
 """Changes that must not change an answer: each cell is equal to tolerance, or refused in both forms."""
 
+import contextlib
 import inspect
 import warnings
 
@@ -86,11 +87,16 @@ def test_relevance_sums_to_the_logit_or_a_warning_tells(network, rule):
     assert told or difference([relevance.flatten(1).sum(1)], [logit], 1e-6) == ""
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-def test_deep_taylor_is_not_negative_where_it_answers(network):
-    relevance = reference(canonical("twice in a row"), "deep_taylor", network)
-    if isinstance(relevance, list):
-        assert relevance[0].min() >= -1e-9 * relevance[0].abs().max()
+def test_deep_taylor_is_not_negative_where_it_answers():
+    found = {}
+    for name, network in NETWORKS.items():
+        case = network.case()
+        with contextlib.suppress(il.UnsupportedModelError):
+            found[name] = il.deep_taylor(case.model, case.x)
+    negative = [name for name, relevance in found.items() if relevance.min() < -1e-9 * relevance.abs().max()]
+    assert not negative
+    # A negative logit has no relevance at all.
+    assert sum(bool(relevance.any()) for relevance in found.values()) >= 10
 
 
 @pytest.mark.parametrize(
