@@ -20,9 +20,9 @@ from torch import Tensor, distributed, nn
 from torch.multiprocessing import spawn
 from torch.testing import assert_close
 
-from interp_lab import kar, networks, roar, smoothgrad
+from interp_lab import kar, networks, reproducible, roar, smoothgrad
 from interp_lab.data import Dataset, digits
-from interp_lab.evaluate.roar import Workers, images, training, workers
+from interp_lab.evaluate.roar import Workers, images, roar_and_kar, training, workers
 from interp_lab.evaluate.roar.images import mapped, mean_colour, store, uploaded
 from interp_lab.evaluate.roar.ranks import among, orders, replaced_places
 from interp_lab.evaluate.roar.starts import start
@@ -262,6 +262,19 @@ def test_every_executor_gives_the_same_table():
         spread = roar(["saliency"], few_digits(), "mlp", **QUICK, workers=Workers(threads, in_flight=3))
     assert spread == alone
     assert len({cell.accuracy for cell in alone.cells}) > 3
+
+
+def test_the_explained_network_is_drawn_while_no_thread_trains(tasks, monkeypatch):
+    """All threads of a process share one random state, which a training sets and gives back."""
+    alone = []
+
+    def spied(new, seed: int) -> nn.Module:
+        alone.append(reproducible._ALONE.locked())
+        return start(new, seed)
+
+    monkeypatch.setattr(roar_and_kar, "start", spied)
+    roar(["saliency"], few_digits(), "mlp", **QUICK)
+    assert alone == [False, False, False, True]  # one for each seed and one for the header, before any training
 
 
 @pytest.mark.slow

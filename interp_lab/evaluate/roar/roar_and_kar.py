@@ -215,9 +215,9 @@ def _explained(model: nn.Module | None, new: Callable[[], nn.Module], sweep: Tas
     """The network whose decisions are explained: a copy of the given one, or one trained on the whole images."""
     if model is not None:
         return copy.deepcopy(model).to(sweep.device).eval()
-    trained = start(new, 0)
-    train = seen(sweep, 0, Network(trained, seed=0, order=0, places=range(0), mask_only=False))
-    with reproducibly():
+    with reproducibly():  # the start too, as it draws from the random state that all threads share
+        trained = start(new, 0)
+        train = seen(sweep, 0, Network(trained, seed=0, order=0, places=range(0), mask_only=False))
         networks.train(trained, train, seed=0, device=sweep.device, progress=False, **sweep.training._asdict())
     return trained
 
