@@ -191,24 +191,24 @@ class Rescale(Replacement):
 
     @staticmethod
     def forward(ctx, phi: Callable, smooth: bool, z: Tensor, z0: Tensor) -> Tensor:
-        y = phi(z.detach())
-        ctx.save_for_backward(_slope(phi, smooth, z.detach(), z0, z.detach() - z0, y, phi(z0)))
-        return y
+        ctx.save_for_backward(_slope(phi, smooth, z.detach(), z0, z.detach() - z0))
+        return phi(z.detach())
 
     @staticmethod
     def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
         return None, None, g * ctx.saved_tensors[0], None
 
 
-def _slope(phi: Callable, smooth: bool, z: Tensor, z0: Tensor, difference: Tensor, y: Tensor, y0: Tensor) -> Tensor:
+def _slope(phi: Callable, smooth: bool, z: Tensor, z0: Tensor, difference: Tensor) -> Tensor:
     """The difference quotient; where its rounding error covers the mean derivative between z0 and z, that one."""
     eps = torch.finfo(z.dtype).eps
     same, exact = difference.abs() <= 10 * eps * z.abs(), not smooth
     if smooth and z.dtype != torch.float64 and z.device.type != "mps":  # which has no float64
         # In single precision phi itself may lose digits, as tanhshrink does.
-        slope, exact = phi(z.double()).sub_(phi(z0.double())).div_(difference).to(z.dtype), True
+        y, y0, exact = phi(z.double()), phi(z0.double()), True
     else:
-        slope = (y - y0).div_(difference)
+        y, y0 = phi(z), phi(z0)
+    slope = (y - y0).div_(difference).to(z.dtype)
     if exact and not same.any():
         return slope
     nodes = (0.5 - 0.5 / 3**0.5, 0.5 + 0.5 / 3**0.5)  # Gauss-Legendre
@@ -238,8 +238,7 @@ class RevealCancel(Replacement):
         def mean(first: Tensor, other: Tensor) -> Tensor:
             """The mean slope of adding ``first`` before and after ``other``."""
             before, after = (
-                _slope(phi, smooth, ends[1], ends[0], first, phi(ends[1]), phi(ends[0]))
-                for ends in ((z0, z0 + first), (z0 + other, z_here))
+                _slope(phi, smooth, end, start, first) for start, end in ((z0, z0 + first), (z0 + other, z_here))
             )
             return (before + after) / 2
 

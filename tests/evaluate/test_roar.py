@@ -399,6 +399,7 @@ def test_a_training_that_fails_is_reported_in_its_cell(monkeypatch):
         (lambda data: roar([], data, seeds=()), r"seeds must be different .* got \[\]"),
         (lambda data: roar([], data, fractions=(0.5, 0.5)), r"fractions must be different"),
         (lambda data: roar([], data, epoch=1), "training has no option 'epoch'; there are epochs, lr"),
+        (lambda data: roar([], data, workers=Workers(processes=0)), "processes must be at least 1, got 0"),
         (lambda data: roar([], data, workers=Workers(together=0)), "together must be a number of cells from 1 on"),
         (lambda data: roar([], data, "digits_cnn", workers=Workers(together=2)), "module '7' is a dropout"),
         (

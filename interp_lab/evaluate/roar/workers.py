@@ -85,13 +85,15 @@ class Workers:
         """How many cells are trained together.
 
         Raises:
-            ValueError: ``together`` is below 1, or above with a dropout or several processes.
+            ValueError: ``together`` or ``processes`` is below 1, or ``together`` above with a dropout or several processes.
         """
         reasons = [
             f"module {name!r} is a dropout, which draws other numbers in an ensemble"
             for name, module in network.named_modules()
             if isinstance(module, nn.modules.dropout._DropoutNd)
         ]
+        if self.processes < 1:
+            raise ValueError(f"processes must be at least 1, got {self.processes}")
         if self.processes > 1:
             reasons.append("several processes share each training")
         if self.together is None:
