@@ -1,0 +1,77 @@
+"""The conclusions of the book: results that fit the code, pages that print them, and settings measured anew."""
+
+import json
+import math
+import re
+import sys
+
+import pytest
+
+from book.claims import RESULTS, ROOT, all_claims
+
+sys.path.insert(0, str(ROOT / "book" / "_ext"))
+pytest.importorskip("sphinx", reason="needs Sphinx (extra `book`)")
+from claims import Result, results
+
+CLAIMS = all_claims()
+STORED = json.loads(RESULTS.read_text(encoding="utf-8"))
+TRAINING = {"robust_training_cleans_the_gradient"}  # minutes for a setting
+
+
+def test_the_results_are_of_this_code():
+    stale = [name for name, claim in CLAIMS.items() if STORED.get(name, {}).get("fingerprint") != claim.fingerprint]
+    assert not stale, f"measured with different code: run python -m book.claims {' '.join(stale)}"
+    assert set(STORED) == set(CLAIMS)
+    for name, claim in CLAIMS.items():
+        stored = STORED[name]
+        assert (stored["page"], stored["sentence"]) == (claim.page, claim.sentence)
+        assert stored["options"] == {option: list(values) for option, values in claim.options.items()}
+        assert all(len(values) == len(list(claim.settings())) for values in stored["values"].values())
+
+
+def test_every_claim_stands_once_on_its_page():
+    printed = []
+    for path in sorted((ROOT / "book").rglob("*.md")):
+        for name in re.findall(r"^```\{claim\} (\w+)$", path.read_text(encoding="utf-8"), re.M):
+            printed.append((path.relative_to(ROOT / "book").with_suffix("").as_posix(), name))
+    assert sorted(printed) == sorted((claim.page, name) for name, claim in CLAIMS.items())
+
+
+def test_one_setting_decides_the_verdict_and_where_it_breaks():
+    stored = {"page": "", "sentence": "", "above": 0, "below": math.inf, "options": {"a": [1, 2], "b": ["x", "y", "z"]}}
+    holds = Result(stored | {"values": {"native": [1, 2, 3, 4, 5, 6], "default": [1, 2, 3, 4, 5, 6]}})
+    assert holds.verdict == "holds"
+    assert holds.counted() == "all 6 settings"
+    assert (holds.low, holds.high) == (1, 6)
+    depends = Result(stored | {"values": {"native": [1, 2, 3, 4, 5, 6], "default": [1, 2, -3, 4, 5, 0]}})
+    assert depends.verdict == "depends"
+    assert depends.counted() == "4 of 6 settings"
+    assert depends.shares("a") == {1: (2, 3), 2: (2, 3)}
+    assert depends.shares("b") == {"x": (2, 2), "y": (2, 2), "z": (0, 2)}
+    assert depends.decisive() == "b"
+    assert Result(stored | {"values": {"native": [-1] * 6}}).verdict == "fails"
+
+
+def nearest_to_its_bound(name: str) -> int:
+    """Of the settings in which a claim is true, the one where it is so by the least; if none is, of those in which it is not."""
+    result, values = results()[name], list(zip(*STORED[name]["values"].values(), strict=True))
+    true = [i for i, t in enumerate(result.true) if t] if any(result.true) else range(len(values))
+    return min(true, key=lambda i: min(abs(v - bound) for v in values[i] for bound in (result.above, result.below)))
+
+
+@pytest.mark.slow
+@pytest.mark.trains  # with the kernels of an old processor as well
+@pytest.mark.parametrize("name", [name for name in CLAIMS if name not in TRAINING])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_settings_measured_anew(name):
+    """The page's own setting, and for a claim that holds also the one in which it nearly does not."""
+    claim, result, settings = CLAIMS[name], results()[name], list(CLAIMS[name].settings())
+    for i in {0, nearest_to_its_bound(name)} if result.verdict == "holds" else {0}:
+        value = float(claim.measure(**settings[i]))
+        assert claim.holds(value) == result.true[i], settings[i]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", sorted(TRAINING))
+def test_settings_that_train_measured_anew(name):
+    test_settings_measured_anew(name)
