@@ -103,22 +103,25 @@ def fit_tanh(train, width: int, weight_decay: float, weights=None, start=None, s
 
 @pytest.mark.slow
 def test_a_small_network_retrained_from_its_own_weights(seed, verdict):
+    """Influence is a derivative, so a tenth of an example is taken and given: without all of it, the loss bends."""
     train, test = small_digits(300, 300)
     model = fit_tanh(train, 8, 0.01, seed=seed)
-    losses = F.cross_entropy(model(test[0]), test[1], reduction="none").detach()
-    hard = losses.topk(3).indices
+    hard = F.cross_entropy(model(test[0]), test[1], reduction="none").topk(3).indices
     test = test[0][hard], test[1][hard]
     predicted = influence(model, train, test, weight_decay=0.01)
-    removed = torch.cat([predicted.abs().sum(0).topk(8).indices, torch.arange(8)]).unique()
+    removed = torch.cat([predicted.abs().sum(0).topk(4).indices, torch.arange(4)]).unique()
     rises = []
     for i in removed:
-        weights = torch.full((300,), 1 / 300, dtype=torch.float64)
-        weights[i] = 0
-        without = fit_tanh(train, 8, 0.01, weights, model)
-        rises.append(F.cross_entropy(without(test[0]), test[1], reduction="none").detach() - losses[hard])
+        losses = []
+        for part in (0.1, -0.1):
+            weights = torch.full((300,), 1 / 300, dtype=torch.float64)
+            weights[i] *= 1 - part
+            changed = fit_tanh(train, 8, 0.01, weights, model)
+            losses.append(F.cross_entropy(changed(test[0]), test[1], reduction="none").detach())
+        rises.append((losses[0] - losses[1]) / 0.2)
     for truth, guess in zip(torch.stack(rises, 1), predicted[:, removed], strict=True):
-        verdict("correlation", torch.corrcoef(torch.stack([truth, guess]))[0, 1], above=0.9)
-        verdict("slope", (truth @ guess) / (guess @ guess), above=0.9, below=2)
+        verdict("correlation", torch.corrcoef(torch.stack([truth, guess]))[0, 1], above=0.99)
+        verdict("slope", (truth @ guess) / (guess @ guess), above=0.9, below=1.1)
 
 
 def test_mislabelled_digits_have_the_largest_influence_on_themselves(seed, verdict):
