@@ -24,7 +24,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 RESULTS = Path(__file__).resolve().parents[1] / "data" / "claims.json"
-OVERVIEW = "/book/part3/how_firm"  # the page of all claims
+OVERVIEW = "/book/since/how_firm"  # the page of all claims
 WORDS = {"holds": "holds", "depends": "depends on the options", "fails": "does not hold"}
 
 

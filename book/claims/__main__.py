@@ -55,10 +55,11 @@ def measure_missing(kernel: str, names: list[str], executor: str) -> None:
             if (name, claim.fingerprint, json.dumps(setting)) not in known:
                 shared = claim.measure.__module__, setting.get("network"), setting.get("seed"), setting.get("training")
                 units[shared].append((name, claim.fingerprint, setting))
+    work = [units[shared] for shared in sorted(units, key=lambda shared: shared[-1] is not None)]  # trainings last
     bar = tqdm(total=sum(map(len, units.values())), desc=f"claims, {kernel} kernels", unit="setting")
     with open_executor(executor) as pool, path.open("a") as file:
-        futures = [pool.submit(measure, tasks) for tasks in units.values()] if pool else []
-        for rows in (f.result() for f in as_completed(futures)) if pool else map(measure, units.values()):
+        futures = [pool.submit(measure, tasks) for tasks in work] if pool else []
+        for rows in (f.result() for f in as_completed(futures)) if pool else map(measure, work):
             file.writelines(json.dumps(row) + "\n" for row in rows)
             file.flush()
             bar.update(len(rows))
