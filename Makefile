@@ -5,12 +5,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # On every core; one test at a time, but for groups that share what takes long.
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup
 
-.PHONY: help book lint check test exercises clean
+.PHONY: help book claims lint check test exercises clean
 
 help:
 	@echo "make book       run the pages and build the textbook into _build/html"
 	@echo "make check      lint, types, the fast tests and one page of what changed; before each commit"
 	@echo "make test       lint, types, spelling, all tests, the solutions, the built site in a browser"
+	@echo "make claims     measure the book's conclusions again over all their options, where code has changed"
 	@echo "make exercises  write exercises/ again from solutions/"
 	@echo "make clean      delete what the other targets built, except .venv"
 
@@ -51,6 +52,10 @@ test: lint
 	@$(BIN)/python book/build.py
 	@echo "== site in a browser"
 	@$(PYTEST) -m browser
+
+claims: .venv/.installed
+	@echo "== claims"
+	@$(BIN)/python -m book.claims
 
 exercises: .venv/.installed
 	@echo "== exercises from solutions"
