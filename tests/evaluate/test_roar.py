@@ -272,7 +272,7 @@ def test_planted_evidence_the_oracle_is_best_and_its_opposite_worst(seed, verdic
     }
     accuracy = {name: row.accuracy for name, row in scores.items()}
     verdict("accuracy of the whole", accuracy["none"], above=0.9)
-    verdict("without the evidence", accuracy["oracle"], below=0.6)  # chance is 0.5
+    verdict("without the evidence", accuracy["oracle"], below=0.65)  # chance is 0.5, with a deviation of .03
     others = min(value for name, value in accuracy.items() if name != "oracle")
     verdict("the oracle below all others", accuracy["oracle"] - others, below=0)
     verdict("integrated gradients below random", accuracy["integrated_gradients"] - accuracy["random"], below=-0.1)
