@@ -79,7 +79,7 @@ def _masks(x: Tensor, places: torch.Size, samples: int, cells: int, keep: float,
     """Random masks with values from 0 to 1, magnified only when they are asked for."""
     generator = torch.Generator().manual_seed(seed)
     grid = [size if x.dim() == 2 else min(cells, size) for size in places]
-    coarse = (torch.rand(samples, *grid, generator=generator) < keep).to(x)
+    coarse = (torch.rand(samples, *grid, generator=generator, dtype=torch.float32) < keep).to(x)
     if x.dim() == 2:
         return lambda numbers: coarse[numbers]
     sides = [-(-size // count) for size, count in zip(places, grid, strict=True)]
