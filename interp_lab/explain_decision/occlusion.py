@@ -30,7 +30,7 @@ def occlusion(
         model: a module or function from ``(N, ...)`` to logits ``(N, K)``.
         x: float batch: images ``(N, C, H, W)``, or any other number of axes behind the channels; vectors ``(N, D)``.
         target: None (the class predicted for x), an int, or a LongTensor ``(N,)``.
-        window: side of the window in pixels; None is an eighth of the shortest side, at least 1, and 1 for vectors.
+        window: side of the window in pixels; None is an eighth of the shortest side, rounded up, and 1 for vectors.
         stride: step from one window to the next, at most the window; None is half the window, rounded up.
         baseline: :math:`x_0`, a number or a tensor that broadcasts to the shape of x.
         batch_size: rows per pass, to bound memory; any value gives the same numbers. None chooses by device.
@@ -50,7 +50,7 @@ def occlusion(
         removal = Removal(model, x, target, baseline, batch_size)
         places = removal.places
         if window is None:
-            window = 1 if x.dim() == 2 else max(1, min(places) // 8)
+            window = 1 if x.dim() == 2 else -(-min(places) // 8)
         if not 1 <= window <= min(places):
             raise ValueError(f"window must lie in 1..{min(places)}, the shortest side of x, got {window}")
         stride = -(-window // 2) if stride is None else stride

@@ -83,7 +83,7 @@ def shapley_values(
         players: an int, the side of square patches of pixels; or a LongTensor that holds the number of every entry's player, from 0
             on, of the size of the image ``(H, W)``, or with all axes of x, such as ``(N, 1, H, W)``, and broadcasting to x; or
             as many bool masks ``(P, H, W)`` or ``(P, N, 1, H, W)`` of which every entry is in exactly one. None is patches of
-            an eighth of the shortest side, at least 1, and of a vector every entry. A number that an image has not is a
+            an eighth of the shortest side, rounded up, and of a vector every entry. A number that an image has not is a
             player without effect.
         baseline: :math:`x_0`, a number or a tensor that broadcasts to the shape of x.
         permutations: how many orders, an even number of at least 2; None is all coalitions of up to 12 players, 10 orders of more.
@@ -176,7 +176,7 @@ def _numbers(players: int | Tensor | None, x: Tensor, places: torch.Size) -> Ten
         ValueError: they are not as :func:`shapley_values` says.
     """
     if players is None:
-        players = 1 if x.dim() == 2 else max(1, min(places) // 8)
+        players = 1 if x.dim() == 2 else -(-min(places) // 8)
     if isinstance(players, int):
         if players < 1 or (x.dim() == 2 and players > 1):
             raise ValueError(f"players must be at least 1, the side of patches, and 1 for vectors, got {players}")
