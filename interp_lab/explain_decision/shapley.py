@@ -49,8 +49,16 @@ def shapley(
     >>> shapley(model, torch.tensor([[1.0, 1.0]]))  # neither can do without the other: half each
     tensor([[0.5000, 0.5000]])
     """
-    options = {"players": players, "baseline": baseline, "permutations": permutations}
-    return shapley_values(model, x, target, **options, seed=seed, batch_size=batch_size).attribution
+    return shapley_values(
+        model,
+        x,
+        target,
+        players=players,
+        baseline=baseline,
+        permutations=permutations,
+        seed=seed,
+        batch_size=batch_size,
+    ).attribution
 
 
 def shapley_values(

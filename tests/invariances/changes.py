@@ -772,7 +772,9 @@ NO_HEAD = named(
     "maximize_activation, generator", "maximize_activation, density", "surrogate_linear"
 )  # columns, no classes
 REMOVAL = ("occlusion", "rise", "shapley")
-MORE_ROWS = either(of_layers, named("smoothgrad", "integrated_gradients", "selectivity", "maximize_activation", *REMOVAL))
+MORE_ROWS = either(
+    of_layers, named("smoothgrad", "integrated_gradients", "selectivity", "maximize_activation", *REMOVAL)
+)
 RANDOMISED = named("model_randomisation")  # the weights of FrozenBatchNorm2d are no parameters
 HAS_WEIGHTS = excluding(of_parameters, FILTERS)
 NOT_INFLUENCE = excluding(INFLUENCE)
