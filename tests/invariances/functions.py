@@ -187,7 +187,7 @@ QUICK = {
     "rise": {"samples": 8, "cells": 2},
     "shapley": {"permutations": 2},
 }
-REMOVAL = ("occlusion", "rise", "shapley")
+REMOVAL = ("occlusion", "rise", "shapley", "shapley_values")
 PASSES = ("smoothgrad", "integrated_gradients", *REMOVAL)
 FUNCTIONS: dict[str, Function] = {
     **{
@@ -209,7 +209,7 @@ FUNCTIONS: dict[str, Function] = {
     "deeplift reveal_cancel": Function(attribution(il.deeplift, rule="reveal_cancel")),
     "grad_cam, layer": Function(lambda c: il.grad_cam(c.model, c.x, c.target, layer=c.layer), layers=True, differentiates="maps"),
     "grad_cam, own size": Function(attribution(il.grad_cam, upsample=False), differentiates="maps"),
-    "shapley_values": Function(exact_shares),
+    "shapley_values": Function(exact_shares, differentiates="", batch_size=True),
     "guided_grad_cam, layer": Function(lambda c: il.guided_grad_cam(c.model, c.x, c.target, layer=c.layer), layers=True),
     "fit_patterns": Function(lambda c: il.fit_patterns(c.model, batches(c)), rows=False, layers=True, differentiates="below"),
     "pattern_net": Function(patterned(il.pattern_net), layers=True),
