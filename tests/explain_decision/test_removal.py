@@ -216,9 +216,9 @@ def test_every_permutation_shares_out_the_whole_difference(network):
 
 
 def test_an_order_comes_with_its_reverse():
-    """x1 x2 x3 x4: what comes last gets all, so that two orders give two of them a half each."""
-    found = shapley_values(lambda x: x.prod(1, keepdim=True), torch.ones(1, 4), permutations=2)
-    assert_close(found.values.sort().values, vector(0, 0, 0.5, 0.5))
+    """(x1 + ... + x5)^2: the r-th to come adds 2 r - 1, which with the reverse is five on average for each."""
+    found = shapley_values(lambda x: x.sum(1, keepdim=True) ** 2, torch.ones(1, 5), permutations=2)
+    assert_close(found.values, torch.full((1, 5), 5.0))
 
 
 def test_standard_errors_by_hand():
