@@ -43,7 +43,29 @@ def shapley(
     seed: int = 0,
     batch_size: int | None = None,
 ) -> Tensor:
-    """Shapley values as an attribution: the ``attribution`` of :func:`shapley_values`, which has the same arguments.
+    r"""Shapley values as an attribution: :func:`shapley_values`, each spread evenly over its player's entries of x.
+
+    .. math:: R_p(x) = \phi_i / |i| \quad \text{for every entry } p \text{ of player } i,
+        \qquad \sum_p R_p(x) = f_c(x) - f_c(x_0)
+
+    Shapley 1953, A Value for n-Person Games; Lundberg & Lee 2017, arXiv:1705.07874.
+
+    Args:
+        model: a module or function from ``(N, ...)`` to logits ``(N, K)``.
+        x: float batch ``(N, ...)``.
+        target: None (the class predicted for x), an int, or a LongTensor ``(N,)``.
+        players: the side of square patches, the number of every entry's player, or bool masks; see :func:`shapley_values`.
+        baseline: :math:`x_0`, a number or a tensor that broadcasts to the shape of x.
+        permutations: how many orders, an even number of at least 2; None is all coalitions of up to 12 players, 10 orders of more.
+        seed: of the orders, which all images share.
+        batch_size: rows per pass, to bound memory; any value gives the same numbers. None chooses by device.
+
+    Returns:
+        The attribution, of the shape, dtype and device of x.
+
+    Raises:
+        ValueError: x, target, the logits or an option are not as above, or the baseline does not broadcast to x.
+        UnsupportedModelError: the model is random, or its rows depend on each other.
 
     >>> model = lambda x: x.prod(1, keepdim=True)
     >>> shapley(model, torch.tensor([[1.0, 1.0]]))  # neither can do without the other: half each
