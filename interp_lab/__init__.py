@@ -28,8 +28,11 @@ from .explain_decision.gradient_based import (
 from .explain_decision.influence import TopInfluence, influence, trak
 from .explain_decision.lrp import lrp
 from .explain_decision.methods import METHODS
+from .explain_decision.occlusion import occlusion
 from .explain_decision.patterns import fit_patterns, pattern_attribution, pattern_net
 from .explain_decision.rectgrad import rectgrad
+from .explain_decision.rise import rise
+from .explain_decision.shapley import shapley, shapley_values
 from .explain_model import priors
 from .explain_model.activation_maximisation import am_code, am_density, maximize_activation, total_variation
 from .explain_model.filters import filters
@@ -86,6 +89,7 @@ __all__ = [
     "mmd_critic",
     "model_randomisation",
     "networks",
+    "occlusion",
     "pattern_attribution",
     "pattern_net",
     "plot",
@@ -97,10 +101,13 @@ __all__ = [
     "rectgrad",
     "relevance_mass",
     "relevance_rank",
+    "rise",
     "roar",
     "saliency",
     "segment",
     "selectivity",
+    "shapley",
+    "shapley_values",
     "similarity",
     "smoothgrad",
     "sparse_softmax",

@@ -3,8 +3,10 @@
 Nothing here uses the interception of ``interp_lab``: layers become matrices, relevance is shared entry by entry.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import permutations, product
 
 import torch
 import torch.nn.functional as F
@@ -222,3 +224,60 @@ def is_dense(layer) -> bool:
 
 def always(layer) -> bool:
     return True
+
+
+# Methods that take parts of the input away, one image and one pixel at a time.
+
+
+def without(x: Tensor, x0: Tensor, pixels: Iterable[tuple[int, int]]) -> Tensor:
+    """An image (C, H, W) with its baseline at some pixels."""
+    x = x.clone()
+    for row, column in pixels:
+        x[:, row, column] = x0[:, row, column]
+    return x
+
+
+def occlusion(f: Callable[[Tensor], float], x: Tensor, x0: Tensor, window: int, stride: int) -> Tensor:
+    """The mean fall (H, W) over all windows that hide a pixel (Zeiler & Fergus 2014, section 4.2)."""
+    height, width = x.shape[1:]
+    falls: dict[tuple[int, int], list[float]] = {}
+    starts = [sorted({*range(0, size - window + 1, stride), size - window}) for size in (height, width)]
+    for top, left in product(*starts):
+        pixels = list(product(range(top, top + window), range(left, left + window)))
+        fall = f(x) - f(without(x, x0, pixels))
+        for pixel in pixels:
+            falls.setdefault(pixel, []).append(fall)
+    return torch.tensor([[sum(falls[i, j]) / len(falls[i, j]) for j in range(width)] for i in range(height)])
+
+
+def magnified(cells: int, side: int) -> Tensor:
+    """The weights (places, cells) by which ``(cells + 1) * side`` places lie between the centres of the cells."""
+    size = (cells + 1) * side
+    weights = torch.zeros(size, cells)
+    for place in range(size):
+        at = (place + 0.5) * cells / size - 0.5  # of the centre of a place, in cells
+        low = math.floor(at)
+        for cell, weight in ((low, low + 1 - at), (low + 1, at - low)):
+            weights[place, min(max(cell, 0), cells - 1)] += weight
+    return weights
+
+
+def rise_mask(coarse: Tensor, shift: tuple[int, int], shape: tuple[int, int]) -> Tensor:
+    """One mask (H, W) of Petsiuk et al. 2018, section 3.2, from its cells (h, w) and the offset of the crop."""
+    sides = [math.ceil(size / cells) for size, cells in zip(shape, coarse.shape, strict=True)]
+    down, across = (magnified(cells, side) for cells, side in zip(coarse.shape, sides, strict=True))
+    mask = torch.zeros(shape)
+    for i, j in product(range(shape[0]), range(shape[1])):
+        for a, b in product(range(coarse.shape[0]), range(coarse.shape[1])):
+            mask[i, j] += down[shift[0] + i, a] * across[shift[1] + j, b] * coarse[a, b]
+    return mask
+
+
+def shapley(value: Callable[[frozenset[int]], float], players: int) -> list[float]:
+    """What every player adds when it comes, averaged over all orders in which they may come (Shapley 1953)."""
+    total = [0.0] * players
+    for order in permutations(range(players)):
+        for place, player in enumerate(order):
+            before = frozenset(order[:place])
+            total[player] += value(before | {player}) - value(before)
+    return [part / math.factorial(players) for part in total]

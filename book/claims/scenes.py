@@ -15,9 +15,12 @@ SEEDS = (7, 17, 27)  # of the scenes; 7 is that of most pages
 MARGINS = (0, 1, 2)
 SIGNS = ("magnitude", "signed")
 BASELINES = ("black", "mean colour", "blurred")
-FROM_BASELINE = ("integrated_gradients", "deeplift")
+FROM_BASELINE = ("integrated_gradients", "deeplift", "occlusion")
 SCORES = {"mass": relevance_mass, "rank": relevance_rank, "pointing": pointing_game}
-EXPLAIN = METHODS | {"smoothgrad": partial(METHODS["smoothgrad"], n=10, noise=0.05)}  # that suits the scenes
+EXPLAIN = METHODS | {
+    "smoothgrad": partial(METHODS["smoothgrad"], n=10, noise=0.05),  # that suits the scenes
+    "occlusion": partial(METHODS["occlusion"], stride=8),
+}
 
 
 @cache

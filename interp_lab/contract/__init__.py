@@ -6,17 +6,19 @@ explains the logit :math:`f_c(x)` of the target class in eval mode and leaves th
 
 from .gradients import chosen_logit, differentiated, gradient
 from .guard import explaining, full_precision, in_eval_mode, output_of
-from .inputs import Model, Target, check_baseline, check_input, check_target, is_finite
+from .inputs import Model, Target, check_baseline, check_batch_size, check_input, check_target, is_finite
 from .interception import UnsupportedModelError
 from .logits import decisions, logits_of, pick, probabilities, resolve
 from .modules import owners
 from .passes import rows_per_pass, with_rows_that_fit
+from .replacement import logits_in_passes, scores_of_replaced
 
 __all__ = [
     "Model",
     "Target",
     "UnsupportedModelError",
     "check_baseline",
+    "check_batch_size",
     "check_input",
     "check_target",
     "chosen_logit",
@@ -27,6 +29,7 @@ __all__ = [
     "gradient",
     "in_eval_mode",
     "is_finite",
+    "logits_in_passes",
     "logits_of",
     "output_of",
     "owners",
@@ -34,5 +37,6 @@ __all__ = [
     "probabilities",
     "resolve",
     "rows_per_pass",
+    "scores_of_replaced",
     "with_rows_that_fit",
 ]

@@ -57,6 +57,12 @@ def check_target(target: int | Sequence[int] | Tensor, count: int) -> Tensor:
     return classes.long().expand(count)
 
 
+def check_batch_size(batch_size: int | None) -> None:
+    """Refuse a number of rows per pass that is none."""
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size must be None or at least 1, got {batch_size}")
+
+
 def check_baseline(baseline: float | Tensor, x: Tensor, name: str = "baseline") -> Tensor:
     """The baseline, called ``name`` in errors, as a tensor of x's shape, dtype and device.
 

@@ -21,15 +21,15 @@ from ..contract import (
     Model,
     Target,
     check_baseline,
+    check_batch_size,
     check_target,
     explaining,
-    is_finite,
-    logits_of,
+    logits_in_passes,
     output_of,
     pick,
     probabilities,
     rows_per_pass,
-    with_rows_that_fit,
+    scores_of_replaced,
 )
 from .relevance import relevance_map
 
@@ -120,48 +120,32 @@ def selectivity(
             raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
     if unknown := set(beside) - {"random", "optimal"}:
         raise ValueError(f'beside may hold "random" and "optimal", got {", ".join(map(repr, sorted(unknown)))}')
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size must be None or at least 1, got {batch_size}")
+    check_batch_size(batch_size)
     with explaining(model, x) as x, torch.no_grad():
-        pictures, relevance, cells = _patches(x, attribution, patch)
+        relevance, cells = _patches(x, attribution, patch)
         count = relevance.shape[1]
         removed = _schedule(steps, count).to(x.device)
         generator = torch.Generator().manual_seed(seed)
         ties = torch.randperm(count, generator=generator).to(x.device)
         step = torch.searchsorted(removed, torch.arange(count, device=x.device), right=True).float()  # of each rank
-        fill = _filled(x, fill, generator).view_as(pictures)
+        fill = _filled(x, fill, generator)
         rows = batch_size or rows_per_pass(x, lambda rows: output_of(model, rows))
 
         def read(logits: Tensor, target: Tensor) -> Tensor:
             return pick(probabilities(logits) if score == "probability" else logits, target)
 
-        logits = torch.cat([logits_of(model, part) for part in x.split(rows)])
+        logits = logits_in_passes(model, x, rows)
         target = logits.argmax(1) if target is None else check_target(target, len(x)).to(x.device)
         start = read(logits, target)[:, None]
 
-        def scores(replaced: Callable[[slice, Tensor], Tensor], ks: range) -> Tensor:
-            """``(N, len(ks))``, filled where ``replaced(images, k)`` is 1 and not 0; several k in a pass."""
-            steps = torch.tensor(ks, dtype=torch.float32, device=x.device).view(-1, 1, 1, 1, 1)
+        def scores(replaced: Callable[[slice, Tensor], Tensor], count: int) -> Tensor:
+            """``(N, count)``, with those pixels filled of which ``replaced(images, k)`` is true, k = 0 .. count - 1."""
 
-            def in_passes(rows: int) -> Tensor:
-                result = []
-                for first in range(0, len(x), rows):
-                    part = slice(first, min(first + rows, len(x)))
-                    size, values = part.stop - first, []
-                    for k in steps.split(max(1, rows // size)):
-                        # lerp is exact at 0 and 1, and faster than where
-                        batch = torch.lerp(pictures[part], fill[part], replaced(part, k))
-                        logits = output_of(model, batch.view(-1, *x.shape[1:]))  # the pass over x has checked the shape
-                        values.append(read(logits, target[part].expand(len(k), size).flatten()).view(len(k), size))
-                    result.append(torch.cat(values).T)
-                return torch.cat(result)
+            def amount(images: slice, ks: Tensor) -> Tensor:
+                filled = replaced(images, ks.view(-1, 1, 1, 1, 1)).to(x)
+                return filled if x.dim() == 4 else filled[:, :, 0, 0]
 
-            result = with_rows_that_fit(in_passes, rows)
-            if not is_finite(result):
-                raise ValueError(
-                    "the model gives NaN or infinite logits for some x with removed pixels; try another fill"
-                )
-            return result
+            return scores_of_replaced(model, x, fill, amount, count, target, rows, read)
 
         def curve(relevance: Tensor, order: str) -> Selectivity:
             shuffled = relevance.float().index_select(1, ties)
@@ -169,7 +153,7 @@ def selectivity(
             removed_at = torch.empty_like(relevance, dtype=torch.float32).scatter_(1, ranked, step.expand_as(relevance))
             by_pixel = ties.argsort()[cells].flatten()
             removed_at = removed_at.index_select(1, by_pixel).view(len(x), 1, *cells.shape)
-            values = scores(lambda images, k: (k + 1 - removed_at[images]).clamp_(0, 1).to(x), range(1, len(removed)))
+            values = scores(lambda images, k: removed_at[images] <= k + 1, len(removed) - 1)
             values = torch.cat([start, values], 1)
             share = (removed.double() / count).to(values)
             return Selectivity(values, share, torch.trapezoid(values, share), order, score)
@@ -178,13 +162,13 @@ def selectivity(
         if "random" in beside:
             result["random"] = curve(torch.zeros_like(relevance), "random")
         if "optimal" in beside:
-            effect = start - scores(lambda _, k: (cells == k).to(x), range(count))
+            effect = start - scores(lambda _, k: cells == k, count)
             result["optimal"] = curve(effect if order == ORDERS[0] else -effect, "optimal")
     return Selectivity(**result)
 
 
-def _patches(x: Tensor, attribution: Tensor, patch: int) -> tuple[Tensor, Tensor, Tensor]:
-    """x as pictures (a vector is one row of pixels), the relevance of every patch ``(N, P)``, each pixel's patch."""
+def _patches(x: Tensor, attribution: Tensor, patch: int) -> tuple[Tensor, Tensor]:
+    """The relevance of every patch ``(N, P)``, and each pixel's patch ``(H, W)``; a vector is one row of pixels."""
     if x.dim() not in (2, 4) or (x.dim() == 2 and patch != 1):
         raise ValueError(f"x must be images (N, C, H, W), or vectors (N, D) with patch=1, got shape {tuple(x.shape)}")
     if patch < 1:
@@ -192,10 +176,10 @@ def _patches(x: Tensor, attribution: Tensor, patch: int) -> tuple[Tensor, Tensor
     relevance = relevance_map(attribution).to(x.device)
     if relevance.shape != (x.shape if x.dim() == 2 else (len(x), *x.shape[2:])):
         raise ValueError(f"the attribution must fit x {tuple(x.shape)}, got shape {tuple(attribution.shape)}")
-    pictures, relevance = (x, relevance[:, None]) if x.dim() == 4 else (x[:, None, None], relevance[:, None, None])
+    relevance = relevance[:, None] if x.dim() == 4 else relevance[:, None, None]
     sums = F.avg_pool2d(relevance, patch, ceil_mode=True, divisor_override=1)
-    row, column = (torch.arange(n, device=x.device) // patch for n in pictures.shape[2:])
-    return pictures, sums.flatten(1), row[:, None] * sums.shape[3] + column
+    row, column = (torch.arange(n, device=x.device) // patch for n in relevance.shape[2:])
+    return sums.flatten(1), row[:, None] * sums.shape[3] + column
 
 
 def _schedule(steps: int | None, count: int) -> Tensor:

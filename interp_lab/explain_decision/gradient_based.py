@@ -16,10 +16,11 @@ from ..contract import (
     Model,
     Target,
     check_baseline,
+    check_batch_size,
     check_target,
     explaining,
     gradient,
-    logits_of,
+    logits_in_passes,
     pick,
     resolve,
     rows_per_pass,
@@ -133,7 +134,7 @@ def smoothgrad(
             return point
 
         if target is None:
-            target = _logits(model, x, batch_size).argmax(1)
+            target = logits_in_passes(model, x, batch_size).argmax(1)
         target = check_target(target, len(x)).to(x.device)
         return _sum_of_gradients(model, x, target, noisy, weights, batch_size)
 
@@ -214,9 +215,9 @@ def integrated_gradients(
         def on_the_line(rows: slice) -> Callable[[int], Tensor]:
             return lambda k: x[rows] - (1 - nodes[k]) / 2 * difference[rows]
 
-        logits = _logits(model, x, batch_size)
+        logits = logits_in_passes(model, x, batch_size)
         target = check_target(logits.argmax(1) if target is None else target, len(x)).to(x.device)
-        value, start = pick(logits, target), pick(_logits(model, reference, batch_size), target)
+        value, start = pick(logits, target), pick(logits_in_passes(model, reference, batch_size), target)
         attribution = difference * _sum_of_gradients(model, x, target, on_the_line, weights / 2, batch_size)
         _warn_of_a_gap(attribution, value, start, steps)
         return attribution
@@ -237,14 +238,8 @@ def _warn_of_a_gap(attribution: Tensor, value: Tensor, start: Tensor, steps: int
         )
 
 
-def _logits(model: Model, x: Tensor, batch_size: int | None) -> Tensor:
-    with torch.no_grad():
-        return torch.cat([logits_of(model, rows) for rows in x.split(batch_size or len(x))])
-
-
 def _uniform(n: int, name: str, batch_size: int | None) -> np.ndarray:
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size must be None or at least 1, got {batch_size}")
+    check_batch_size(batch_size)
     if not isinstance(n, int) or n < 1:
         raise ValueError(f"{name} must be an integer of at least 1, got {n!r}")
     return np.full(n, 1 / n)

@@ -14,7 +14,10 @@ from .gradient_based import (
     smoothgrad,
 )
 from .lrp import lrp
+from .occlusion import occlusion
 from .rectgrad import rectgrad
+from .rise import rise
+from .shapley import shapley
 
 METHODS: dict[str, Callable] = {
     "saliency": saliency,
@@ -30,6 +33,9 @@ METHODS: dict[str, Callable] = {
     "deeplift": deeplift,
     "grad_cam": grad_cam,
     "guided_grad_cam": guided_grad_cam,
+    "occlusion": occlusion,
+    "rise": rise,
+    "shapley": shapley,
 }
 """Every attribution method by name, with the book's default options: ``METHODS[name](model, x, target)``.
 

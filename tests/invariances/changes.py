@@ -20,7 +20,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 import interp_lab as il
 
-from .functions import FUNCTIONS, Answer, Function, tensors
+from .functions import FUNCTIONS, REMOVAL, Answer, Function, tensors
 from .networks import CLASSES, NORMS, Apply, Case, Cell, Concatenated, Gated, Network, head, stack
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -771,7 +771,9 @@ ONE_LOGIT = either(
 NO_HEAD = named(
     "maximize_activation, generator", "maximize_activation, density", "surrogate_linear"
 )  # columns, no classes
-MORE_ROWS = either(of_layers, named("smoothgrad", "integrated_gradients", "selectivity", "maximize_activation"))
+MORE_ROWS = either(
+    of_layers, named("smoothgrad", "integrated_gradients", "selectivity", "maximize_activation", *REMOVAL)
+)
 RANDOMISED = named("model_randomisation")  # the weights of FrozenBatchNorm2d are no parameters
 HAS_WEIGHTS = excluding(of_parameters, FILTERS)
 NOT_INFLUENCE = excluding(INFLUENCE)

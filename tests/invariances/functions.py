@@ -81,6 +81,13 @@ def near_its_baseline(c: Case) -> Tensor:
     return il.deeplift(c.model, x, c.target, baseline=x + 2.0**-16 * c.beside.sign()) * 2.0**16
 
 
+def exact_shares(c: Case) -> Answer:
+    """Of three players, whose values and standard errors are given as well."""
+    players = torch.arange(c.x[0].numel()).view(1, *c.x.shape[1:]) % 3
+    found = il.shapley_values(c.model, c.x, c.target, players=players, baseline=0.5, **c.options)
+    return [found.attribution, found.values, found.standard_error]
+
+
 def patterned(method: Callable) -> Callable[[Case], Any]:
     return lambda c: method(c.model, c.x, c.target, patterns=il.fit_patterns(c.model, batches(c)))
 
@@ -176,14 +183,18 @@ QUICK = {
     "smoothgrad": {"n": 4},
     "integrated_gradients": {"steps": 4},
     "rectgrad": {"q": 0.5},
+    "occlusion": {"window": 2},
+    "rise": {"samples": 8, "cells": 2},
+    "shapley": {"permutations": 2},
 }
-PASSES = ("smoothgrad", "integrated_gradients")
+REMOVAL = ("occlusion", "rise", "shapley", "shapley_values")
+PASSES = ("smoothgrad", "integrated_gradients", *REMOVAL)
 FUNCTIONS: dict[str, Function] = {
     **{
         name: Function(
             attribution(method, **QUICK.get(name, {})),
             batch_size=name in PASSES,
-            differentiates="maps" if name == "grad_cam" else "x",
+            differentiates="" if name in REMOVAL else "maps" if name == "grad_cam" else "x",
         )
         for name, method in il.METHODS.items()
     },
@@ -198,6 +209,7 @@ FUNCTIONS: dict[str, Function] = {
     "deeplift reveal_cancel": Function(attribution(il.deeplift, rule="reveal_cancel")),
     "grad_cam, layer": Function(lambda c: il.grad_cam(c.model, c.x, c.target, layer=c.layer), layers=True, differentiates="maps"),
     "grad_cam, own size": Function(attribution(il.grad_cam, upsample=False), differentiates="maps"),
+    "shapley_values": Function(exact_shares, differentiates="", batch_size=True),
     "guided_grad_cam, layer": Function(lambda c: il.guided_grad_cam(c.model, c.x, c.target, layer=c.layer), layers=True),
     "fit_patterns": Function(lambda c: il.fit_patterns(c.model, batches(c)), rows=False, layers=True, differentiates="below"),
     "pattern_net": Function(patterned(il.pattern_net), layers=True),

@@ -17,6 +17,7 @@ LIBRARY, DECISION, BACKPROP = "interp_lab/explain_decision/", "tests/explain_dec
 TESTS = {
     "interp_lab/contract/gradients.py": "tests/contract tests/explain_decision/test_gradient_based.py",
     "interp_lab/contract/interception.py": f"tests/contract {BACKPROP}modified_backprop.py",
+    "interp_lab/contract/replacement.py": f"{DECISION}removal.py tests/evaluate/test_selectivity.py",
     "interp_lab/contract/": "tests/contract",
     "interp_lab/backprop/decompositions.py": f"{BACKPROP}decompositions.py",
     "interp_lab/backprop/feature_maps.py": f"{BACKPROP}feature_maps.py {DECISION}grad_cam.py",
@@ -30,6 +31,7 @@ TESTS = {
     f"{LIBRARY}gradient_based.py": f"{DECISION}gradient_based.py tests/contract/test_contract.py",
     f"{LIBRARY}lrp/": f"{DECISION}lrp.py {BACKPROP}layers.py",
     f"{LIBRARY}patterns.py": f"{DECISION}patterns.py",
+    **{f"{LIBRARY}{name}.py": f"{DECISION}removal.py" for name in ("occlusion", "removal", "rise", "shapley")},
     f"{LIBRARY}rectgrad.py": f"{DECISION}deconvnet_and_guided_backprop.py",
     **{
         f"interp_lab/evaluate/{name}.py": f"tests/evaluate/test_{name}.py"
