@@ -147,7 +147,7 @@ def relevance_moves_to_the_mark(method: str, sign: str, seed: int) -> float:
 def black_is_the_worse_baseline(
     method: str, baseline: str, score: str, margin: int, sign: str, network: str, seed: int
 ) -> float:
-    """Integrated gradients and DeepLIFT lie on the object more from the picture's mean colour than from black."""
+    """Integrated gradients, DeepLIFT and occlusion lie on the object more from the picture's mean colour than from black."""
     options = {"score": score, "margin": margin, "sign": sign}
     better, black = (score_of(method, network, seed, b, **options) for b in (baseline, "black"))
     return surely(better - black)
