@@ -32,7 +32,7 @@ def with_header_scopes(data_frame: re.Match[str]) -> str:
     """The table of a data frame, in which every header says whether it heads its column or its row; names may break at _."""
     head, end, body = data_frame[0].partition("</thead>")
     head = head.replace("<th></th>", "<td></td>").replace("<th>", '<th scope="col">')
-    return head + end + body.replace("<th>", '<th scope="row">').replace("_", "_<wbr>")
+    return (head + end + body.replace("<th>", '<th scope="row">')).replace("_", "_<wbr>")
 
 
 def with_output_alt(render_image: Callable[..., list[nodes.Element]]) -> Callable[..., list[nodes.Element]]:
