@@ -43,6 +43,8 @@ def table(rows: Mapping[Any, Mapping[str, Any]], spec: str = ".2f", *, label: st
             value = value.item()
         return str(value) if isinstance(value, str | int) else format(value, spec)
 
-    texts = {row: {name: written(row, name, value) for name, value in values.items()} for row, values in rows.items()}
+    texts = {
+        str(row): {name: written(row, name, value) for name, value in cells.items()} for row, cells in rows.items()
+    }
     frame = pandas.DataFrame.from_dict(texts, orient="index").fillna("")
     return frame.rename_axis(columns=label or None)

@@ -44,6 +44,10 @@ def test_an_interval_has_three_digits_unless_told():
     assert f"{interval:.1f}" == "0.8 [0.7, 0.8]"
 
 
+def test_a_number_that_names_a_row_is_written_as_it_is():
+    assert [row[0] for row in cells(plot.table({0.01: {"a": 1}, 1: {"a": 1}}).to_html())] == ["", "0.01", "1"]
+
+
 def test_markup_in_a_name_is_text():
     assert "&lt;b&gt;|x|" in plot.table({"<b>|x|": {"a": 1}}).to_html()
 
