@@ -25,6 +25,14 @@ HTML_REPAIRS = {
     '<summary aria-label="Toggle hidden content">': "<summary>",
     'role="doc-biblioentry"': 'role="listitem"',  # deprecated role, and not allowed inside the role "list"
 }
+DATA_FRAME = re.compile(r'<table [^>]*class="dataframe">.*?</table>', re.DOTALL)
+
+
+def with_header_scopes(data_frame: re.Match[str]) -> str:
+    """The table of a data frame, in which every header says whether it heads its column or its row; names may break at _."""
+    head, end, body = data_frame[0].partition("</thead>")
+    head = head.replace("<th></th>", "<td></td>").replace("<th>", '<th scope="col">')
+    return (head + end + body.replace("<th>", '<th scope="row">')).replace("_", "_<wbr>")
 
 
 def with_output_alt(render_image: Callable[..., list[nodes.Element]]) -> Callable[..., list[nodes.Element]]:
@@ -54,9 +62,10 @@ def require_alt_text(app: Sphinx, doctree: nodes.document, docname: str) -> None
 
 def repair_html(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
     """Mend the accessibility faults of the theme's page body, and drop launch buttons that cannot work."""
-    for fault, repair in HTML_REPAIRS.items():
-        if context.get("body"):
+    if context.get("body"):
+        for fault, repair in HTML_REPAIRS.items():
             context["body"] = context["body"].replace(fault, repair)
+        context["body"] = DATA_FRAME.sub(with_header_scopes, context["body"])
     if context.get("page_source_suffix") != ".ipynb":  # the launch services open .ipynb files only
         buttons = context.get("header_buttons", [])
         context["header_buttons"] = [b for b in buttons if b.get("label") != "launch-buttons"]

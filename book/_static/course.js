@@ -6,3 +6,32 @@ document.addEventListener("DOMContentLoaded", () => {
     sidebar.setAttribute("aria-label", "Contents");
   }
 });
+
+// The head of a column of a data frame is a button: it sorts by it, largest number or first word first; then in reverse; then as it was.
+document.addEventListener("DOMContentLoaded", () => {
+  for (const table of document.querySelectorAll("table.dataframe")) {
+    const heads = [...table.querySelectorAll("thead th")];
+    const rows = [...table.tBodies[0].rows];
+    for (const head of heads) {
+      const text = row => row.cells[head.cellIndex].textContent.replaceAll(",", "");
+      const number = row => (text(row) ? parseFloat(text(row)) : -Infinity);
+      const words = rows.some(row => Number.isNaN(number(row)));
+      const compare = words
+        ? (a, b) => text(a).localeCompare(text(b), "en", { numeric: true })
+        : (a, b) => number(a) - number(b) || 0; // two empty cells: -Infinity twice
+      const orders = words ? ["none", "ascending", "descending"] : ["none", "descending", "ascending"];
+      const button = document.createElement("button");
+      button.type = "button";
+      button.append(...head.childNodes);
+      head.append(button);
+      head.setAttribute("aria-sort", "none");
+      button.addEventListener("click", () => {
+        const order = orders[(orders.indexOf(head.getAttribute("aria-sort")) + 1) % 3];
+        heads.forEach(other => other.setAttribute("aria-sort", "none"));
+        head.setAttribute("aria-sort", order);
+        const sign = order === "ascending" ? 1 : -1;
+        table.tBodies[0].append(...(order === "none" ? rows : rows.toSorted((a, b) => sign * compare(a, b))));
+      });
+    }
+  }
+});

@@ -38,14 +38,18 @@ class Coherence:
 
 
 class Interval(NamedTuple):
-    """A mean and its bootstrap confidence interval."""
+    """A mean and its bootstrap confidence interval; ``f"{interval:.2f}"`` gives all three two digits."""
 
     mean: float
     low: float
     high: float
 
+    def __format__(self, spec: str) -> str:
+        mean, low, high = (format(value, spec or ".3f") for value in self)
+        return f"{mean} [{low}, {high}]"
+
     def __str__(self) -> str:
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return format(self, "")
 
 
 def coherence(attribution: Tensor, mask: Tensor) -> Coherence:

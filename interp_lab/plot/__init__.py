@@ -1,6 +1,6 @@
-"""Every picture of the book: images, heatmaps, curves and bars, colour-blind safe and with alt text.
+"""Every picture of the book: images, heatmaps, curves and bars, colour-blind safe and with alt text; and its tables.
 
-Each function but :func:`slider` returns a :class:`Figure`, a matplotlib figure that a notebook shows as a PNG with its
+Each function but :func:`slider` and :func:`table` returns a :class:`Figure`, a matplotlib figure that a notebook shows as a PNG with its
 alt text.
 Signed attributions use a diverging map with white at zero (red positive, blue negative), magnitudes a
 sequential one; what the colours clip is written under the picture.
@@ -19,6 +19,7 @@ from .evaluation import class_sensitivity, coherence, model_randomisation, retra
 from .general import bars, curves, images, numbers
 from .models import ascent, channel_graph, prototypes, segments, top_patches
 from .sliders import Slider, slider
+from .tables import table
 
 __all__ = [
     "COLORS",
@@ -47,6 +48,7 @@ __all__ = [
     "selectivity",
     "shape_functions",
     "slider",
+    "table",
     "templates",
     "top_patches",
     "tree",

@@ -1,5 +1,6 @@
 """The book's configuration: the table of contents is complete, and nothing in it depends on a network or a person."""
 
+import ast
 import inspect
 import re
 from pathlib import Path
@@ -84,3 +85,50 @@ def test_the_map_of_the_lecture_leads_to_code_that_is_there():
     paths = re.findall(r"`([\w/]+/[\w.]*)`", table.replace("in `interp_lab/`", ""))
     assert len(paths) > 20
     assert [path for path in paths if not (ROOT / "interp_lab" / path).exists()] == []
+
+
+CELL = re.compile(r"^```\{code-cell\}.*?\n(.*?)^```", re.DOTALL | re.MULTILINE)
+WIDTH = re.compile(r"(?:.?[<>=^])?[-+ ]?#?(?:[1-9]|0\d|\{)")  # at the start of a format's specification
+
+
+def printed_tables(code: str) -> list[str]:
+    """The lines of a cell that lay out a table as text: a format with a width, or a loop that prints several numbers."""
+    tree = ast.parse("\n".join("" if re.match(r":\w+:", line) else line for line in code.splitlines()))
+
+    def formats(node: ast.AST) -> list[str]:
+        parts = [n for n in ast.walk(node) if isinstance(n, ast.FormattedValue) and n.format_spec]
+        return [ast.unparse(n.format_spec)[2:-1] for n in parts]
+
+    found = [n for n in ast.walk(tree) if isinstance(n, ast.JoinedStr) and any(map(WIDTH.match, formats(n)))]
+    for loop in (n for n in ast.walk(tree) if isinstance(n, ast.For)):
+        prints = (n for n in ast.walk(loop) if isinstance(n, ast.Call) and ast.unparse(n.func) == "print")
+        found += [n for n in prints if sum(form[-1:] in "feg%" for form in formats(n)) > 1]
+    return [code.splitlines()[n.lineno - 1].strip() for n in found]
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if (ROOT / p).with_suffix(".md").exists()])
+def test_pages_show_their_tables_as_tables(page):
+    """As text, a phone shows the first column alone, and a screen reader reads lines: use plot.table."""
+    cells = CELL.findall((ROOT / page).with_suffix(".md").read_text(encoding="utf-8"))
+    assert [line for cell in cells for line in printed_tables(cell)] == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'for a in b:\n    print(f"{a:10} {b[a]}")',
+        'print("".join(f"{v:8.2f}" for v in values))',
+        'line = f"{name:<{width}}"',
+        'print(f"{x:>6}")',
+        ':tags: [hide-input]\nfor a, b in c:\n    print(f"{a.mean():.2f}", f"{b:.0%}")',
+    ],
+)
+def test_a_table_of_text_is_found(code):
+    assert len(printed_tables(code)) == 1
+
+
+@pytest.mark.parametrize(
+    "code", ['print(f"{a:.2f} and {b:+.3f}")', 'for a in b:\n    print(f"{a}: {b[a]:.2f}")', 'f"{n:,} weights"']
+)
+def test_a_line_of_text_is_none(code):
+    assert printed_tables(code) == []

@@ -9,6 +9,8 @@ import nbformat
 import pytest
 from nbformat import v4
 
+from interp_lab import plot
+
 application = pytest.importorskip("sphinx.application", reason="needs Sphinx (extra `book`)")
 docutils = pytest.importorskip("sphinx.util.docutils")
 
@@ -90,6 +92,17 @@ def test_repairs_of_the_page_body(course):
     context = page_context(".md")
     course.repair_html(None, "page", "page.html", context, None)
     assert context["body"] == '<summary>Show</summary><div role="listitem">'
+
+
+def test_headers_of_a_data_frame_say_what_they_head(course):
+    pytest.importorskip("pandas", reason="needs the extra `book`")
+    frames = [plot.table({"a_b": {"x": 1}, "c": {"x": 2}}, label=label)._repr_html_() for label in ("name", "")]
+    context = page_context(".md") | {"body": f"<table><th>kept</th></table>{frames[0]}<p>between</p>{frames[1]}"}
+    course.repair_html(None, "page", "page.html", context, None)
+    cells = re.findall(r"<t[hd]\b[^>]*>.*?(?=</t[hd]>)", context["body"])
+    rows = ['<th scope="row">a_<wbr>b', "<td>1", '<th scope="row">c', "<td>2"]
+    first, second = ['<th scope="col">name', '<th scope="col">x', *rows], ["<td>", '<th scope="col">x', *rows]
+    assert cells == ["<th>kept", *first, *second]
 
 
 @pytest.mark.parametrize(("suffix", "kept"), [(".ipynb", 2), (".md", 1)])

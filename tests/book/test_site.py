@@ -286,3 +286,61 @@ def test_slider_without_scripts_shows_every_frame_and_on_paper_the_chosen_one(sl
     assert alt_of_visible(page) == ["1"]
     assert page.locator("output").is_visible()
     assert not page.locator("input").is_visible()
+
+
+@pytest.fixture
+def table_page(browser, serve, tmp_path):
+    """A page with a table of three rows, the course's style and script, and the theme's two colours."""
+    pytest.importorskip("pandas", reason="needs the extra `book`")
+    static = Path(__file__).parents[2] / "book" / "_static"
+    for name in ("course.css", "course.js"):
+        shutil.copy(static / name, tmp_path)
+    rows = {
+        name: {"share": v, "weights": f"{n:,}"} for name, v, n in (("b", -0.5, 900), ("a", 0.25, 1200), ("c", 0.0, 7))
+    }
+    rows["d"] = {"weights": "30"}
+    table = re.sub("<th>", '<th scope="col">', plot.table(rows, label="name").to_html())
+    head = '<meta charset="utf-8"><title>Page</title><link rel="icon" href="data:,"><link rel="stylesheet" href="course.css">'
+    (tmp_path / "page.html").write_text(
+        f'<!doctype html><html lang="en"><head>{head}<script src="course.js"></script></head>'
+        f'<body><main class="bd-content"><h1>Page</h1><div class="cell_output"><div class="output text_html">{table}</div>'
+        "</div></main></body></html>"
+    )
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto(f"{serve(tmp_path)}/page.html")
+    yield page
+    page.close()
+
+
+def order_of(page) -> str:
+    return "".join(page.locator("tbody th").all_inner_texts())
+
+
+@pytest.mark.browser
+def test_the_head_of_a_column_sorts_a_table_in_both_directions_and_back(table_page):
+    assert order_of(table_page) == "bacd"
+    downwards, upwards, as_it_was = ("descending", "ascending", "none")
+    for column, sorted_ in {
+        "share": {"acbd": downwards, "dbca": upwards},
+        "weights": {"abdc": downwards, "cdba": upwards},
+        "name": {"abcd": upwards, "dcba": downwards},
+    }.items():
+        head = table_page.get_by_role("columnheader", name=column)
+        for order, told in (*sorted_.items(), ("bacd", as_it_was)):
+            head.get_by_role("button").click()
+            assert (order_of(table_page), head.get_attribute("aria-sort")) == (order, told)
+    table_page.get_by_role("button", name="share").click()
+    table_page.get_by_role("button", name="weights").focus()
+    table_page.keyboard.press("Enter")
+    assert order_of(table_page) == "abdc"
+    assert table_page.get_by_role("columnheader", name="share").get_attribute("aria-sort") == "none"
+
+
+@pytest.mark.browser
+def test_a_wide_table_scrolls_in_its_own_box_beside_the_names_of_its_rows(table_page):
+    table_page.add_style_tag(content="td { min-width: 300px; }")
+    box, name = table_page.locator(".text_html"), table_page.locator("tbody th").first
+    box.evaluate("box => { box.scrollLeft = 200; }")
+    assert box.evaluate("box => box.scrollLeft") == 200
+    assert table_page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert name.bounding_box()["x"] == box.bounding_box()["x"]

@@ -330,8 +330,18 @@ def test_the_summary_is_mean_and_standard_deviation_over_the_seeds():
     assert broken.seeds == 0
     assert math.isnan(broken.accuracy)
     shown = f"{100 * row.accuracy:.1f} +-{100 * row.spread:4.1f} ({100 * row.mask_only:.1f})"
-    assert shown in str(table)
-    assert "failed" in str(table)
+    unchanged = "90.0 +- 0.0"
+    assert table.rows() == {
+        "edges": {"70 %": shown, "20 %": "failed"},
+        "whole images": {"70 %": unchanged, "20 %": unchanged},
+    }
+    *_, header, edges, last, error = str(table).splitlines()
+    assert [" ".join(line.split()) for line in (header, edges, last)] == [
+        "replaced 70 % 20 %",
+        " ".join(f"edges {shown} failed".split()),
+        f"whole images {unchanged} {unchanged}",
+    ]
+    assert error == "edges: broken"
 
 
 def crashes(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:

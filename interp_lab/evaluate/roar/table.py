@@ -88,7 +88,11 @@ class Retraining:
         """Method -> the first thing that went wrong with it."""
         return {cell.method: cell.error for cell in reversed(self.cells) if cell.error}
 
-    def __str__(self) -> str:
+    def rows(self) -> dict[str, dict[str, str]]:
+        """Method -> (fraction -> its accuracy in %, in brackets that of the masks alone), the lowest mean first.
+
+        The last row is the accuracy on whole images, which no fraction changes.
+        """
         by_method: dict[str, dict[float, Summary]] = {}
         for row in self.summary():
             by_method.setdefault(row.method, {})[row.fraction] = row
@@ -96,15 +100,21 @@ class Retraining:
         fractions = list(dict.fromkeys(c.fraction for c in self.cells if c.method != WHOLE))
         order = sorted(by_method, key=lambda name: mean(row.accuracy for row in by_method[name].values()))
         order.sort(key=lambda name: math.isnan(mean(row.accuracy for row in by_method[name].values())))
-        width = max(map(len, [*order, "whole images"]))
+        by_method["whole images"] = dict.fromkeys(fractions, whole)
+        return {
+            name: {f"{100 * f:g} %": _percent(by_method[name][f]) for f in fractions}
+            for name in (*order, "whole images")
+        }
+
+    def __str__(self) -> str:
+        rows = self.rows()
+        width, seeds = max(map(len, rows)), sum(c.method == WHOLE and c.accuracy is not None for c in self.cells)
         lines = [
             f"Test accuracy in % after retraining without the {self.replaced} pixels,",
-            f"mean +- standard deviation over {whole.seeds} seeds; in brackets, of networks trained on the masks alone.",
-            f"{'replaced':{width}}" + "".join(f"{f'{100 * f:g} %':>20}" for f in fractions),
+            f"mean +- standard deviation over {seeds} seeds; in brackets, of networks trained on the masks alone.",
+            f"{'replaced':{width}}" + "".join(f"{fraction:>20}" for fraction in rows["whole images"]),
+            *(f"{name:{width}}" + "".join(f"{cell:>20}" for cell in cells.values()) for name, cells in rows.items()),
         ]
-        for name in order:
-            lines.append(f"{name:{width}}" + "".join(f"{_percent(by_method[name][f]):>20}" for f in fractions))
-        lines.append(f"{'whole images':{width}}{_percent(whole):>20}")
         return "\n".join(lines + [f"{name}: {error}" for name, error in self.errors.items()])
 
 
