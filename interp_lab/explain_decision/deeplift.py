@@ -9,24 +9,32 @@ import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from ..backprop.decompositions import MAXIMA, written_out
+from ..backprop.decompositions import FUSED, MAXIMA, written_out
 from ..backprop.layers import Layer, LinearLayer, layer_of, layer_table, to_layer
 from ..backprop.modified_backprop import (
     BATCH_NORM,
     LAYERS,
+    MATRIX_PRODUCT,
     PASSED,
+    PRODUCT,
     PRODUCTS,
+    QUOTIENT,
     elementwise,
     in_place,
     modified_gradient,
+    passes_between,
     product_table,
+    softmax_of,
+    works_in_place,
 )
 from ..contract import Model, Target, UnsupportedModelError, check_baseline, explaining, logits_of, pick
-from ..contract.interception import Interception, Replacement, Rule, operations, origin
+from ..contract.interception import Interception, Replacement, Rule, name_of, operations, origin
 
 ELEMENTWISE = operations(
     "relu", "relu6", "leaky_relu", "prelu", "rrelu", "threshold", "hardtanh", "hardsigmoid", "hardswish", "sigmoid", "tanh",
@@ -124,8 +132,7 @@ def _multiplier(model: Model, x: Tensor, target: Target, reference: Tensor, rule
         return references
 
     choose = partial(pick, target=target)
-    allowed = PASSED | BATCH_NORM | LAYERS | PRODUCTS
-    (multiplier,) = modified_gradient(model, x, choose, _table(model, recall, rule), allowed=allowed)
+    (multiplier,) = modified_gradient(model, x, choose, _table(model, recall, rule), allowed=ALLOWED)
     if next(calls, None) is not None:
         raise UnsupportedModelError(OTHER_WAY)
     return multiplier
@@ -136,16 +143,18 @@ def _rows(value: Tensor, batch: int) -> tuple[bool, ...]:
     return bool(value.dim() > 0 and len(value) == batch), *value.shape[1:]
 
 
+ALLOWED = PASSED | BATCH_NORM | LAYERS | PRODUCTS
+SOFTMAX = (torch.softmax, Tensor.softmax, torch.special.softmax, torch.log_softmax, Tensor.log_softmax)
 OTHER_WAY = "the model calls other operations for the baseline than for x, so that their values cannot be paired"
 
 
-def _table(model: Model, pair: Callable[..., list[Tensor] | None], rule: str) -> dict[Callable, Rule]:
+def _table(model: Model, pair: Callable[..., list[Tensor] | None], rule: str) -> dict[Callable | None, Rule]:
     """The table of both passes: ``pair`` keeps a call's operands (baseline) or gives those kept (x)."""
 
     def nonlinearity(func, args, kwargs):
         rest = args[1:]
-        if any(origin(value) for value in (*rest, *kwargs.values())):
-            return func(*args, **kwargs)  # of two activations: the graph search decides
+        if any(origin(value) for value in (*rest, *kwargs.values())) or args[0].is_complex():
+            return NotImplemented  # of two activations
         z, phi, inplace = elementwise(func, args, kwargs)
         layer = layer_of(z) if rule == "reveal_cancel" else None
         way = to_layer(layer, z) if layer and layer.kind == "dense" else None
@@ -168,18 +177,55 @@ def _table(model: Model, pair: Callable[..., list[Tensor] | None], rule: str) ->
         references = pair(func, args[0], y, at)
         return y if references is None else MaxPool.apply(args[0], [y.detach(), at], *references)
 
-    def product(a, b):
-        references = pair(torch.mul, a, b)
-        return a * b if references is None else MeanOrder.apply(a, b, *references)
+    def product(multiply, a, b):
+        references = pair(multiply, a, b)
+        return multiply(a, b) if references is None else MeanOrder.apply(multiply, a, b, *references)
 
-    table = {
+    def quotient(a, b):
+        references = pair(torch.div, a, b)
+        return a / b if references is None else MeanQuotient.apply(a, b, *references)
+
+    def softmax(func, args, kwargs):
+        s, dim = softmax_of(*args, **kwargs)
+        references = pair(func, s)
+        if references is None:
+            return func(*args, **kwargs)
+        return (LogSoftmax if "log" in func.__name__ else Softmax).apply(s, *references, dim)
+
+    def other(func, args, kwargs):
+        """What is not linear and has no rule of its own takes the mean of its Jacobian."""
+        if works_in_place(func, args, kwargs):
+            return NotImplemented
+        values, structure = tree_flatten((args, kwargs))
+        places = [k for k, value in enumerate(values) if origin(value)]
+        out = func(*args, **kwargs)
+        operands = [values[k] for k in places]
+        if not isinstance(out, Tensor) or passes_between(out, operands, ALLOWED):
+            return out
+        references = pair(func, *operands)
+        if references is None:
+            return out
+
+        def call(*given: Tensor) -> Tensor:
+            at_place = dict(zip(places, given, strict=True))
+            now = [at_place.get(k, _wide(value)) for k, value in enumerate(values)]
+            args, kwargs = tree_unflatten(now, structure)
+            return func(*args, **kwargs)
+
+        return MeanJacobian.apply(name_of(func), call, [out.detach()], *operands, *references)
+
+    table: dict[Callable | None, Rule] = {
         **dict.fromkeys(ELEMENTWISE, nonlinearity),
         **dict.fromkeys(MAX_POOLS, max_pool),
-        **product_table(product),
+        **product_table(partial(product, torch.mul), *PRODUCT),
+        **product_table(quotient, *QUOTIENT),
+        **{func: product_table(partial(product, func), func.__name__)[func] for func in operations(*MATRIX_PRODUCT)},
+        **dict.fromkeys(SOFTMAX, softmax),
+        None: other,
     }
     if rule == "reveal_cancel":
         table = layer_table(model, lambda layer: LinearLayer.apply(layer, _gradient, layer.read), table)
-    return written_out(table, MAXIMA)
+    return written_out(table, MAXIMA | FUSED)
 
 
 def _gradient(layer: Layer, g: Tensor) -> Sequence[Tensor]:
@@ -191,7 +237,7 @@ class Rescale(Replacement):
 
     @staticmethod
     def forward(ctx, phi: Callable, smooth: bool, z: Tensor, z0: Tensor) -> Tensor:
-        ctx.save_for_backward(_slope(phi, smooth, z.detach(), z0, z.detach() - z0))
+        ctx.save_for_backward(_slope(phi, smooth, z.detach(), z0, _difference(z.detach(), z0)))
         return phi(z.detach())
 
     @staticmethod
@@ -216,6 +262,7 @@ def _slope(phi: Callable, smooth: bool, z: Tensor, z0: Tensor, difference: Tenso
     with torch.enable_grad():
         leaves = [place.detach().requires_grad_() for place in places]
         derivative = sum(torch.autograd.grad(phi(leaf).sum(), leaf)[0] for leaf in leaves) / len(leaves)
+    derivative = torch.where(derivative.isfinite(), derivative, 0)  # no root of 0 moves what stays 0
     if not exact:
         rounding = 16 * eps * (y.abs() + y0.abs())
         same = same | (((slope - derivative) * difference).abs() <= rounding)
@@ -288,11 +335,132 @@ class MeanOrder(Replacement):
     """A product of two activations: the mean of changing one factor first and the other first."""
 
     @staticmethod
-    def forward(ctx, a: Tensor, b: Tensor, a0: Tensor, b0: Tensor) -> Tensor:
-        ctx.save_for_backward((a + a0) / 2, (b + b0) / 2)
-        return a * b
+    def forward(ctx, multiply: Callable, a: Tensor, b: Tensor, a0: Tensor, b0: Tensor) -> Tensor:
+        with torch.enable_grad():
+            ctx.means = [((value + start) / 2).requires_grad_() for value, start in ((a, a0), (b, b0))]
+            ctx.product = multiply(*ctx.means)
+        return multiply(a, b)
 
     @staticmethod
     def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
-        a, b = ctx.saved_tensors
-        return (g * b).sum_to_size(a.shape), (g * a).sum_to_size(b.shape), None, None
+        return None, *torch.autograd.grad(ctx.product, ctx.means, g, retain_graph=True), None, None
+
+
+class MeanQuotient(Replacement):
+    """y = a / b of two activations, which is the product a = y b read backwards: da = dy mean(b) + mean(y) db."""
+
+    @staticmethod
+    def forward(ctx, a: Tensor, b: Tensor, a0: Tensor, b0: Tensor) -> Tensor:
+        y = a / b
+        ctx.save_for_backward((b + b0) / 2, (y + a0 / b0) / 2)
+        ctx.shapes = a.shape, b.shape
+        return y
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
+        b, y = ctx.saved_tensors
+        return (g / b).sum_to_size(ctx.shapes[0]), (-g / b * y).sum_to_size(ctx.shapes[1]), None, None
+
+
+class LogSoftmax(Replacement):
+    r"""log p = s - log S, S the sum of exp(s): every step by its difference quotient.
+
+    With L(a, b) = (a - b) / (log a - log b) the multiplier of log S is L(exp(s), exp(s0)) / L(S, S0), at most 1 in sum.
+    """
+
+    @staticmethod
+    def forward(ctx, s: Tensor, s0: Tensor, dim: int) -> Tensor:
+        wide, wide0 = _wide(s), _wide(s0)
+        d_log = _difference(wide.logsumexp(dim, keepdim=True), wide0.logsumexp(dim, keepdim=True))
+        log, log0 = wide.log_softmax(dim), wide0.log_softmax(dim)
+        middle = ((log + log0) / 2).exp()
+        weight = middle * _sinhc(_difference(wide, wide0) / 2) / _sinhc(d_log / 2)
+        ctx.save_for_backward(weight.to(s), (middle * _sinhc(_difference(log, log0) / 2)).to(s))
+        ctx.dim = dim
+        return log.to(s)
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
+        return g - ctx.saved_tensors[0] * g.sum(ctx.dim, keepdim=True), None, None
+
+
+class Softmax(LogSoftmax):
+    """The exponential of that."""
+
+    @staticmethod
+    def forward(ctx, s: Tensor, s0: Tensor, dim: int) -> Tensor:
+        return LogSoftmax.forward(ctx, s, s0, dim).exp()
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
+        return LogSoftmax.backward(ctx, g * ctx.saved_tensors[1])
+
+
+def _sinhc(x: Tensor) -> Tensor:
+    return torch.where(x == 0, 1, x.sinh() / x)
+
+
+class MeanJacobian(Replacement):
+    r"""Any operation y(z): its multiplier is the mean of its Jacobian on the straight line from z0 to z.
+
+    By Gauss-Legendre quadrature, with as many points as it takes until the operation's own sum is its difference. This is
+    the integrated gradients of one operation (Sundararajan et al. 2017, arXiv:1703.01365).
+    """
+
+    @staticmethod
+    def forward(ctx, name: str, call: Callable[..., Tensor], value: list[Tensor], *ends: Tensor) -> Tensor:
+        ctx.name, ctx.call = name, call
+        ctx.save_for_backward(*ends)
+        return value[0]
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
+        half = len(ctx.saved_tensors) // 2
+        ends, starts = ([_wide(each) for each in part] for part in (ctx.saved_tensors[:half], ctx.saved_tensors[half:]))
+        steps = [_difference(end, start) for end, start in zip(ends, starts, strict=True)]
+        wide = _wide(g)
+        parts = [
+            _inner(wide, ctx.call(*ends)),
+            -_inner(wide, ctx.call(*(e - s for e, s in zip(ends, steps, strict=True)))),
+        ]
+        for count in (1, 2, 4, 8, 16, 32, 64, 128):
+            signals = [torch.zeros_like(step) for step in steps]
+            for node, weight in zip(*np.polynomial.legendre.leggauss(count), strict=True):
+                with torch.enable_grad():
+                    places = [e - (1 - node) / 2 * s for e, s in zip(ends, steps, strict=True)]
+                    places = [place.detach().requires_grad_() for place in places]
+                    here = torch.autograd.grad(
+                        ctx.call(*places), places, wide, materialize_grads=True, allow_unused=True
+                    )
+                signals = [signal + weight / 2 * part for signal, part in zip(signals, here, strict=True)]
+            shares = [-_inner(signal, step) for signal, step in zip(signals, steps, strict=True)]
+            if sum([*parts, *shares]).abs() <= 1e-9 * sum(part.abs() for part in (*parts, *shares)):
+                return (
+                    None,
+                    None,
+                    None,
+                    *(s.to(e) for s, e in zip(signals, ctx.saved_tensors, strict=False)),
+                    *half * (None,),
+                )
+        raise UnsupportedModelError(
+            f"no multiplier for the operation {ctx.name!r}: {count} derivatives between its values for the baseline and for x "
+            "do not add up to its difference (does it jump or have a kink there?)"
+        )
+
+
+def _inner(a: Tensor, b: Tensor) -> Tensor:
+    return (a.conj() * b).real.sum() if a.is_complex() or b.is_complex() else (a * b).sum()
+
+
+def _difference(z: Tensor, z0: Tensor) -> Tensor:
+    """z - z0, and 0 where both are infinite as a masked score is."""
+    return torch.where(z == z0, 0, z - z0)
+
+
+def _wide(value):
+    """A tensor in double precision, where the device has it; anything else as it is."""
+    if not isinstance(value, Tensor) or value.device.type == "mps":
+        return value
+    wide = {True: torch.float64, False: torch.complex128}
+    inexact = value.is_floating_point() or value.is_complex()
+    return value.detach().to(wide[value.is_floating_point()]) if inexact else value

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...backprop.decompositions import written_out
+from ...backprop.decompositions import FUSED, written_out
 from ...backprop.layers import Layer, LayerRule, LinearLayer, layer_table
 from ...backprop.modified_backprop import BATCH_NORM, CHOICES, MAX_POOLS, PASSED, modified_gradient, nodes
 from ...contract import Model, Target, UnsupportedModelError, explaining, logits_of, pick, resolve
@@ -29,7 +29,7 @@ from .sums import sum_rules
 
 
 class Balance(NamedTuple):
-    """Where the relevance of every row went, ``(N,)`` each; the last three sum to the first."""
+    """Where the relevance of every row went, ``(N,)`` each; the last four sum to the first."""
 
     score: Tensor
     """The score that was shared out."""
@@ -39,6 +39,8 @@ class Balance(NamedTuple):
     """What biases and other constants kept."""
     lost: Tensor
     """What epsilon took, and what no contribution could carry."""
+    softmax: Tensor
+    """What the softmax of attention absorbed."""
 
 
 def lrp(
@@ -52,6 +54,7 @@ def lrp(
     low: float | Tensor | None = None,
     high: float | Tensor | None = None,
     bias: str = "share",
+    attention: str = "attn_lrp",
     custom: Mapping[str, CustomRule] | None = None,
     balance: bool = False,
 ) -> Tensor | tuple[Tensor, Balance]:
@@ -116,7 +119,7 @@ def lrp(
     >>> lrp(model, torch.tensor([[3.0, 1.0]]), rule="z_plus", epsilon=0.0)  # what speaks for it shares it all
     tensor([[1., 0.]])
     """
-    options = Options(epsilon, gamma, bias)
+    options = Options(epsilon, gamma, bias, attention)
     relevance = balanced_relevance if balance else relevance_of
     return relevance(model, x, target, rule, options, low, high, custom=custom)
 
@@ -164,7 +167,7 @@ def relevance_of(
                 model,
                 x,
                 partial(pick, target=target),
-                written_out({**layer_table(model, replace, others), **own}),
+                written_out({**layer_table(model, replace, others), **own}, {} if positive else FUSED),
                 allowed=allowed,
                 leaves=bounds,
                 start=start,
@@ -187,20 +190,18 @@ def balanced_relevance(
     score = score.clamp(min=0) if positive else score
     if len(x) == 0:
         return relevance_of(model, x, target, rule, o, low, high, custom=custom, positive=positive), Balance(
-            *4 * (score,)
+            *5 * (score,)
         )
-    maps, lost = [], score.new_zeros(len(x))
+    maps, lost, absorbed = [], *score.new_zeros(2, len(x))
     for k in range(len(x)):
         row = slice(k, k + 1)
         ends = [
             bound.expand_as(x)[row] if isinstance(bound, Tensor) and bound.dim() == x.dim() else bound
             for bound in (low, high)
         ]
-        losses: list[Tensor] = []
-        here = dataclasses.replace(o, lost=losses)
+        here = dataclasses.replace(o, lost=[], softmax=[])
         maps.append(relevance_of(model, x[row], target[row], rule, here, *ends, custom=custom, positive=positive))
-        for loss in losses:
-            lost[k] += loss
+        lost[k], absorbed[k] = (sum(each, score.new_zeros(())) for each in (here.lost, here.softmax))
     relevance = torch.cat(maps)
     inputs = relevance.flatten(1).sum(1)
-    return relevance, Balance(score, inputs, score - inputs - lost, lost)
+    return relevance, Balance(score, inputs, score - inputs - lost - absorbed, lost, absorbed)
