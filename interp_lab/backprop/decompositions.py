@@ -17,8 +17,8 @@ from ..contract.interception import Rule, operations, origin, running
 
 
 def written_out(
-    table: Mapping[Callable | None, Rule], more: Mapping[Callable, Callable] | None = None
-) -> dict[Callable | None, Rule]:
+    table: Mapping[Callable, Rule], more: Mapping[Callable, Callable] | None = None
+) -> dict[Callable, Rule]:
     """The table, to which the operations that can be written out are added; what they consist of goes to the table.
 
     An operation with a rule in the table is written out where that rule declines it.
@@ -199,7 +199,7 @@ def _attention(func, q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, sc
     return torch.matmul(torch.softmax(scores, -1), v)
 
 
-def _standardised(x: Tensor, dims: Sequence[int], eps: float, centred: bool = True) -> Tensor:
+def _standardised(x: Tensor, dims: list[int], eps: float, centred: bool = True) -> Tensor:
     """x over its deviation along the dimensions."""
     x = x - x.mean(dims, keepdim=True) if centred else x
     return x / torch.sqrt(x.square().mean(dims, keepdim=True) + eps)

@@ -99,8 +99,8 @@ def softmax_of(input: Tensor, dim: int | None = None, dtype: torch.dtype | None 
 def product_table(product: Callable[[Tensor, Tensor], Tensor], *names: str) -> dict[Callable, Rule]:
     """The table that gives the product of two activations to ``product``, or their quotient; one with a constant declines."""
 
-    def rule(func, args, kwargs):
-        a, b, *more = (*args, *kwargs.values())
+    def rule(func: Callable, args: tuple, kwargs: dict) -> Tensor:
+        a, b, *more = [*args, *kwargs.values()]
         if more or not (origin(a) and origin(b)):
             return NotImplemented
         return in_place(a, product(a.clone(), b)) if works_in_place(func, args, kwargs) else product(a, b)
@@ -117,7 +117,7 @@ def modified_gradient(
     model: Model,
     x: Tensor,
     choose: Callable[[Tensor], Tensor],
-    table: Mapping[Callable | None, Rule],
+    table: Mapping[Callable, Rule],
     *,
     allowed: Iterable[str],
     leaves: Sequence[Tensor] = (),

@@ -140,24 +140,28 @@ ORDINARY_GRADIENT: dict[Callable, Rule] = dict.fromkeys(STEPS, _no_slope)
 _running: ContextVar["Interception"] = ContextVar("running")
 
 
+def every_other(*args, **kwargs) -> Any:
+    """Stands in a table for every operation that has no rule of its own, or whose rule declines the call."""
+
+
 class Interception(TorchFunctionMode):
     """While active, calls of the operations in the table go to their rule if an argument lies on a path to a leaf.
 
     Args:
-        table: operation -> rule; None -> the rule of every other operation. One that gives NotImplemented declines the
-            call: the rule of None is asked, then the operation itself runs.
+        table: operation -> rule. One that gives NotImplemented declines the call: the rule of :func:`every_other` is asked,
+            then the operation itself runs.
         leaves: the tensors whose influence is followed, x first.
         choices: operations that may read a mask or an index computed from x, since they choose among values by it.
     """
 
     def __init__(
         self,
-        table: Mapping[Callable | None, Rule],
+        table: Mapping[Callable, Rule],
         leaves: Sequence[Tensor],
         choices: Collection[Callable] = frozenset(),
     ) -> None:
         super().__init__()
-        self.table: dict[Callable | None, Rule] = dict(table)
+        self.table: dict[Callable, Rule] = dict(table)
         self.table |= dict.fromkeys(DROPOUTS, _dropout) | dict.fromkeys(CUTS_IN_PLACE, _cut_in_place)
         self.leaves, self.choices = leaves, choices
         self.known: dict[Node, str | None] = {}
@@ -175,7 +179,7 @@ class Interception(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
         rule = self.table.get(func) if kwargs.get("rounding_mode") is None else _no_slope
-        rest = self.table.get(None)
+        rest = self.table.get(every_other)
         out = NotImplemented
         if (rule or rest) and any(self.origin(a) for a in tensors_in(args, kwargs.values())):
             if rule and "input" in kwargs:

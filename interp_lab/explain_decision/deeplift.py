@@ -33,8 +33,8 @@ from ..backprop.modified_backprop import (
     softmax_of,
     works_in_place,
 )
-from ..contract import Model, Target, UnsupportedModelError, check_baseline, explaining, logits_of, pick
-from ..contract.interception import Interception, Replacement, Rule, name_of, operations, origin
+from ..contract import Model, Target, UnsupportedModelError, check_baseline, differentiated, explaining, logits_of, pick
+from ..contract.interception import Interception, Replacement, Rule, every_other, name_of, operations, origin
 
 ELEMENTWISE = operations(
     "relu", "relu6", "leaky_relu", "prelu", "rrelu", "threshold", "hardtanh", "hardsigmoid", "hardswish", "sigmoid", "tanh",
@@ -148,7 +148,7 @@ SOFTMAX = (torch.softmax, Tensor.softmax, torch.special.softmax, torch.log_softm
 OTHER_WAY = "the model calls other operations for the baseline than for x, so that their values cannot be paired"
 
 
-def _table(model: Model, pair: Callable[..., list[Tensor] | None], rule: str) -> dict[Callable | None, Rule]:
+def _table(model: Model, pair: Callable[..., list[Tensor] | None], rule: str) -> dict[Callable, Rule]:
     """The table of both passes: ``pair`` keeps a call's operands (baseline) or gives those kept (x)."""
 
     def nonlinearity(func, args, kwargs):
@@ -214,14 +214,14 @@ def _table(model: Model, pair: Callable[..., list[Tensor] | None], rule: str) ->
 
         return MeanJacobian.apply(name_of(func), call, [out.detach()], *operands, *references)
 
-    table: dict[Callable | None, Rule] = {
+    table: dict[Callable, Rule] = {
         **dict.fromkeys(ELEMENTWISE, nonlinearity),
         **dict.fromkeys(MAX_POOLS, max_pool),
         **product_table(partial(product, torch.mul), *PRODUCT),
         **product_table(quotient, *QUOTIENT),
         **{func: product_table(partial(product, func), func.__name__)[func] for func in operations(*MATRIX_PRODUCT)},
         **dict.fromkeys(SOFTMAX, softmax),
-        None: other,
+        every_other: other,
     }
     if rule == "reveal_cancel":
         table = layer_table(model, lambda layer: LinearLayer.apply(layer, _gradient, layer.read), table)
@@ -261,8 +261,8 @@ def _slope(phi: Callable, smooth: bool, z: Tensor, z0: Tensor, difference: Tenso
     places = [z] if exact else [z0 + node * difference for node in nodes]
     with torch.enable_grad():
         leaves = [place.detach().requires_grad_() for place in places]
-        derivative = sum(torch.autograd.grad(phi(leaf).sum(), leaf)[0] for leaf in leaves) / len(leaves)
-    derivative = torch.where(derivative.isfinite(), derivative, 0)  # no root of 0 moves what stays 0
+        slopes = torch.stack([torch.autograd.grad(phi(leaf).sum(), leaf)[0] for leaf in leaves])
+    derivative = slopes.mean(0).nan_to_num(0, 0, 0)  # the root of 0 is upright, but what stays 0 needs no multiplier
     if not exact:
         rounding = 16 * eps * (y.abs() + y0.abs())
         same = same | (((slope - derivative) * difference).abs() <= rounding)
@@ -415,31 +415,30 @@ class MeanJacobian(Replacement):
 
     @staticmethod
     def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
-        half = len(ctx.saved_tensors) // 2
-        ends, starts = ([_wide(each) for each in part] for part in (ctx.saved_tensors[:half], ctx.saved_tensors[half:]))
-        steps = [_difference(end, start) for end, start in zip(ends, starts, strict=True)]
-        wide = _wide(g)
-        parts = [
-            _inner(wide, ctx.call(*ends)),
-            -_inner(wide, ctx.call(*(e - s for e, s in zip(ends, steps, strict=True)))),
-        ]
+        saved, call, g = ctx.saved_tensors, ctx.call, _wide(g)
+        half = len(saved) // 2
+        ends = [_wide(end) for end in saved[:half]]
+        steps = [_difference(end, _wide(start)) for end, start in zip(ends, saved[half:], strict=True)]
+
+        def places(back: float) -> list[Tensor]:
+            return [(end - back * step).requires_grad_() for end, step in zip(ends, steps, strict=True)]
+
+        difference = [_inner(g, call(*ends)), -_inner(g, call(*places(1.0)))]
         for count in (1, 2, 4, 8, 16, 32, 64, 128):
-            signals = [torch.zeros_like(step) for step in steps]
+            means = [torch.zeros_like(step) for step in steps]
             for node, weight in zip(*np.polynomial.legendre.leggauss(count), strict=True):
                 with torch.enable_grad():
-                    places = [e - (1 - node) / 2 * s for e, s in zip(ends, steps, strict=True)]
-                    places = [place.detach().requires_grad_() for place in places]
-                    here = torch.autograd.grad(
-                        ctx.call(*places), places, wide, materialize_grads=True, allow_unused=True
-                    )
-                signals = [signal + weight / 2 * part for signal, part in zip(signals, here, strict=True)]
-            shares = [-_inner(signal, step) for signal, step in zip(signals, steps, strict=True)]
-            if sum([*parts, *shares]).abs() <= 1e-9 * sum(part.abs() for part in (*parts, *shares)):
+                    leaves = places((1 - node) / 2)
+                    here = differentiated(call(*leaves), leaves, g)
+                means = [mean + weight / 2 * part for mean, part in zip(means, here, strict=True)]
+            shares = [-_inner(mean, step) for mean, step in zip(means, steps, strict=True)]
+            terms = torch.stack([*difference, *shares])
+            if terms.sum().abs() <= 1e-9 * terms.abs().sum():
                 return (
                     None,
                     None,
                     None,
-                    *(s.to(e) for s, e in zip(signals, ctx.saved_tensors, strict=False)),
+                    *(mean.to(end) for mean, end in zip(means, saved, strict=False)),
                     *half * (None,),
                 )
         raise UnsupportedModelError(

@@ -199,9 +199,10 @@ def balanced_relevance(
             bound.expand_as(x)[row] if isinstance(bound, Tensor) and bound.dim() == x.dim() else bound
             for bound in (low, high)
         ]
-        here = dataclasses.replace(o, lost=[], softmax=[])
+        losses: tuple[list[Tensor], list[Tensor]] = [], []
+        here = dataclasses.replace(o, lost=losses[0], softmax=losses[1])
         maps.append(relevance_of(model, x[row], target[row], rule, here, *ends, custom=custom, positive=positive))
-        lost[k], absorbed[k] = (sum(each, score.new_zeros(())) for each in (here.lost, here.softmax))
+        lost[k], absorbed[k] = (sum(each, score.new_zeros(())) for each in losses)
     relevance = torch.cat(maps)
     inputs = relevance.flatten(1).sum(1)
     return relevance, Balance(score, inputs, score - inputs - lost - absorbed, lost, absorbed)
