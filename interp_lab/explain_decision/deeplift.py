@@ -347,19 +347,23 @@ class MeanOrder(Replacement):
 
 
 class MeanQuotient(Replacement):
-    """y = a / b of two activations, which is the product a = y b read backwards: da = dy mean(b) + mean(y) db."""
+    r"""y = a / b of two activations, which is the product a = y b read backwards, in both of its orders.
+
+    dy = (da - y0 db) / b = (da - y db) / b0, weighted by the squares of what they divide by: neither a divisor near 0 at
+    one end makes terms that are large and cancel, nor one that changes its sign.
+    """
 
     @staticmethod
     def forward(ctx, a: Tensor, b: Tensor, a0: Tensor, b0: Tensor) -> Tensor:
-        y = a / b
-        ctx.save_for_backward((b + b0) / 2, (y + a0 / b0) / 2)
+        y, squares = a / b, b.square() + b0.square()
+        ctx.save_for_backward((b + b0) / squares, (b * (a0 / b0) + b0 * y) / squares)
         ctx.shapes = a.shape, b.shape
         return y
 
     @staticmethod
     def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
-        b, y = ctx.saved_tensors
-        return (g / b).sum_to_size(ctx.shapes[0]), (-g / b * y).sum_to_size(ctx.shapes[1]), None, None
+        of_a, of_b = ctx.saved_tensors
+        return (g * of_a).sum_to_size(ctx.shapes[0]), (-g * of_b).sum_to_size(ctx.shapes[1]), None, None
 
 
 class LogSoftmax(Replacement):

@@ -344,10 +344,18 @@ def contributions(function, x, x0) -> Tensor:
 
 
 def test_a_quotient_is_the_product_read_backwards():
-    # y = a / b goes from 1/2 to 2, b from 2 to 3: da = 5 = dy mean(b) + mean(y) db, so dy = 5 / 2.5 - 1.25 / 2.5.
+    # y = a / b goes from 1/2 to 2, b from 2 to 3: dy = (5 - 1/2) / 3 = (5 - 2) / 2, weighted 9 to 4.
     for divide in (torch.div, lambda a, b: a / b, lambda a, b: a.clone().div_(b)):
         ours = contributions(lambda x, f=divide: f(x[:, :1], x[:, 1:]), [6.0, 3.0], [1.0, 2.0])
-        assert_close(ours, torch.tensor([2.0, -0.5]))
+        assert_close(ours, torch.tensor([25 / 13, -(9 * 0.5 / 3 + 4 * 2 / 2) / 13]))
+
+
+def test_a_divisor_that_changes_its_sign_or_starts_near_zero():
+    def quotient(x: Tensor) -> Tensor:
+        return x[:, :1] / x[:, 1:]
+
+    assert_close(contributions(quotient, [6.0, 2.0], [1.0, -2.0]), torch.tensor([0.0, 3.5]))  # y from -1/2 to 3
+    assert_close(contributions(quotient, [6.0, 2.0], [0.0, 1e-9]), torch.tensor([3.0, 0.0]), rtol=1e-8, atol=1e-8)
 
 
 def test_a_constant_over_an_activation_is_elementwise():
@@ -385,9 +393,11 @@ def test_a_norm_is_the_centred_values_over_their_deviation():
     ours = deeplift(lambda x: (F.layer_norm(x, (6,), eps=eps) * w).sum(1, keepdim=True), x, 0, baseline=x0)
     a, a0 = (v[0] - v[0].mean() for v in (x, x0))
     s, s0 = ((v.square().mean() + eps).sqrt() for v in (a, a0))
-    y_mean, s_mean = (a / s + a0 / s0) / 2, (s + s0) / 2
+    weights = torch.tensor([s, s0]).square() / (s**2 + s0**2)
+    of_values = (weights / torch.tensor([s, s0])).sum()
+    of_size = weights[0] * a0 / s0 / s + weights[1] * a / s / s0
     of_deviation = (a + a0) / d / (s + s0)  # ds = d(s^2) / (s + s0)
-    multipliers = (torch.eye(d) - 1 / d - torch.outer(y_mean, of_deviation)) / s_mean
+    multipliers = of_values * (torch.eye(d) - 1 / d) - torch.outer(of_size, of_deviation)
     assert_close(ours, (w @ multipliers) * (x - x0), rtol=1e-12, atol=1e-13)
 
 
