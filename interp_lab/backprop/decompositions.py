@@ -199,6 +199,12 @@ def _attention(func, q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, sc
     return torch.matmul(torch.softmax(scores, -1), v)
 
 
+def _bilinear(func, a, b, weight, bias=None) -> Tensor:
+    units, _, inner = weight.shape
+    rows = F.linear(a, weight.transpose(1, 2).flatten(0, 1)).unflatten(-1, (units, inner))
+    return _affine(torch.matmul(rows, b.unsqueeze(-1)).squeeze(-1), None, bias)
+
+
 def _standardised(x: Tensor, dims: list[int], eps: float, centred: bool = True) -> Tensor:
     """x over its deviation along the dimensions."""
     x = x - x.mean(dims, keepdim=True) if centred else x
@@ -266,6 +272,7 @@ FUSED: dict[Callable, Callable] = {
         if isinstance(function, FunctionType) and "handle_torch_function" in function.__code__.co_names
     },
     F.scaled_dot_product_attention: _attention,
+    F.bilinear: _bilinear,
     torch.layer_norm: _layer_norm,
     torch.rms_norm: _rms_norm,
     torch.group_norm: _group_norm,

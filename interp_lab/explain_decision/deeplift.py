@@ -2,7 +2,9 @@ r"""DeepLIFT: multipliers in place of derivatives.
 
 The network runs on the baseline first, and every nonlinearity's values are kept in the order of the calls. On x, the
 backward pass then multiplies by :math:`\Delta y / \Delta z` at each nonlinearity where backpropagation has
-:math:`dy / dz`. Linear operations keep their gradient, so the contributions add up to :math:`f_c(x) - f_c(x_0)`.
+:math:`dy / dz`. Linear operations keep their gradient, so the contributions add up to :math:`f_c(x) - f_c(x_0)`. What is
+neither linear nor elementwise is written in operations that are, or takes the mean of its Jacobian on the way from the
+baseline.
 """
 
 import contextlib
@@ -69,14 +71,29 @@ def deeplift(
 
     .. math:: R_i = (x_i - x_{0,i})\, m_i, \qquad \sum_i R_i = f_c(x) - f_c(x_0),
 
-    with the multipliers :math:`m` chained like derivatives. At a nonlinearity ``"rescale"`` takes
-    :math:`m = \Delta y / \Delta z`, the mean derivative on the way from the baseline (and taken as that where the
-    quotient would lose digits); ``"reveal_cancel"`` does so too, but right after a dense layer (with what scales and
-    shifts its values by constants, as BatchNorm does) it splits :math:`\Delta z` into its positive and negative
-    contributions and averages both orders of adding them. A max-pool, or any maximum or minimum, sends the difference to the two places of the maximum; a product of two
-    activations takes the mean of its two orders, :math:`\Delta(ab) = \bar b\,\Delta a + \bar a\,\Delta b`.
+    with the multipliers :math:`m` chained like derivatives. The multiplier of every operation is a mean of its derivative on
+    the way from the baseline, such that its own sum is exact, :math:`\sum_i m_i \Delta z_i = \Delta y`:
 
-    Shrikumar, Greenside & Kundaje 2017, arXiv:1704.02685.
+    ================== =====================================================================================================
+    nonlinearity       :math:`m = \Delta y / \Delta z` (as the mean derivative, where the quotient would lose digits)
+    product            the mean of its two orders, :math:`\Delta(ab) = \bar b\,\Delta a + \bar a\,\Delta b`; matrix products too
+    quotient y = a / b that of a = yb: :math:`\Delta y = (\Delta a - y_0 \Delta b) / b = (\Delta a - y \Delta b) / b_0`, weighted
+                       by :math:`b^2` and :math:`b_0^2`
+    maximum            the difference goes to the two places of the maximum; max-pools and minima too
+    softmax            :math:`\exp(s - \log\sum\exp s)`, every step by its quotient of differences
+    norm               LayerNorm, RMSNorm, GroupNorm, InstanceNorm, vector norms: squares, means, roots and a quotient
+    anything else      :math:`\int_0^1 \partial y/\partial z\,(z_0 + t \Delta z)\,dt` by Gauss-Legendre quadrature, with as many
+                       points (at most 128) as make its sum right to 1e-9
+    ================== =====================================================================================================
+
+    Attention and recurrent layers are written out in these. A function written in another way may have other contributions,
+    of the same sum: the rule is one of each operation, unlike :func:`integrated_gradients`, which is one of the network.
+    ``"reveal_cancel"`` is ``"rescale"``, but right after a dense layer (with what scales and shifts its values by constants,
+    as BatchNorm does) a nonlinearity splits :math:`\Delta z` into its positive and negative contributions and averages both
+    orders of adding them.
+
+    Shrikumar, Greenside & Kundaje 2017, arXiv:1704.02685; the mean of the derivative: Aumann & Shapley 1974 (Values of
+    Non-Atomic Games), Sundararajan et al. 2017, arXiv:1703.01365.
 
     Args:
         model: a module or function from ``(N, ...)`` to logits ``(N, K)`` that calls the same operations for any input.
@@ -90,8 +107,11 @@ def deeplift(
 
     Raises:
         ValueError: x, target, the logits or an option are not as above.
-        UnsupportedModelError: an operation without a rule (softmax, LayerNorm, attention, compiled code ...), by name,
-            or a model that takes another way for the baseline than for x.
+        UnsupportedModelError: by name, an operation that the interception cannot see (compiled code, a user's
+            ``autograd.Function``, a change in place of a part of a tensor), one that gives several tensors (sort, topk), one
+            that jumps or has a kink between the baseline and x (rounding, ``grid_sample`` at places from x) or has no
+            gradient (a mask or an index from x); a softmax as the last operation; a model that takes another way for
+            the baseline than for x.
 
     >>> model = lambda x: torch.relu(x.sum(1, keepdim=True) - 1)
     >>> deeplift(model, torch.tensor([[1.0, 2.0]]))  # f(x) - f(0) = 2, in proportion to the differences 1 and 2
