@@ -205,6 +205,10 @@ def _bilinear(func, a, b, weight, bias=None) -> Tensor:
     return _affine(torch.matmul(rows, b.unsqueeze(-1)).squeeze(-1), None, bias)
 
 
+def _linear(func, a, weight, bias=None) -> Tensor:
+    return _affine(torch.matmul(a, weight.transpose(-2, -1)), None, bias) if origin(weight) else NotImplemented
+
+
 def _standardised(x: Tensor, dims: list[int], eps: float, centred: bool = True) -> Tensor:
     """x over its deviation along the dimensions."""
     x = x - x.mean(dims, keepdim=True) if centred else x
@@ -273,6 +277,7 @@ FUSED: dict[Callable, Callable] = {
     },
     F.scaled_dot_product_attention: _attention,
     F.bilinear: _bilinear,
+    F.linear: _linear,
     torch.layer_norm: _layer_norm,
     torch.rms_norm: _rms_norm,
     torch.group_norm: _group_norm,

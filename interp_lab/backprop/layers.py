@@ -178,6 +178,8 @@ def layer_table(
 
     def dense(func, args, kwargs):
         def call(input, weight, bias=None):
+            if origin(weight):
+                return NotImplemented  # a product of two activations
             axis = -1 if weight.dim() == 2 else None
             return build("dense", func, input, weight, bias, axis, lambda v: first(v, weight), weight.dim() == 2)
 

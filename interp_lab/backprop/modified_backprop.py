@@ -101,7 +101,7 @@ def product_table(product: Callable[[Tensor, Tensor], Tensor], *names: str) -> d
 
     def rule(func: Callable, args: tuple, kwargs: dict) -> Tensor:
         a, b, *more = [*args, *kwargs.values()]
-        if more or not (origin(a) and origin(b)):
+        if more or not (origin(a) and origin(b)) or a.is_complex() or b.is_complex():
             return NotImplemented
         return in_place(a, product(a.clone(), b)) if works_in_place(func, args, kwargs) else product(a, b)
 

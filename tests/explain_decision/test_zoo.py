@@ -289,10 +289,14 @@ REFUSED: dict[str, tuple[Callable[[Build, Tensor], Tensor], str]] = {
         lambda m, x: m("r", lambda: nn.LSTM(D, 4), nn.utils.rnn.pack_padded_sequence(x, [T] * len(x), True))[1][0][-1], "packed"
     ),
 }  # fmt: skip
-# By LRP alone: the relevance of an exponential that is no softmax is nowhere defined.
+# By LRP alone: nowhere is the relevance of an exponential that is no softmax defined, or of a complex product.
 REFUSED_BY_LRP: dict[str, tuple[Callable[[Build, Tensor], Tensor], str]] = {
     "radial basis": (lambda m, x: torch.exp(-(x[:, :, None] - torch.linspace(-1, 1, 4 * D).view(4, D)).square().sum(-1)), "'exp'"),
     "softmax by hand": (lambda m, x: x.exp() / x.exp().sum(1, keepdim=True), "'exp'"),
+    "product of complex values": (
+        lambda m, x: (lambda z: (z * z / (1 + z.abs())).imag)(torch.fft.fft(m.linear("a", x))),
+        "'mul'",
+    ),
     "distances": (lambda m, x: torch.cdist(m.linear("a", x), torch.linspace(-1, 1, 4 * D).view(4, D)), "'(cdist|euclidean.*)'"),
 }  # fmt: skip
 
@@ -356,7 +360,7 @@ def test_what_is_refused_is_refused_by_name(block, message, method):
 
 
 @pytest.mark.parametrize(("block", "message"), REFUSED_BY_LRP.values(), ids=REFUSED_BY_LRP.keys())
-def test_an_exponential_by_hand_is_refused_by_lrp_alone(block, message):
+def test_what_is_refused_by_lrp_alone(block, message):
     x = sequence()
     model = network(block, x)
     with pytest.raises(UnsupportedModelError, match=message):

@@ -57,7 +57,7 @@ class Proportional(Replacement):
 
 
 def proportional(func: Callable, args: tuple, kwargs: dict, *, o: Options) -> Tensor:
-    if any(origin(value) for value in (*args[1:], *kwargs.values())):
+    if any(origin(value) for value in (*args[1:], *kwargs.values())) or args[0].is_complex():
         return NotImplemented  # of two activations: the graph search decides
     z, phi, inplace = elementwise(func, args, kwargs)
     gate = _gate(func.__name__.strip("_"), args, kwargs) or _gate_of(z)  # what is clamped stays a gate
