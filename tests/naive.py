@@ -11,6 +11,7 @@ from itertools import permutations, product
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 LINEAR = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 NORM = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -281,3 +282,94 @@ def shapley(value: Callable[[frozenset[int]], float], players: int) -> list[floa
             before = frozenset(order[:place])
             total[player] += value(before | {player}) - value(before)
     return [part / math.factorial(players) for part in total]
+
+
+# Attention, layer by layer in relevance (AttnLRP, arXiv:2402.05602; CP-LRP, arXiv:2202.07304), epsilon -> 0.
+
+
+def linear_relevance(w: Tensor, a: Tensor, z: Tensor, r: Tensor) -> Tensor:
+    """Of the inputs a of z = a w^T + b."""
+    return a * ((r / z) @ w)
+
+
+def norm_relevance(a: Tensor, r: Tensor, centred: bool = True) -> Tensor:
+    """Through a LayerNorm (RMSNorm): y = w (a - mean a) / constant + b; the relevance r is that of w (a - mean a) / constant."""
+    if not centred:
+        return r
+    c = a - a.mean(-1, keepdim=True)
+    share = r / c  # every a_i contributes (d_ij - 1 / D) a_i to c_j
+    return a * (share - share.mean(-1, keepdim=True))
+
+
+def attention_relevance(
+    q: Tensor, k: Tensor, v: Tensor, r: Tensor, mask: Tensor | None = None, weights_are_constants: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of q, k, v from the relevance r of softmax(q k^T / sqrt(d)) v, entry by entry."""
+    bias = torch.zeros(q.shape[-2], k.shape[-2]) if mask is None else torch.where(mask, 0.0, -torch.inf)
+    s = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+    p = torch.softmax(s + bias, -1)
+    o = p @ v
+    parts = p[..., None] * v[..., None, :, :] / o[..., :, None, :]  # [t, u, d]: what value u contributes to output t
+    if weights_are_constants:
+        return torch.zeros_like(q), torch.zeros_like(k), (parts * r[..., :, None, :]).sum(-3)
+    half = parts * r[..., :, None, :] / 2
+    r_p, r_v = half.sum(-1), half.sum(-3)
+    r_s = (s + bias).nan_to_num(neginf=0.0) * (r_p - p * r_p.sum(-1, keepdim=True))
+    r_s = torch.where(p == 0, 0, r_s)
+    r_s = r_s * torch.where(s + bias == 0, 0, s / (s + bias).nan_to_num(neginf=1.0))  # a bias takes its share
+    products = q[..., :, None, :] * k[..., None, :, :] / q.shape[-1] ** 0.5 / s[..., None]
+    half = products * r_s[..., None] / 2
+    return half.sum(-2), half.sum(-3), r_v
+
+
+class _AttentionByDetaching(TorchFunctionMode):
+    """AttnLRP as its authors' code has it: the network's own gradient, with constants written into the forward pass."""
+
+    SMOOTH = (F.gelu, F.silu, F.tanh, torch.tanh, Tensor.tanh)
+    PRODUCTS = (torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, torch.einsum)
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is F.multi_head_attention_forward:
+            with self:
+                return _multihead(*args, **kwargs)
+        if func is F.scaled_dot_product_attention:
+            with self:
+                q, k, v = args[:3]
+                return torch.softmax(q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5, -1) @ v
+        grown = [i for i, a in enumerate(args) if isinstance(a, Tensor) and a.requires_grad]
+        if func in self.SMOOTH and grown:
+            with torch.no_grad():
+                ratio = func(*args, **kwargs) / args[0]
+            return args[0] * ratio
+        if func in (F.layer_norm, torch.layer_norm):
+            z, shape, weight, bias, eps = args if len(args) == 5 else (*args, *kwargs.values())
+            dims = list(range(-len(shape), 0))
+            c = z - z.mean(dims, keepdim=True)
+            return c / (c.detach().square().mean(dims, keepdim=True) + eps).sqrt() * weight + bias
+        if func is F.normalize:
+            return args[0] / args[0].detach().norm(dim=kwargs["dim"], keepdim=True)
+        if func in self.PRODUCTS and len(grown) == 2:
+            halves = [func(*[a.detach() if i == fixed else a for i, a in enumerate(args)]) for fixed in grown]
+            return (halves[0] + halves[1]) / 2
+        if (
+            func in (Tensor.mul, torch.mul, Tensor.__mul__) and len(grown) == 2
+        ):  # a squeeze-excitation's gate is the smaller
+            a, b = args
+            return a * b.detach() if a.numel() > b.numel() else a.detach() * b
+        return func(*args, **kwargs)
+
+
+def _multihead(query, key, value, d, heads, w, b, bias_k, bias_v, zero, dropout, w_out, b_out, *rest, **named):
+    q, k, v = F.linear(query, w, b).chunk(3, -1)  # (T, N, d)
+    q, k, v = (each.unflatten(-1, (heads, -1)).permute(1, 2, 0, 3) for each in (q, k, v))
+    z = F.scaled_dot_product_attention(q, k, v)
+    return F.linear(z.permute(2, 0, 1, 3).flatten(2), w_out, b_out), None
+
+
+def attn_lrp(model: nn.Module, x: Tensor, target: int) -> Tensor:
+    """Input times that gradient; epsilon -> 0 everywhere. The model's parameters must not require gradients."""
+    x = x.clone().requires_grad_()
+    with _AttentionByDetaching():
+        score = model(x)[:, target].sum()
+    return x.detach() * torch.autograd.grad(score, x)[0]

@@ -1,35 +1,42 @@
 r"""Operations that torch computes in one call, written out in those that the methods have rules for.
 
-A recurrent network, ``addcmul`` or circular padding hides its products, gates and sums from the interception. Written
-out under it, each of them gets its own rule.
+A recurrent network, attention, a norm, ``addcmul`` or circular padding hides its products, gates and sums from the
+interception. Written out under it, each of them gets its own rule.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from types import FunctionType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..contract import UnsupportedModelError
-from ..contract.interception import Interception, Rule, operations, running
+from ..contract.interception import Rule, operations, origin, running
 
 
 def written_out(
     table: Mapping[Callable, Rule], more: Mapping[Callable, Callable] | None = None
 ) -> dict[Callable, Rule]:
-    """The table, to which the operations that can be written out are added; what they consist of goes to the table."""
+    """The table, to which the operations that can be written out are added; what they consist of goes to the table.
+
+    An operation with a rule in the table is written out where that rule declines it.
+    """
     whole = dict(table)
 
-    def rule(body: Callable) -> Rule:
+    def rule(first: Rule | None, body: Callable) -> Rule:
         def call(func, args, kwargs):
-            with Interception(whole, running().leaves):
-                out = body(func, *args, **kwargs)
-            return func(*args, **kwargs) if out is NotImplemented else out
+            out = first(func, args, kwargs) if first else NotImplemented
+            if out is NotImplemented:
+                with running():
+                    out = body(func, *args, **kwargs)
+            return out
 
         return call
 
-    for func, body in {**DECOMPOSED, **(more or {})}.items():
-        whole.setdefault(func, rule(body))
+    for func, body in {**(more or {}), **DECOMPOSED}.items():
+        whole[func] = rule(table.get(func), body)
     return whole
 
 
@@ -103,6 +110,10 @@ def _glu(func, input, dim=-1):
     return a * torch.sigmoid(b)
 
 
+def _quotient(func, a, b):
+    return a * torch.reciprocal(b) if origin(b) and not origin(a) else NotImplemented
+
+
 def _pad(func, input, pad, mode="constant", value=None):
     if mode != "circular":
         return NotImplemented
@@ -114,6 +125,38 @@ def _pad(func, input, pad, mode="constant", value=None):
         parts = (input.narrow(dim, size - before, before), input, input.narrow(dim, 0, after))
         input = torch.cat(parts, dim)
     return input
+
+
+def _norm(func, x, p=2, dim=None, keepdim=False, *, ord=None, dtype=None) -> Tensor:
+    p = ord or p
+    if dim is None or x.is_complex() or dtype is not None or p in ("nuc", 0, -math.inf):
+        return NotImplemented
+    if p in (2, "fro"):
+        return x.square().sum(dim, keepdim).sqrt()
+    if p == math.inf:
+        return x.abs().amax(dim, keepdim)
+    return x.abs().pow(p).sum(dim, keepdim).pow(1 / p)
+
+
+def _variance(func, x, dim=None, unbiased=True, keepdim=False, *, correction=None) -> Tensor:
+    if dim is None or isinstance(dim, bool) or x.is_complex():
+        return NotImplemented
+    count = x[:1].numel() // x[:1].sum(dim).numel()
+    squares = (x - x.mean(dim, keepdim=True)).square().sum(dim, keepdim)
+    return squares / (count - (int(unbiased) if correction is None else correction))
+
+
+def _deviation(func, *args, **kwargs) -> Tensor:
+    variance = _variance(func, *args, **kwargs)
+    return variance if variance is NotImplemented else variance.sqrt()
+
+
+def _lp_pool(pool: Callable, dims: int) -> Callable:
+    def run(func, x, norm_type, kernel_size, stride=None, ceil_mode=False):
+        size = kernel_size**dims if isinstance(kernel_size, int) else math.prod(kernel_size)
+        return (pool(x.pow(norm_type), kernel_size, stride, 0, ceil_mode) * size).pow(1 / norm_type)
+
+    return run
 
 
 def _largest(func, z, *args, other=None, dim=None, keepdim=False):
@@ -141,7 +184,74 @@ def _largest(func, z, *args, other=None, dim=None, keepdim=False):
     return values
 
 
+def _attention(func, q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False) -> Tensor:
+    if dropout_p:
+        raise UnsupportedModelError(f"{func.__name__!r} drops out in eval mode, so that the model is random")
+    if enable_gqa:  # several heads of queries for one of keys and values
+        k, v = (each.repeat_interleave(q.shape[-3] // each.shape[-3], -3) for each in (k, v))
+    scores = torch.matmul(q, k.transpose(-2, -1)) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
+    if is_causal:
+        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attn_mask, -torch.inf)
+    elif attn_mask is not None:
+        scores = scores + attn_mask
+    return torch.matmul(torch.softmax(scores, -1), v)
+
+
+def _bilinear(func, a, b, weight, bias=None) -> Tensor:
+    units, _, inner = weight.shape
+    rows = F.linear(a, weight.transpose(1, 2).flatten(0, 1)).unflatten(-1, (units, inner))
+    return _affine(torch.matmul(rows, b.unsqueeze(-1)).squeeze(-1), None, bias)
+
+
+def _linear(func, a, weight, bias=None) -> Tensor:
+    return _affine(torch.matmul(a, weight.transpose(-2, -1)), None, bias) if origin(weight) else NotImplemented
+
+
+def _standardised(x: Tensor, dims: list[int], eps: float, centred: bool = True) -> Tensor:
+    """x over its deviation along the dimensions."""
+    x = x - x.mean(dims, keepdim=True) if centred else x
+    return x / torch.sqrt(x.square().mean(dims, keepdim=True) + eps)
+
+
+def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    x = x if weight is None else x * weight
+    return x if bias is None else x + bias
+
+
+def _layer_norm(func, x, shape, weight=None, bias=None, eps=1e-5, cudnn_enable=True) -> Tensor:
+    return _affine(_standardised(x, list(range(-len(shape), 0)), eps), weight, bias)
+
+
+def _rms_norm(func, x, shape, weight=None, eps=None) -> Tensor:
+    eps = torch.finfo(x.dtype).eps if eps is None else eps
+    return _affine(_standardised(x, list(range(-len(shape), 0)), eps, centred=False), weight, None)
+
+
+def _group_norm(func, x, groups, weight=None, bias=None, eps=1e-5, cudnn_enabled=True) -> Tensor:
+    weight, bias = (None if each is None else each.view(-1, *[1] * (x.dim() - 2)) for each in (weight, bias))
+    y = _standardised(x.reshape(len(x), groups, -1), [-1], eps)
+    return _affine(y.view(x.shape), weight, bias)
+
+
+def _instance_norm(func, x, weight, bias, mean, var, use_input_stats, momentum, eps, cudnn_enabled):
+    return _group_norm(func, x, x.shape[1], weight, bias, eps) if use_input_stats else NotImplemented
+
+
 MAXIMA = dict.fromkeys(operations("max", "min", "amax", "amin", "maximum", "minimum", "fmax", "fmin"), _largest)
+
+
+def _opened(function: FunctionType) -> Callable:
+    """A function that torch writes in others, which the interception then meets one by one in place of the whole."""
+    unseen = dict.fromkeys([name for name in vars(F) if name.startswith("has_torch_function")], lambda *args: False)
+    body = FunctionType(
+        function.__code__, {**vars(F), **unseen}, function.__name__, function.__defaults__, function.__closure__
+    )
+    body.__kwdefaults__ = function.__kwdefaults__
+    return lambda func, *args, **kwargs: body(*args, **kwargs)
+
+
 DECOMPOSED: dict[Callable, Callable] = {
     torch.lstm: _recurrent(_lstm),
     torch.gru: _recurrent(_gru),
@@ -157,4 +267,26 @@ DECOMPOSED: dict[Callable, Callable] = {
     **dict.fromkeys(operations("glu"), _glu),
     **dict.fromkeys((Tensor.__rdiv__, Tensor.__rtruediv__), lambda func, x, other: other * torch.reciprocal(x)),
     F.pad: _pad,
+}
+# For the methods with rules for quotients, matrix products and softmax.
+FUSED: dict[Callable, Callable] = {
+    **{
+        function: _opened(function)
+        for function in vars(F).values()
+        if isinstance(function, FunctionType) and "handle_torch_function" in function.__code__.co_names
+    },
+    F.scaled_dot_product_attention: _attention,
+    F.bilinear: _bilinear,
+    F.linear: _linear,
+    torch.layer_norm: _layer_norm,
+    torch.rms_norm: _rms_norm,
+    torch.group_norm: _group_norm,
+    torch.instance_norm: _instance_norm,
+    **dict.fromkeys((torch.norm, Tensor.norm, torch.linalg.vector_norm), _norm),
+    **dict.fromkeys((torch.var, Tensor.var), _variance),
+    **dict.fromkeys((torch.std, Tensor.std), _deviation),
+    F.lp_pool1d: _lp_pool(F.avg_pool1d, 1),
+    F.lp_pool2d: _lp_pool(F.avg_pool2d, 2),
+    F.lp_pool3d: _lp_pool(F.avg_pool3d, 3),
+    **dict.fromkeys((torch.div, torch.divide, torch.true_divide, Tensor.div, Tensor.__truediv__), _quotient),
 }

@@ -134,6 +134,10 @@ def layer_table(
 ) -> dict[Callable, Rule]:
     """The table that hands every linear layer to ``replace``; ``others`` takes what is part of no layer."""
     others = others or {}
+
+    def otherwise(func, args, kwargs):
+        return others[func](func, args, kwargs) if func in others else NotImplemented
+
     parameters = model.named_parameters() if isinstance(model, nn.Module) else ()
     # A module with several weights, as nn.LSTM has, names each of them.
     names = {id(p): "" if name == "weight" else name.removesuffix(".weight") for name, p in parameters}
@@ -174,6 +178,8 @@ def layer_table(
 
     def dense(func, args, kwargs):
         def call(input, weight, bias=None):
+            if origin(weight):
+                return NotImplemented  # a product of two activations
             axis = -1 if weight.dim() == 2 else None
             return build("dense", func, input, weight, bias, axis, lambda v: first(v, weight), weight.dim() == 2)
 
@@ -207,14 +213,14 @@ def layer_table(
             return build(
                 "dense", lambda a, w: func(w, a), right, left, None, axis, lambda v: v[:, None], takes_bias=False
             )
-        return func(left, right)  # no layer: the graph search refuses it
+        return otherwise(func, args, kwargs)
 
     def einsum(func, args, kwargs):
         equation, *operands = args
         operands = operands[0] if len(operands) == 1 and not isinstance(operands[0], Tensor) else operands
         from_x = [bool(origin(operand)) for operand in operands]
         if sum(from_x) != 1 or len(operands) > 2:
-            return func(*args, **kwargs)
+            return otherwise(func, args, kwargs)
         at = from_x.index(True)
         weight = operands[1 - at] if len(operands) == 2 else operands[0].new_ones(())
 
@@ -224,7 +230,6 @@ def layer_table(
         return build("dense", apply, operands[at], weight, None, None, lambda v: v, takes_bias=False)
 
     def affine(func, args, kwargs):
-        otherwise = others.get(func, lambda func, args, kwargs: func(*args, **kwargs))
         parts = affine_parts(func, args, kwargs)
         if parts is None or not (layers := layers_of(parts[0])):
             return otherwise(func, args, kwargs)

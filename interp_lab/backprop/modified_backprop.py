@@ -11,7 +11,7 @@ an :class:`~interp_lab.UnsupportedModelError` with its name. Nothing is ever pas
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -39,7 +39,8 @@ PASSED = nodes(
     "UpsampleNearest1D", "UpsampleNearest2D", "UpsampleNearest3D", "UpsampleNearestExact1D", "UpsampleNearestExact2D",
     "UpsampleNearestExact3D", "UpsampleLinear1D", "UpsampleBilinear2D", "UpsampleBilinear2DAa", "UpsampleBicubic2D",
     "UpsampleBicubic2DAa", "UpsampleTrilinear3D", "GridSampler2D", "GridSampler3D", "PixelShuffle", "PixelUnshuffle",
-    "ChannelShuffle", "Cumsum", "Diagonal", "Tril", "Triu", "Rot90", "IndexAdd", "ScatterAdd",
+    "ChannelShuffle", "Cumsum", "Diagonal", "Tril", "Triu", "Rot90", "IndexAdd", "ScatterAdd", "Where", "FftC2C", "FftR2C",
+    "FftC2R", "Real", "Imag", "ViewAsReal", "ViewAsComplex", "Conj", "Complex",
 ) | {"CopyBackwards"}  # fmt: skip
 MAX_POOLS = nodes(
     "MaxPool1DWithIndices", "MaxPool2DWithIndices", "MaxPool3DWithIndices", "AdaptiveMaxPool1D", "AdaptiveMaxPool2D",
@@ -49,8 +50,9 @@ CHOICES = nodes("Max", "Min", "Amax", "Amin", "Maximum", "Minimum", "Fmax", "Fmi
 # Linear in several tensors that lie on a path to x together, or a choice of one; others must have one such argument,
 # of which some are linear in the first alone.
 SEVERAL = nodes(
-    "Add", "Sub", "Rsub", "Cat", "Stack", "MaskedFill", "IndexAdd", "ScatterAdd", "Maximum", "Minimum", "Fmax", "Fmin"
-) | {"CopyBackwards"}
+    "Add", "Sub", "Rsub", "Cat", "Stack", "MaskedFill", "IndexAdd", "ScatterAdd", "Maximum", "Minimum", "Fmax", "Fmin",
+    "Where", "Complex",
+) | {"CopyBackwards"}  # fmt: skip
 FIRST = nodes("Div", "GridSampler2D", "GridSampler3D")
 PRODUCTS = nodes("Mul", "Div", "Mm", "Bmm", "Mv", "Dot", "Addmm", "Baddbmm", "Linear")
 BATCH_NORM = nodes("NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm")
@@ -89,18 +91,26 @@ def in_place(target: Tensor, value: Tensor) -> Tensor:
     return target.copy_(value)
 
 
-def product_table(product: Callable[[Tensor, Tensor], Tensor]) -> dict[Callable, Rule]:
-    """The table that gives the product of two activations to ``product``; a product with a constant stays."""
+def softmax_of(input: Tensor, dim: int | None = None, dtype: torch.dtype | None = None) -> tuple[Tensor, int | None]:
+    """What a softmax reads, and along which dimension; called with its arguments."""
+    return (input if dtype is None else input.to(dtype)), dim
 
-    def rule(func, args, kwargs):
-        a, b = args if len(args) == 2 else (args[0], *kwargs.values())
-        if not (origin(a) and origin(b)):
-            return func(*args, **kwargs)
-        if func.__name__ in ("mul_", "multiply_", "__imul__"):
-            return in_place(a, product(a.clone(), b))
-        return product(a, b)
 
-    return dict.fromkeys(operations("mul", "multiply", "__mul__", "__rmul__", "__imul__"), rule)
+def product_table(product: Callable[[Tensor, Tensor], Tensor], *names: str) -> dict[Callable, Rule]:
+    """The table that gives the product of two activations to ``product``, or their quotient; one with a constant declines."""
+
+    def rule(func: Callable, args: tuple, kwargs: dict) -> Tensor:
+        a, b, *more = [*args, *kwargs.values()]
+        if more or not (origin(a) and origin(b)) or a.is_complex() or b.is_complex():
+            return NotImplemented
+        return in_place(a, product(a.clone(), b)) if works_in_place(func, args, kwargs) else product(a, b)
+
+    return dict.fromkeys(operations(*names), rule)
+
+
+PRODUCT = ("mul", "multiply", "__mul__", "__rmul__", "__imul__")
+QUOTIENT = ("div", "divide", "true_divide", "__truediv__", "__itruediv__")
+MATRIX_PRODUCT = ("matmul", "mm", "bmm", "mv", "dot", "__matmul__")
 
 
 def modified_gradient(
@@ -151,23 +161,37 @@ def check_graph(output: Tensor, leaves: Sequence[Tensor], allowed: frozenset[str
         raise UnsupportedModelError("the logits do not depend on x through differentiable operations")
     for node, inputs in on_path.items():
         name = operation_of(node)
-        if is_replacement(node) or name == "AccumulateGrad":
-            continue
         where = partial(locate, model, leaves[0], name)
-        if getattr(node, "_saved_training", False):
-            if normalises_alone(node):
-                raise UnsupportedModelError(f"this method has no rule for the operation 'instance_norm'{where()}")
-            raise UnsupportedModelError("batch_norm uses the statistics of the batch, so images are not independent")
         if name in SOFTMAX and moved_to(output.grad_fn, node):
             raise UnsupportedModelError(
                 f"the network ends in a {spelt(node)!r}{where()}: give the logits, that is the network without it"
             )
-        linear = name in SEVERAL or (len(inputs) == 1 and (name not in FIRST or inputs == [0]))
-        if name in allowed and linear:
+        if is_replacement(node) or name == "AccumulateGrad" or passes(node, inputs, allowed):
             continue
+        if getattr(node, "_saved_training", False):
+            if normalises_alone(node):
+                raise UnsupportedModelError(f"this method has no rule for the operation 'instance_norm'{where()}")
+            raise UnsupportedModelError("batch_norm uses the statistics of the batch, so images are not independent")
         raise UnsupportedModelError(
             f"this method has no rule for the operation {spelt(node)!r}{where()} as it is called here"
         )
+
+
+def passes(node: Node, inputs: Sequence[int], allowed: Collection[str]) -> bool:
+    """Whether the gradient of the operation is the rule, where these of its inputs lie on a path to x."""
+    name = operation_of(node)
+    linear = name in SEVERAL or (len(inputs) == 1 and (name not in FIRST or list(inputs) == [0]))
+    return name in allowed and linear and not getattr(node, "_saved_training", False)
+
+
+def passes_between(output: Tensor, operands: Sequence[Tensor], allowed: Collection[str]) -> bool:
+    """Whether the gradient of the operation that made the output from these operands is the rule."""
+    ends = [operand.grad_fn for operand in operands]
+    between = paths(output.grad_fn, operands, ends) if output.requires_grad else {}
+    return all(
+        node in ends or operation_of(node) == "AccumulateGrad" or passes(node, inputs, allowed)
+        for node, inputs in between.items()
+    )
 
 
 SOFTMAX = nodes("Softmax", "LogSoftmax", "SafeSoftmax")
@@ -192,16 +216,16 @@ def normalises_alone(node: Any) -> bool:
 def spelt(node: Node) -> str:
     """The operation of a node as torch spells its function; a user's function keeps its class's name."""
     own = getattr(node, "_forward_cls", None)
-    if own is not None and not own.__module__.startswith("torch."):
+    if own is not None and not own.__module__.startswith("torch.") and not is_replacement(node):
         return own.__name__
     name = operation_of(node).removesuffix("Backward")
     return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z0-9])(?=[A-Z][a-z])", "_", name).lower()
 
 
-def paths(root: Node | None, leaves: Sequence[Tensor]) -> dict[Node, list[int]]:
-    """Every node on a path from the root to a leaf, with the positions of its inputs that lie on such a path."""
-    result: dict[Node, list[int]] = {}
-    done: set[Node] = set()
+def paths(root: Node | None, leaves: Sequence[Tensor], ends: Sequence[Node | None] = ()) -> dict[Node, list[int]]:
+    """Every node on a path from the root to a leaf or an end, with the positions of its inputs that lie on such a path."""
+    result: dict[Node, list[int]] = {node: [] for node in ends if node is not None}
+    done: set[Node] = set(result)
     stack = [] if root is None else [(root, False)]
     while stack:
         node, finished = stack.pop()

@@ -7,7 +7,7 @@ table to their rules, and refuses a value that is computed from x without a grad
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from itertools import chain
 from typing import Any
 
@@ -140,17 +140,25 @@ ORDINARY_GRADIENT: dict[Callable, Rule] = dict.fromkeys(STEPS, _no_slope)
 _running: ContextVar["Interception"] = ContextVar("running")
 
 
+def every_other(*args, **kwargs) -> Any:
+    """Stands in a table for every operation that has no rule of its own, or whose rule declines the call."""
+
+
 class Interception(TorchFunctionMode):
     """While active, calls of the operations in the table go to their rule if an argument lies on a path to a leaf.
 
     Args:
-        table: operation -> rule.
+        table: operation -> rule. One that gives NotImplemented declines the call: the rule of :func:`every_other` is asked,
+            then the operation itself runs.
         leaves: the tensors whose influence is followed, x first.
         choices: operations that may read a mask or an index computed from x, since they choose among values by it.
     """
 
     def __init__(
-        self, table: Mapping[Callable, Rule], leaves: Sequence[Tensor], choices: Collection[Callable] = frozenset()
+        self,
+        table: Mapping[Callable, Rule],
+        leaves: Sequence[Tensor],
+        choices: Collection[Callable] = frozenset(),
     ) -> None:
         super().__init__()
         self.table: dict[Callable, Rule] = dict(table)
@@ -158,24 +166,27 @@ class Interception(TorchFunctionMode):
         self.leaves, self.choices = leaves, choices
         self.known: dict[Node, str | None] = {}
         self.cut: dict[int, tuple[Tensor, str]] = {}
+        self.tokens: list[Token[Interception]] = []  # a rule may enter the interception that it is called by again
 
     def __enter__(self):
-        self.token = _running.set(self)
+        self.tokens.append(_running.set(self))
         return super().__enter__()
 
     def __exit__(self, *error):
-        _running.reset(self.token)
+        _running.reset(self.tokens.pop())
         return super().__exit__(*error)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
         rule = self.table.get(func) if kwargs.get("rounding_mode") is None else _no_slope
-        if rule is None or not any(self.origin(a) for a in tensors_in(args, kwargs.values())):
-            out = func(*args, **kwargs)
-        elif "input" in kwargs:
-            out = rule(func, (kwargs.pop("input"), *args), kwargs)
-        else:
-            out = rule(func, args, kwargs)
+        rest = self.table.get(every_other)
+        out = NotImplemented
+        if (rule or rest) and any(self.origin(a) for a in tensors_in(args, kwargs.values())):
+            if rule and "input" in kwargs:
+                args = (kwargs.pop("input"), *args)
+            out = rule(func, args, kwargs) if rule else out
+            out = rest(func, args, kwargs) if rest and out is NotImplemented else out
+        out = func(*args, **kwargs) if out is NotImplemented else out
         if func is Tensor.__setitem__ or (args and out is args[0] and name_of(func).endswith("_")):
             base = args[0]._base  # what is written into a view is written into what it shows
             self.follow(func, tensors_in(args, kwargs.values()), [args[0]] if base is None else [args[0], base])

@@ -42,7 +42,8 @@ def deep_taylor(
 
     Raises:
         ValueError: x, target, the logits or a bound are not as above, or there is one bound without the other.
-        UnsupportedModelError: an operation without a rule, by name, or one that makes relevance negative.
+        UnsupportedModelError: an operation without a rule (softmax, a norm, attention ...), by name, or one that makes
+            relevance negative.
 
     >>> model = torch.nn.Linear(2, 1, bias=False)
     >>> _ = model.weight.data.copy_(torch.tensor([[1.0, -2.0]]))

@@ -2,31 +2,41 @@ r"""DeepLIFT: multipliers in place of derivatives.
 
 The network runs on the baseline first, and every nonlinearity's values are kept in the order of the calls. On x, the
 backward pass then multiplies by :math:`\Delta y / \Delta z` at each nonlinearity where backpropagation has
-:math:`dy / dz`. Linear operations keep their gradient, so the contributions add up to :math:`f_c(x) - f_c(x_0)`.
+:math:`dy / dz`. Linear operations keep their gradient, so the contributions add up to :math:`f_c(x) - f_c(x_0)`. What is
+neither linear nor elementwise is written in operations that are, or takes the mean of its Jacobian on the way from the
+baseline.
 """
 
 import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from ..backprop.decompositions import MAXIMA, written_out
+from ..backprop.decompositions import FUSED, MAXIMA, written_out
 from ..backprop.layers import Layer, LinearLayer, layer_of, layer_table, to_layer
 from ..backprop.modified_backprop import (
     BATCH_NORM,
     LAYERS,
+    MATRIX_PRODUCT,
     PASSED,
+    PRODUCT,
     PRODUCTS,
+    QUOTIENT,
     elementwise,
     in_place,
     modified_gradient,
+    passes_between,
     product_table,
+    softmax_of,
+    works_in_place,
 )
-from ..contract import Model, Target, UnsupportedModelError, check_baseline, explaining, logits_of, pick
-from ..contract.interception import Interception, Replacement, Rule, operations, origin
+from ..contract import Model, Target, UnsupportedModelError, check_baseline, differentiated, explaining, logits_of, pick
+from ..contract.interception import Interception, Replacement, Rule, every_other, name_of, operations, origin
 
 ELEMENTWISE = operations(
     "relu", "relu6", "leaky_relu", "prelu", "rrelu", "threshold", "hardtanh", "hardsigmoid", "hardswish", "sigmoid", "tanh",
@@ -61,14 +71,29 @@ def deeplift(
 
     .. math:: R_i = (x_i - x_{0,i})\, m_i, \qquad \sum_i R_i = f_c(x) - f_c(x_0),
 
-    with the multipliers :math:`m` chained like derivatives. At a nonlinearity ``"rescale"`` takes
-    :math:`m = \Delta y / \Delta z`, the mean derivative on the way from the baseline (and taken as that where the
-    quotient would lose digits); ``"reveal_cancel"`` does so too, but right after a dense layer (with what scales and
-    shifts its values by constants, as BatchNorm does) it splits :math:`\Delta z` into its positive and negative
-    contributions and averages both orders of adding them. A max-pool, or any maximum or minimum, sends the difference to the two places of the maximum; a product of two
-    activations takes the mean of its two orders, :math:`\Delta(ab) = \bar b\,\Delta a + \bar a\,\Delta b`.
+    with the multipliers :math:`m` chained like derivatives. The multiplier of every operation is a mean of its derivative on
+    the way from the baseline, such that its own sum is exact, :math:`\sum_i m_i \Delta z_i = \Delta y`:
 
-    Shrikumar, Greenside & Kundaje 2017, arXiv:1704.02685.
+    ================== =====================================================================================================
+    nonlinearity       :math:`m = \Delta y / \Delta z` (as the mean derivative, where the quotient would lose digits)
+    product            the mean of its two orders, :math:`\Delta(ab) = \bar b\,\Delta a + \bar a\,\Delta b`; matrix products too
+    quotient y = a / b that of a = yb: :math:`\Delta y = (\Delta a - y_0 \Delta b) / b = (\Delta a - y \Delta b) / b_0`, weighted
+                       by :math:`b^2` and :math:`b_0^2`
+    maximum            the difference goes to the two places of the maximum; max-pools and minima too
+    softmax            :math:`\exp(s - \log\sum\exp s)`, every step by its quotient of differences
+    norm               LayerNorm, RMSNorm, GroupNorm, InstanceNorm, vector norms: squares, means, roots and a quotient
+    anything else      :math:`\int_0^1 \partial y/\partial z\,(z_0 + t \Delta z)\,dt` by Gauss-Legendre quadrature, with as many
+                       points (at most 128) as make its sum right to 1e-9
+    ================== =====================================================================================================
+
+    Attention and recurrent layers are written out in these. A function written in another way may have other contributions,
+    of the same sum: the rule is one of each operation, unlike :func:`integrated_gradients`, which is one of the network.
+    ``"reveal_cancel"`` is ``"rescale"``, but right after a dense layer (with what scales and shifts its values by constants,
+    as BatchNorm does) a nonlinearity splits :math:`\Delta z` into its positive and negative contributions and averages both
+    orders of adding them.
+
+    Shrikumar, Greenside & Kundaje 2017, arXiv:1704.02685; the mean of the derivative: Aumann & Shapley 1974 (Values of
+    Non-Atomic Games), Sundararajan et al. 2017, arXiv:1703.01365.
 
     Args:
         model: a module or function from ``(N, ...)`` to logits ``(N, K)`` that calls the same operations for any input.
@@ -82,8 +107,11 @@ def deeplift(
 
     Raises:
         ValueError: x, target, the logits or an option are not as above.
-        UnsupportedModelError: an operation without a rule (softmax, LayerNorm, attention, compiled code ...), by name,
-            or a model that takes another way for the baseline than for x.
+        UnsupportedModelError: by name, an operation that the interception cannot see (compiled code, a user's
+            ``autograd.Function``, a change in place of a part of a tensor), one that gives several tensors (sort, topk), one
+            that jumps or has a kink between the baseline and x (rounding, ``grid_sample`` at places from x) or has no
+            gradient (a mask or an index from x); a softmax as the last operation; a model that takes another way for
+            the baseline than for x.
 
     >>> model = lambda x: torch.relu(x.sum(1, keepdim=True) - 1)
     >>> deeplift(model, torch.tensor([[1.0, 2.0]]))  # f(x) - f(0) = 2, in proportion to the differences 1 and 2
@@ -124,8 +152,7 @@ def _multiplier(model: Model, x: Tensor, target: Target, reference: Tensor, rule
         return references
 
     choose = partial(pick, target=target)
-    allowed = PASSED | BATCH_NORM | LAYERS | PRODUCTS
-    (multiplier,) = modified_gradient(model, x, choose, _table(model, recall, rule), allowed=allowed)
+    (multiplier,) = modified_gradient(model, x, choose, _table(model, recall, rule), allowed=ALLOWED)
     if next(calls, None) is not None:
         raise UnsupportedModelError(OTHER_WAY)
     return multiplier
@@ -136,6 +163,8 @@ def _rows(value: Tensor, batch: int) -> tuple[bool, ...]:
     return bool(value.dim() > 0 and len(value) == batch), *value.shape[1:]
 
 
+ALLOWED = PASSED | BATCH_NORM | LAYERS | PRODUCTS
+SOFTMAX = (torch.softmax, Tensor.softmax, torch.special.softmax, torch.log_softmax, Tensor.log_softmax)
 OTHER_WAY = "the model calls other operations for the baseline than for x, so that their values cannot be paired"
 
 
@@ -144,8 +173,8 @@ def _table(model: Model, pair: Callable[..., list[Tensor] | None], rule: str) ->
 
     def nonlinearity(func, args, kwargs):
         rest = args[1:]
-        if any(origin(value) for value in (*rest, *kwargs.values())):
-            return func(*args, **kwargs)  # of two activations: the graph search decides
+        if any(origin(value) for value in (*rest, *kwargs.values())) or args[0].is_complex():
+            return NotImplemented  # of two activations
         z, phi, inplace = elementwise(func, args, kwargs)
         layer = layer_of(z) if rule == "reveal_cancel" else None
         way = to_layer(layer, z) if layer and layer.kind == "dense" else None
@@ -168,18 +197,55 @@ def _table(model: Model, pair: Callable[..., list[Tensor] | None], rule: str) ->
         references = pair(func, args[0], y, at)
         return y if references is None else MaxPool.apply(args[0], [y.detach(), at], *references)
 
-    def product(a, b):
-        references = pair(torch.mul, a, b)
-        return a * b if references is None else MeanOrder.apply(a, b, *references)
+    def product(multiply, a, b):
+        references = pair(multiply, a, b)
+        return multiply(a, b) if references is None else MeanOrder.apply(multiply, a, b, *references)
 
-    table = {
+    def quotient(a, b):
+        references = pair(torch.div, a, b)
+        return a / b if references is None else MeanQuotient.apply(a, b, *references)
+
+    def softmax(func, args, kwargs):
+        s, dim = softmax_of(*args, **kwargs)
+        references = pair(func, s)
+        if references is None:
+            return func(*args, **kwargs)
+        return (LogSoftmax if "log" in func.__name__ else Softmax).apply(s, *references, dim)
+
+    def other(func, args, kwargs):
+        """What is not linear and has no rule of its own takes the mean of its Jacobian."""
+        if works_in_place(func, args, kwargs):
+            return NotImplemented
+        values, structure = tree_flatten((args, kwargs))
+        places = [k for k, value in enumerate(values) if origin(value)]
+        out = func(*args, **kwargs)
+        operands = [values[k] for k in places]
+        if not isinstance(out, Tensor) or passes_between(out, operands, ALLOWED):
+            return out
+        references = pair(func, *operands)
+        if references is None:
+            return out
+
+        def call(*given: Tensor) -> Tensor:
+            at_place = dict(zip(places, given, strict=True))
+            now = [at_place.get(k, _wide(value)) for k, value in enumerate(values)]
+            args, kwargs = tree_unflatten(now, structure)
+            return func(*args, **kwargs)
+
+        return MeanJacobian.apply(name_of(func), call, [out.detach()], *operands, *references)
+
+    table: dict[Callable, Rule] = {
         **dict.fromkeys(ELEMENTWISE, nonlinearity),
         **dict.fromkeys(MAX_POOLS, max_pool),
-        **product_table(product),
+        **product_table(partial(product, torch.mul), *PRODUCT),
+        **product_table(quotient, *QUOTIENT),
+        **{func: product_table(partial(product, func), func.__name__)[func] for func in operations(*MATRIX_PRODUCT)},
+        **dict.fromkeys(SOFTMAX, softmax),
+        every_other: other,
     }
     if rule == "reveal_cancel":
         table = layer_table(model, lambda layer: LinearLayer.apply(layer, _gradient, layer.read), table)
-    return written_out(table, MAXIMA)
+    return written_out(table, MAXIMA | FUSED)
 
 
 def _gradient(layer: Layer, g: Tensor) -> Sequence[Tensor]:
@@ -191,7 +257,7 @@ class Rescale(Replacement):
 
     @staticmethod
     def forward(ctx, phi: Callable, smooth: bool, z: Tensor, z0: Tensor) -> Tensor:
-        ctx.save_for_backward(_slope(phi, smooth, z.detach(), z0, z.detach() - z0))
+        ctx.save_for_backward(_slope(phi, smooth, z.detach(), z0, _difference(z.detach(), z0)))
         return phi(z.detach())
 
     @staticmethod
@@ -215,7 +281,8 @@ def _slope(phi: Callable, smooth: bool, z: Tensor, z0: Tensor, difference: Tenso
     places = [z] if exact else [z0 + node * difference for node in nodes]
     with torch.enable_grad():
         leaves = [place.detach().requires_grad_() for place in places]
-        derivative = sum(torch.autograd.grad(phi(leaf).sum(), leaf)[0] for leaf in leaves) / len(leaves)
+        slopes = torch.stack([torch.autograd.grad(phi(leaf).sum(), leaf)[0] for leaf in leaves])
+    derivative = slopes.mean(0).nan_to_num(0, 0, 0)  # the root of 0 is upright, but what stays 0 needs no multiplier
     if not exact:
         rounding = 16 * eps * (y.abs() + y0.abs())
         same = same | (((slope - derivative) * difference).abs() <= rounding)
@@ -288,11 +355,135 @@ class MeanOrder(Replacement):
     """A product of two activations: the mean of changing one factor first and the other first."""
 
     @staticmethod
-    def forward(ctx, a: Tensor, b: Tensor, a0: Tensor, b0: Tensor) -> Tensor:
-        ctx.save_for_backward((a + a0) / 2, (b + b0) / 2)
-        return a * b
+    def forward(ctx, multiply: Callable, a: Tensor, b: Tensor, a0: Tensor, b0: Tensor) -> Tensor:
+        with torch.enable_grad():
+            ctx.means = [((value + start) / 2).requires_grad_() for value, start in ((a, a0), (b, b0))]
+            ctx.product = multiply(*ctx.means)
+        return multiply(a, b)
 
     @staticmethod
     def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
-        a, b = ctx.saved_tensors
-        return (g * b).sum_to_size(a.shape), (g * a).sum_to_size(b.shape), None, None
+        return None, *torch.autograd.grad(ctx.product, ctx.means, g, retain_graph=True), None, None
+
+
+class MeanQuotient(Replacement):
+    r"""y = a / b of two activations, which is the product a = y b read backwards, in both of its orders.
+
+    dy = (da - y0 db) / b = (da - y db) / b0, weighted by the squares of what they divide by: neither a divisor near 0 at
+    one end makes terms that are large and cancel, nor one that changes its sign.
+    """
+
+    @staticmethod
+    def forward(ctx, a: Tensor, b: Tensor, a0: Tensor, b0: Tensor) -> Tensor:
+        y, squares = a / b, b.square() + b0.square()
+        ctx.save_for_backward((b + b0) / squares, (b * (a0 / b0) + b0 * y) / squares)
+        ctx.shapes = a.shape, b.shape
+        return y
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
+        of_a, of_b = ctx.saved_tensors
+        return (g * of_a).sum_to_size(ctx.shapes[0]), (-g * of_b).sum_to_size(ctx.shapes[1]), None, None
+
+
+class LogSoftmax(Replacement):
+    r"""log p = s - log S, S the sum of exp(s): every step by its difference quotient.
+
+    With L(a, b) = (a - b) / (log a - log b) the multiplier of log S is L(exp(s), exp(s0)) / L(S, S0), at most 1 in sum.
+    """
+
+    @staticmethod
+    def forward(ctx, s: Tensor, s0: Tensor, dim: int) -> Tensor:
+        wide, wide0 = _wide(s), _wide(s0)
+        d_log = _difference(wide.logsumexp(dim, keepdim=True), wide0.logsumexp(dim, keepdim=True))
+        log, log0 = wide.log_softmax(dim), wide0.log_softmax(dim)
+        middle = ((log + log0) / 2).exp()
+        weight = middle * _sinhc(_difference(wide, wide0) / 2) / _sinhc(d_log / 2)
+        ctx.save_for_backward(weight.to(s), (middle * _sinhc(_difference(log, log0) / 2)).to(s))
+        ctx.dim = dim
+        return log.to(s)
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
+        return g - ctx.saved_tensors[0] * g.sum(ctx.dim, keepdim=True), None, None
+
+
+class Softmax(LogSoftmax):
+    """The exponential of that."""
+
+    @staticmethod
+    def forward(ctx, s: Tensor, s0: Tensor, dim: int) -> Tensor:
+        return LogSoftmax.forward(ctx, s, s0, dim).exp()
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
+        return LogSoftmax.backward(ctx, g * ctx.saved_tensors[1])
+
+
+def _sinhc(x: Tensor) -> Tensor:
+    return torch.where(x == 0, 1, x.sinh() / x)
+
+
+class MeanJacobian(Replacement):
+    r"""Any operation y(z): its multiplier is the mean of its Jacobian on the straight line from z0 to z.
+
+    By Gauss-Legendre quadrature, with as many points as it takes until the operation's own sum is its difference. This is
+    the integrated gradients of one operation (Sundararajan et al. 2017, arXiv:1703.01365).
+    """
+
+    @staticmethod
+    def forward(ctx, name: str, call: Callable[..., Tensor], value: list[Tensor], *ends: Tensor) -> Tensor:
+        ctx.name, ctx.call = name, call
+        ctx.save_for_backward(*ends)
+        return value[0]
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
+        saved, call, g = ctx.saved_tensors, ctx.call, _wide(g)
+        half = len(saved) // 2
+        ends = [_wide(end) for end in saved[:half]]
+        steps = [_difference(end, _wide(start)) for end, start in zip(ends, saved[half:], strict=True)]
+
+        def places(back: float) -> list[Tensor]:
+            return [(end - back * step).requires_grad_() for end, step in zip(ends, steps, strict=True)]
+
+        difference = [_inner(g, call(*ends)), -_inner(g, call(*places(1.0)))]
+        for count in (1, 2, 4, 8, 16, 32, 64, 128):
+            means = [torch.zeros_like(step) for step in steps]
+            for node, weight in zip(*np.polynomial.legendre.leggauss(count), strict=True):
+                with torch.enable_grad():
+                    leaves = places((1 - node) / 2)
+                    here = differentiated(call(*leaves), leaves, g)
+                means = [mean + weight / 2 * part for mean, part in zip(means, here, strict=True)]
+            shares = [-_inner(mean, step) for mean, step in zip(means, steps, strict=True)]
+            terms = torch.stack([*difference, *shares])
+            if terms.sum().abs() <= 1e-9 * terms.abs().sum():
+                return (
+                    None,
+                    None,
+                    None,
+                    *(mean.to(end) for mean, end in zip(means, saved, strict=False)),
+                    *half * (None,),
+                )
+        raise UnsupportedModelError(
+            f"no multiplier for the operation {ctx.name!r}: {count} derivatives between its values for the baseline and for x "
+            "do not add up to its difference (does it jump or have a kink there?)"
+        )
+
+
+def _inner(a: Tensor, b: Tensor) -> Tensor:
+    return (a.conj() * b).real.sum() if a.is_complex() or b.is_complex() else (a * b).sum()
+
+
+def _difference(z: Tensor, z0: Tensor) -> Tensor:
+    """z - z0, and 0 where both are infinite as a masked score is."""
+    return torch.where(z == z0, 0, z - z0)
+
+
+def _wide(value):
+    """A tensor in double precision, where the device has it; anything else as it is."""
+    if not isinstance(value, Tensor) or value.device.type == "mps":
+        return value
+    wide = {True: torch.float64, False: torch.complex128}
+    inexact = value.is_floating_point() or value.is_complex()
+    return value.detach().to(wide[value.is_floating_point()]) if inexact else value

@@ -73,6 +73,41 @@ def test_the_relevance_of_an_lstm_is_that_of_gates_held_constant():
     assert (o.sigmoid() < 0.95).any()  # the gate is no constant 1
 
 
+def unchanged(phi, z: Tensor) -> Tensor:
+    """A nonlinearity as a constant factor, so that its gradient hands the relevance on unchanged."""
+    return z * (phi(z) / z).detach()
+
+
+def lstm_with_constants(net: nn.LSTM, x: Tensor) -> Tensor:
+    h, c = x.new_zeros(2, len(x), 5)
+    for step in x.unbind(1):
+        z = step @ net.weight_ih_l0.T + net.bias_ih_l0 + h @ net.weight_hh_l0.T + net.bias_hh_l0
+        i, f, g, o = z.chunk(4, 1)
+        c = f.sigmoid().detach() * c + i.sigmoid().detach() * unchanged(torch.tanh, g)
+        h = o.sigmoid().detach() * unchanged(torch.tanh, c)
+    return h
+
+
+def gru_with_constants(net: nn.GRU, x: Tensor) -> Tensor:
+    h = x.new_zeros(len(x), 5)
+    for step in x.unbind(1):
+        a, b = step @ net.weight_ih_l0.T + net.bias_ih_l0, h @ net.weight_hh_l0.T + net.bias_hh_l0
+        (r, z, n), (r_h, z_h, n_h) = a.chunk(3, 1), b.chunk(3, 1)
+        r, z = (r + r_h).sigmoid().detach(), (z + z_h).sigmoid().detach()
+        h = (1 - z) * unchanged(torch.tanh, n + r * n_h) + z * h
+    return h
+
+
+@pytest.mark.parametrize(("kind", "constants"), [(nn.LSTM, lstm_with_constants), (nn.GRU, gru_with_constants)])
+def test_the_relevance_of_a_recurrent_network_is_the_gradient_with_its_gates_as_constants(kind, constants):
+    torch.manual_seed(0)
+    net, head, x = kind(4, 5, batch_first=True), nn.Linear(5, 3), torch.randn(2, 6, 4)
+    net.bias_hh_l0.data[10:15] = 0  # at the first step a gate times that constant is no product of two activations
+    gradient = naive.gradient(lambda x: head(constants(net, x)), x, 1)
+    ours = lrp(lambda x: head(net(x)[0][:, -1]), x, 1, rule="epsilon", epsilon=0)
+    assert_close(ours, x * gradient, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     "cell", [nn.LSTMCell(4, 5), nn.GRUCell(4, 5), nn.RNNCell(4, 5), nn.RNNCell(4, 5, nonlinearity="relu")]
 )
@@ -190,7 +225,7 @@ def test_linear_operations_have_their_gradient(dim, middle):
 
 
 def test_a_grid_that_depends_on_x_is_refused():
-    with pytest.raises(UnsupportedModelError, match="grid_sampler2d"):
+    with pytest.raises(UnsupportedModelError, match="grid_sampler"):
         deeplift(
             lambda x: F.grid_sample(x, x[:, :2].movedim(1, -1), align_corners=True).mean((2, 3)), torch.rand(2, 3, 4, 4)
         )

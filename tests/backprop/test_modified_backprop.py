@@ -32,6 +32,7 @@ METHODS = {
     "deeplift": deeplift,
 }
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
+relu_rules = pytest.mark.parametrize("method", [deconvnet, guided_backprop, METHODS["rectgrad"]])
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
@@ -211,7 +212,8 @@ def on_sequence(module):
     return function
 
 
-REFUSED = {
+# LRP and DeepLIFT have rules for them.
+REFUSED_BY_OTHERS = {
     "softmax": (after_relu(lambda z: F.softmax(z, 1)), "softmax"),
     "softmax on the logits": (lambda m, x: plain(m, x).softmax(1), "softmax"),
     "attention": (after_relu(on_sequence(ATTENTION)), "mm'"),
@@ -220,12 +222,14 @@ REFUSED = {
     "layer norm": (after_relu(lambda z: F.layer_norm(z, z.shape[1:])), "native_layer_norm"),
     "group norm": (after_relu(lambda z: F.group_norm(z, 2)), "native_group_norm"),
     "instance norm": (after_relu(lambda z: F.instance_norm(z)), "'instance_norm'"),
-    "batch norm": (after_relu(lambda z: F.batch_norm(z, None, None, training=True)), "statistics of the batch"),
     "local response norm": (after_relu(lambda z: F.local_response_norm(z, 2)), "'mul'|'div'|'pow'"),
     "lp pooling": (after_relu(lambda z: F.lp_pool2d(z, 2, 1)), "'pow'"),
-    "user's function": (after_relu(UserReLU.apply), "'UserReLU'"),
     "division": (after_relu(lambda z: z / (1 + z.sum(1, keepdim=True))), "'div'"),
     "division of a constant": (after_relu(lambda z: torch.ones_like(z) / (1 + z)), "'div'"),
+}
+REFUSED = {
+    "batch norm": (after_relu(lambda z: F.batch_norm(z, None, None, training=True)), "statistics of the batch"),
+    "user's function": (after_relu(UserReLU.apply), "'UserReLU'"),
     "where": (after_relu(lambda z: torch.where(z > 0.5, z, 0)), "where"),
     "mask": (after_relu(lambda z: z * (z > 0.5)), "'mul' uses a value that 'gt' computes from x without a gradient"),
     "masked_fill": (after_relu(lambda z: z.masked_fill(z < 0.5, 0)), "'masked_fill' uses a value that 'lt'"),
@@ -235,7 +239,10 @@ REFUSED = {
     "assignment by mask": (after_relu(set_negative_to_zero), "index_put|'__setitem__'"),
     "in place on a part": (after_relu(in_a_part), "copy_slices"),
     "unpooling": (after_relu(lambda z: F.max_unpool2d(*F.max_pool2d(z, 2, return_indices=True), 2)), "max_unpool2"),
-    "weight from x": (lambda m, x: F.relu(F.conv2d(F.relu(m.first(x)), m.second.weight * x.mean())), "convolution"),
+    "weight from x": (
+        lambda m, x: F.relu(F.conv2d(F.relu(m.first(x)), m.second.weight * x.mean())),
+        "convolution|depends on the other",
+    ),
     "dropout left on": (after_relu(lambda z: F.dropout(z, 0.5, True)), "'dropout' is active in eval mode"),
     "reentrant checkpoint": (after_relu(checkpointed(True)), "checkpoint"),
 }
@@ -248,6 +255,31 @@ def test_what_has_no_rule_is_refused_by_name(method, body, message):
     with pytest.raises(UnsupportedModelError, match=message):
         method(model, X, 1)
     assert not any(module._forward_hooks for module in model.modules())
+
+
+OTHERS = ("deconvnet", "guided_backprop", "rectgrad", "deep_taylor")
+
+
+@pytest.mark.parametrize("method", [METHODS[name] for name in OTHERS], ids=OTHERS)
+@pytest.mark.parametrize(("body", "message"), REFUSED_BY_OTHERS.values(), ids=REFUSED_BY_OTHERS.keys())
+def test_what_only_lrp_and_deeplift_have_rules_for_is_refused_by_name(method, body, message):
+    with pytest.raises(UnsupportedModelError, match=message):
+        method(Layers(body), X, 1)
+
+
+@pytest.mark.parametrize("body", [body for body, _ in REFUSED_BY_OTHERS.values()], ids=REFUSED_BY_OTHERS.keys())
+def test_lrp_and_deeplift_take_it(body):
+    model, x0 = Layers(body), X.flip(0) / 2
+    difference = (model(X) - model(x0))[:, 1].detach()
+    assert_close(deeplift(model, X, 1, baseline=x0).sum((1, 2, 3)), difference, rtol=1e-9, atol=1e-12)
+    for p in (model.first.bias, model.second.bias, model.head.bias):
+        p.data.zero_()
+    relevance, balance = lrp(model, X, 1, rule="epsilon", epsilon=0, balance=True)
+    assert relevance.abs().max() > 0
+    constants = ("transformer layer", "attention", "division of a constant")
+    if body not in [REFUSED_BY_OTHERS[name][0] for name in constants]:
+        kept = relevance.sum((1, 2, 3)) + balance.softmax + balance.lost
+        assert_close(kept, model(X)[:, 1].detach(), rtol=1e-9, atol=1e-12)
 
 
 REFUSED_BY_RELU_RULES = {
@@ -281,7 +313,7 @@ def test_a_model_that_autograd_cannot_differentiate_is_refused(method):
         method(Layers(body), X, 1)
 
 
-@every_method
+@relu_rules
 def test_the_message_names_the_module(method):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(144, 3))
     with pytest.raises(UnsupportedModelError, match=r"'native_group_norm' \(module '2'\)"):
@@ -419,7 +451,7 @@ INNER = {
 }
 
 
-@every_method
+@relu_rules
 @pytest.mark.parametrize(("module", "name"), INNER.values(), ids=INNER.keys())
 def test_the_message_names_the_innermost_module(method, module, name):
     inner = nn.Sequential(nn.Identity(), module.double(), nn.Dropout())
@@ -435,4 +467,13 @@ def test_attention_is_refused_by_the_name_of_its_module():
     )
     model(X)
     with pytest.raises(UnsupportedModelError, match=r"module '1.self_attn'"):
-        lrp(model, X)
+        guided_backprop(model, X)
+
+
+@every_method
+def test_a_users_function_is_refused_by_the_name_of_its_module(method):
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Sequential(nn.Identity(), OwnReLU()), nn.Flatten(), nn.Linear(144, 3)
+    )
+    with pytest.raises(UnsupportedModelError, match=r"'UserReLU' \(module '2.1'\)"):
+        method(model, X)

@@ -260,7 +260,7 @@ DEFAULTS = {
     "guided_backprop": {},
     "rectgrad": {"q": 0.98},
     "lrp": {"rule": "composite", "epsilon": 1e-6, "gamma": 0.25, "low": None, "high": None, "bias": "share",
-            "custom": None, "balance": False},
+            "attention": "attn_lrp", "custom": None, "balance": False},
     "deep_taylor": {"low": None, "high": None, "bias": "share", "balance": False},
     "deeplift": {"baseline": 0.0, "rule": "rescale"},
     "grad_cam": {"layer": None, "reshape": None, "relu": True, "upsample": True},

@@ -34,14 +34,18 @@ KINKED = {
 }
 NOT_HOMOGENEOUS = {"relu6", "hardtanh", "power"}  # LRP hands relevance on in proportion, which is not the gradient
 SMOOTH = {"silu": lambda m, z: F.silu(z, inplace=True), "gelu": lambda m, z: F.gelu(z), "tanh": lambda m, z: z.tanh()}
-NO_RULE = {
+# LRP and DeepLIFT alone have rules for them.
+NORMALISED = {
     "softmax": lambda m, z: z.softmax(1),
     "layer_norm": lambda m, z: F.layer_norm(z, z.shape[1:]),
+    "attention": lambda m, z: F.scaled_dot_product_attention(*3 * (z.flatten(2),)).view_as(z),
+}
+NO_RULE = {
     "mask": lambda m, z: z * (z > 0),
     "detached gate": lambda m, z: z * z.detach().sigmoid(),
     "in place on a part": lambda m, z: (F.relu_(z[:, :2]), z)[1],
 }
-ACTIVATIONS = RELU | KINKED | SMOOTH | NO_RULE
+ACTIVATIONS = RELU | KINKED | SMOOTH | NORMALISED | NO_RULE
 
 
 class Network(nn.Module):
@@ -142,7 +146,7 @@ def assert_same(ours: Tensor, theirs: Tensor, scale: Tensor) -> None:
 def test_relu_rules_are_the_written_in_backward_pass_or_refuse(network):
     for method in (guided_backprop, deconvnet):
         ours = attempt(method, network)
-        if network.has(KINKED | SMOOTH | NO_RULE) or any(kind == "gate" for kind, _ in network.blocks):
+        if network.has(KINKED | SMOOTH | NORMALISED | NO_RULE) or any(kind == "gate" for kind, _ in network.blocks):
             assert ours is None
             continue
         network.rule = method.__name__
@@ -159,7 +163,7 @@ def test_lrp_epsilon_to_zero_is_gradient_times_input_or_refused(network):
     assert (ours is None) == network.has(NO_RULE)
     if (
         ours is None
-        or network.has(NOT_HOMOGENEOUS | SMOOTH.keys())
+        or network.has(NOT_HOMOGENEOUS | SMOOTH.keys() | NORMALISED.keys())
         or any(kind == "gate" for kind, _ in network.blocks)
     ):
         return  # not piecewise linear: another identity holds

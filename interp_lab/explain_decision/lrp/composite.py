@@ -29,6 +29,8 @@ def composite_of(rule: str | Sequence[tuple[Predicate, str | LayerRule]], o: Opt
         raise ValueError(f"epsilon and gamma must be at least 0, got {o.epsilon} and {o.gamma}")
     if o.bias not in ("share", "inputs"):
         raise ValueError(f"bias must be 'share' or 'inputs', got {o.bias!r}")
+    if o.attention not in ("attn_lrp", "cp_lrp"):
+        raise ValueError(f"attention must be 'attn_lrp' or 'cp_lrp', got {o.attention!r}")
     composite: list[tuple[Predicate, str | LayerRule]]
     if rule == "composite":
         composite = [(is_dense, "epsilon"), (always, "z_plus")]

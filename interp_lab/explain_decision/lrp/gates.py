@@ -1,12 +1,30 @@
-"""What is no linear layer: a nonlinearity hands its relevance down, of a product the signal takes all or half."""
+"""What is no linear layer: a nonlinearity hands its relevance down, of a product the signal takes all or half.
+
+A softmax has its gradient, and what is divided by a deviation takes all: with the halves of a product these are the rules
+of AttnLRP. In CP-LRP the softmax's weights are constants.
+"""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from ...backprop.modified_backprop import CHOICES, MAX_POOLS, PASSED, elementwise, in_place, nodes, operation_of
-from ...contract.interception import Replacement, operations, origin, running
+from ...backprop.modified_backprop import (
+    CHOICES,
+    MATRIX_PRODUCT,
+    MAX_POOLS,
+    PASSED,
+    PRODUCT,
+    QUOTIENT,
+    elementwise,
+    in_place,
+    nodes,
+    operation_of,
+    product_table,
+    softmax_of,
+)
+from ...contract.interception import Replacement, Rule, operations, origin, running
 from .rules import Options, PositiveSum, ratio
 
 # Their gradient is y / z: what they pass on is what the rule for any other nonlinearity gives.
@@ -16,7 +34,8 @@ PROPORTIONAL = nodes("Relu", "LeakyRelu", "PreluKernel", "Abs")
 NONLINEAR = operations(
     "sigmoid", "tanh", "gelu", "silu", "hardswish", "mish", "elu", "selu", "celu", "softplus", "softsign", "logsigmoid",
     "tanhshrink", "hardshrink", "softshrink", "relu6", "hardtanh", "hardsigmoid", "threshold", "rrelu", "clamp", "clip",
-    "clamp_min", "clamp_max", "pow", "__pow__", "square", "sqrt",
+    "clamp_min", "clamp_max", "pow", "__pow__", "square", "sqrt", "rsqrt", "reciprocal", "sin", "erf", "expm1",
+    "log1p", "atan", "sinh", "asinh",
 )  # fmt: skip
 
 
@@ -38,8 +57,8 @@ class Proportional(Replacement):
 
 
 def proportional(func: Callable, args: tuple, kwargs: dict, *, o: Options) -> Tensor:
-    if any(origin(value) for value in (*args[1:], *kwargs.values())):
-        return func(*args, **kwargs)  # of two activations: the graph search decides
+    if any(origin(value) for value in (*args[1:], *kwargs.values())) or args[0].is_complex():
+        return NotImplemented  # of two activations: the graph search decides
     z, phi, inplace = elementwise(func, args, kwargs)
     gate = _gate(func.__name__.strip("_"), args, kwargs) or _gate_of(z)  # what is clamped stays a gate
     out = Proportional.apply(z, phi, gate, o.lost)
@@ -47,8 +66,8 @@ def proportional(func: Callable, args: tuple, kwargs: dict, *, o: Options) -> Te
 
 
 def _gate(name: str, args: tuple, kwargs: dict) -> int:
-    """How much a nonlinearity is a gate's: 2 made for it, 1 bounded and not negative, 0 neither."""
-    if name in ("sigmoid", "hardsigmoid"):
+    """How much a nonlinearity is a gate's: 2 made for it, or a divisor; 1 bounded and not negative, 0 neither."""
+    if name in ("sigmoid", "hardsigmoid", "rsqrt", "reciprocal"):
         return 2
     if name == "hardtanh":
         return int((args[1] if len(args) > 1 else kwargs.get("min_val", -1)) >= 0)
@@ -85,19 +104,77 @@ class Product(Replacement):
     """A product of two activations, of which the first gets this share of the relevance; of two gates it is one."""
 
     @staticmethod
-    def forward(ctx, a: Tensor, b: Tensor, share: float, gate: int) -> Tensor:
-        ctx.save_for_backward(a, b)
+    def forward(ctx, multiply: Callable, a: Tensor, b: Tensor, share: float, gate: int) -> Tensor:
+        with torch.enable_grad():
+            ctx.factors = [factor.detach().requires_grad_() for factor in (a, b)]
+            ctx.value = multiply(*ctx.factors)
         ctx.share, ctx.gate = share, gate
-        return a * b
+        return ctx.value.detach()
 
     @staticmethod
     def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
-        a, b = ctx.saved_tensors
-        return (g * b * ctx.share).sum_to_size(a.shape), (g * a * (1 - ctx.share)).sum_to_size(b.shape), None, None
+        a, b = torch.autograd.grad(ctx.value, ctx.factors, g, retain_graph=True)
+        return None, a * ctx.share, b * (1 - ctx.share), None, None
 
 
-def product(a: Tensor, b: Tensor) -> Tensor:
+def _product(a: Tensor, b: Tensor) -> Tensor:
     """The signal takes all and the gate is its weight: what a gate's nonlinearity gives, else the broadcast factor."""
     gates = _gate_of(a), _gate_of(b)
     difference = gates[0] - gates[1] or b.numel() - a.numel()
-    return Product.apply(a, b, 0.5 if difference == 0 else float(difference < 0), min(gates))
+    return Product.apply(torch.mul, a, b, 0.5 if difference == 0 else float(difference < 0), min(gates))
+
+
+def _sum_of_products(multiply: Callable, a: Tensor, b: Tensor, *, o: Options) -> Tensor:
+    """Each factor of a matrix product gets half; in CP-LRP attention weights are constants, and the values take all."""
+    difference = _gate_of(a) - _gate_of(b) if o.attention == "cp_lrp" else 0
+    return Product.apply(multiply, a, b, 0.5 if difference == 0 else float(difference < 0), 0)
+
+
+def _einsum(func: Callable, args: tuple, kwargs: dict, *, o: Options):
+    equation, *operands = args
+    operands = list(operands[0]) if isinstance(operands[0], list | tuple) else operands
+    places = [k for k, operand in enumerate(operands) if origin(operand)]
+    if len(places) != 2:
+        return NotImplemented
+
+    def multiply(a: Tensor, b: Tensor) -> Tensor:
+        factors = dict(zip(places, (a, b), strict=True))
+        return func(equation, *(factors.get(k, operand) for k, operand in enumerate(operands)))
+
+    return _sum_of_products(multiply, *(operands[k] for k in places), o=o)
+
+
+class Softmax(Replacement):
+    """A softmax with its gradient, which absorbs the relevance that its exponential has at 0, or with none (CP-LRP)."""
+
+    @staticmethod
+    def forward(ctx, s: Tensor, dim: int, o: Options) -> Tensor:
+        p = s.softmax(dim)
+        ctx.save_for_backward(s, p)
+        ctx.dim, ctx.o, ctx.gate = dim, o, 2
+        return p
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
+        s, p = ctx.saved_tensors
+        r = p * g
+        signal = r - p * r.sum(ctx.dim, keepdim=True) if ctx.o.attention == "attn_lrp" else torch.zeros_like(s)
+        if ctx.o.softmax is not None:
+            ctx.o.softmax.append((r - torch.where(p == 0, 0, s * signal)).sum())  # a masked score is infinite
+        return signal, None, None
+
+
+def _softmax(func: Callable, args: tuple, kwargs: dict, *, o: Options) -> Tensor:
+    return Softmax.apply(*softmax_of(*args, **kwargs), o)
+
+
+def product_rules(o: Options, attention: bool) -> dict[Callable, Rule]:
+    """The rules of products of two activations; with ``attention`` those of quotients, matrix products and softmax too."""
+    table = product_table(_product, *PRODUCT)
+    if attention:
+        table |= product_table(lambda a, b: a / b.detach(), *QUOTIENT)
+        for func in operations(*MATRIX_PRODUCT):
+            table |= dict.fromkeys([func], product_table(partial(_sum_of_products, func, o=o), func.__name__)[func])
+        table[torch.einsum] = partial(_einsum, o=o)
+        table |= dict.fromkeys((torch.softmax, Tensor.softmax, torch.special.softmax), partial(_softmax, o=o))
+    return table

@@ -12,12 +12,14 @@ from ...contract.interception import Replacement
 
 @dataclass
 class Options:
-    """What the rules share; ``lost`` collects the relevance that a layer could hand to nothing."""
+    """What the rules share; the lists collect the relevance that a layer could hand to nothing, or a softmax absorbed."""
 
     epsilon: float
     gamma: float
     bias: str
+    attention: str = "attn_lrp"
     lost: list[Tensor] | None = None
+    softmax: list[Tensor] | None = None
 
 
 # The rules: signal above -> signal below (and at the bounds). Surrogates stand for z, each with a signal of its own.

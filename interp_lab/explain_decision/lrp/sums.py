@@ -2,29 +2,29 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from ...backprop.layers import AFFINE, Layer, LinearLayer, affine_parts
-from ...backprop.modified_backprop import elementwise, in_place, product_table, works_in_place
+from ...backprop.modified_backprop import elementwise, in_place, works_in_place
 from ...contract.interception import Rule, operations, origin
-from .gates import Proportional, product
+from .gates import Proportional, product_rules
 from .rules import Options, PositiveSum, z_plus
 
 
 def sum_rules(o: Options, positive: bool) -> dict[Callable, Rule]:
     """The rules of products and sums that are no layer's: the gradient, or z+ where relevance must be positive."""
-    products = product_table(product)
+    products = product_rules(o, attention=not positive)
 
     def rule(func, args, kwargs):
         parts = affine_parts(func, args, kwargs)
         if parts is None:
             both = positive and func in SUMS and all(origin(arg) for arg in args[:2]) and "out" not in kwargs
-            return add(func, args, kwargs) if both else products.get(func, _plain)(func, args, kwargs)
+            return add(func, args, kwargs) if both else products.get(func, _decline)(func, args, kwargs)
         t, scale, shift = parts
         if origin(t) == "input" or not shift.any() or (o.bias == "share" and not positive):
-            return func(*args, **kwargs)
+            return NotImplemented
         changes = works_in_place(func, args, kwargs)
         t = t.clone() if changes else t
         if o.bias == "share":
@@ -49,7 +49,7 @@ def sum_rules(o: Options, positive: bool) -> dict[Callable, Rule]:
     def average(func, args, kwargs):
         t, phi, _ = elementwise(func, args, kwargs)
         if origin(t) == "input" or (t >= 0).all() or "bicubic" in (*args, *kwargs.values()):
-            return func(*args, **kwargs)
+            return NotImplemented
         out = func(*args, **kwargs)
         if out.numel() == t.numel() and torch.equal(out.flatten(), t.flatten()):
             return out  # of one value each
@@ -57,11 +57,11 @@ def sum_rules(o: Options, positive: bool) -> dict[Callable, Rule]:
         layer = Layer("", "average", -1, False, lambda a, w, b: w * phi(a), t, a, one, None, phi(a), False, None, None)
         return LinearLayer.apply(layer, partial(z_plus, o=o), t)
 
-    return dict.fromkeys(AFFINE, rule) | (dict.fromkeys(AVERAGES, average) if positive else {})
+    return products | dict.fromkeys(AFFINE, rule) | (dict.fromkeys(AVERAGES, average) if positive else {})
 
 
-def _plain(func: Callable, args: tuple, kwargs: dict) -> Tensor:
-    return func(*args, **kwargs)
+def _decline(func: Callable, args: tuple, kwargs: dict) -> Any:
+    return NotImplemented
 
 
 SUMS = operations(
