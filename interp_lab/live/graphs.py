@@ -82,8 +82,7 @@ class Live:
         """The graph with its weights, which come as base64 of halves where that is exact, else of single precision."""
         places = sorted(set().union(*(needed(self.graph, r) for r in self.methods.values())))
         number = {place: k for k, place in enumerate(places)}
-        weights, blob = dict[str, tuple[int, list]](), bytearray()
-        steps = []
+        steps, blob = [], bytearray()
         for place in places:
             step = self.graph.steps[place]
             args: Any = _referring(step.args, number)

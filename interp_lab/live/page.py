@@ -92,12 +92,17 @@ def laboratory(
         recorded = "saliency" if method in ("smoothgrad", "integrated_gradients", "interior_gradient") else method
         if recorded not in live.methods and not (method == "lrp" and rules):
             raise ValueError(f"there is no recording of {recorded!r}, which the map {method!r} needs")
-    average = [0.0] * shape[0] if drawing else [float(np.mean([i[c].mean() for i in inputs.values()])) for c in range(shape[0])]
+    average = (
+        [0.0] * shape[0]
+        if drawing
+        else [float(np.mean([i[c].mean() for i in inputs.values()])) for c in range(shape[0])]
+    )
     facts = {
         "shape": shape,
         "classes": live.classes,
         "methods": [
-            {"key": m, "label": NAMES.get(m, m.replace("_", " ")), "method": m, "rules": bool(rules) and m == "lrp"} for m in maps
+            {"key": m, "label": NAMES.get(m, m.replace("_", " ")), "method": m, "rules": bool(rules) and m == "lrp"}
+            for m in maps
         ],
         "inputs": shown,
         "drawing": drawing,
@@ -139,7 +144,7 @@ def laboratory(
 <p class="answer" data-part="answer" role="status" aria-live="polite"></p>
 <div class="controls">{"".join(controls)}</div>
 <div data-part="maps"></div>
-<p class="hint">Red speaks for the class, blue against it; each map has its own scale. <span data-part="time"></span></p>
+<p class="hint wide">Red is positive, blue negative; each map has its own scale. <span data-part="time"></span></p>
 <details><summary>The maps in numbers</summary><div class="scroll" tabindex="0" role="region" aria-label="The maps in numbers"><table>
 <thead><tr><th scope="col">method</th><th scope="col">positive</th><th scope="col">negative</th><th scope="col">sum</th>
 <th scope="col">strongest pixel</th></tr></thead><tbody data-part="numbers"></tbody></table></div></details>
@@ -162,7 +167,9 @@ def page(figure: Laboratory, title: str) -> str:
 
 def _scripts() -> str:
     """Style and scripts, without the comments that stand alone in a line and the indentation."""
-    parts = {name: (FOLDER / name).read_text(encoding="utf-8") for name in ("laboratory.css", "live.js", "laboratory.js")}
+    parts = {
+        name: (FOLDER / name).read_text(encoding="utf-8") for name in ("laboratory.css", "live.js", "laboratory.js")
+    }
     lines = {
         name: "\n".join(s for line in text.splitlines() if (s := line.strip()) and not s.startswith("//"))
         for name, text in parts.items()
@@ -188,14 +195,16 @@ def _select(option: str, title: str, choices: Sequence[tuple[str, str]], start: 
 def _lossless(image: Tensor) -> str:
     levels = (image * 255).round().byte().movedim(0, -1).numpy()
     file = io.BytesIO()
-    Image.fromarray(levels.repeat(3, 2) if levels.shape[2] == 1 else levels).save(file, "WEBP", lossless=True, quality=100, method=6)
+    Image.fromarray(levels.repeat(3, 2) if levels.shape[2] == 1 else levels).save(
+        file, "WEBP", lossless=True, quality=100, method=6
+    )
     return base64.b64encode(file.getvalue()).decode()
 
 
 def _image(still: Figure) -> str:
     png = still._repr_mimebundle_()[0]["image/png"]
     picture, file = Image.open(io.BytesIO(png)).convert("RGB"), io.BytesIO()
-    picture.save(file, "WEBP", quality=80, method=6)
+    picture.save(file, "WEBP", quality=70, method=6)
     source = base64.b64encode(file.getvalue()).decode()
     return (
         f'<img src="data:image/webp;base64,{source}" alt="{html.escape(still.alt)}" width="{picture.width}" '

@@ -97,9 +97,9 @@ class Recorder(TorchDispatchMode):
         place = _place(value)
         if place not in self.known:
             self.follow(value, self.graph.constant(value))
-        if self.known[place] is None:
+        if (ref := self.known[place]) is None:
             raise UnsupportedModelError("a view of values that were changed in place afterwards is read")
-        return self.known[place]
+        return ref
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})

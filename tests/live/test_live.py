@@ -236,3 +236,22 @@ def test_what_cannot_be_recorded_is_refused_by_name(layer, message):
         return
     with pytest.raises(il.UnsupportedModelError, match=message):
         export(model.eval(), {"saliency": il.saliency}, torch.rand(2, 1, 2, 2), "abc")
+
+
+@pytest.mark.browser
+def test_the_browser_draws_the_maps_of_the_package(recorded, browser):
+    """As in node: every graph on twenty fresh inputs, and no operation is a little wrong."""
+    model, methods, live, images = recorded
+    images = fresh_inputs(images)
+    targets = targets_of(model, images).tolist()
+    page = browser.new_page()
+    page.add_script_tag(path=ENGINE)
+    page.evaluate("network => { window.net = new (liveEngine().Network)(JSON.parse(network)) }", live.to_json())
+    for name, method in methods.items():
+        found = cases_of(model, method, images)
+        assert len(found) == 20
+        for row, want in found:
+            facts = [images[row].flatten().tolist(), targets[row], name]
+            got = page.evaluate("([x, target, name]) => [...net.at(Float32Array.from(x), target).map(name)]", facts)
+            assert agrees(torch.tensor(got).view_as(want), want), (name, row)
+    page.close()
