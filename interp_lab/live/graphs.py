@@ -144,11 +144,17 @@ def export(
     """
     live = Live((1, *examples.shape[1:]), tuple(classes))
     cases = [(x[None], torch.tensor([k % len(classes)])) for k, x in enumerate(probes(examples))]
+    refusals = []
     for name, method in {"logits": lambda model, x, target: model(x), **methods}.items():
         try:
             live.methods[name] = _recorded(live, name, model, method, cases)
         except UnsupportedModelError as error:
-            raise UnsupportedModelError(f"{name} cannot run in a page: {error}") from error
+            live.methods.pop(name, None)
+            refusals.append(f"{name} cannot run in a page: {error}")
+            if name == "logits":
+                break
+    if refusals:
+        raise UnsupportedModelError("\n".join(refusals))
     return live
 
 

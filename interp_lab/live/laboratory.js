@@ -86,7 +86,7 @@ function liveLaboratory(root) {
   for (const control of [target, ...options]) control.addEventListener("change", ask);
   const tiles = methods.map(({ key, label }) => {
     const map = canvas(width, height), state = element("span", { className: "state" }), numbers = element("tr");
-    map.setAttribute("role", "img"); part("maps").append(element("div", { className: "tile" }, map, element("div", { className: "name" }, label, " ", state)));
+    map.setAttribute("role", "img"); map.setAttribute("aria-label", `${label}: not computed yet`); part("maps").append(element("div", { className: "tile" }, map, element("div", { className: "name" }, label, " ", state)));
     part("numbers").append(numbers);
     return { key, label, map, state, numbers };
   });

@@ -24,6 +24,7 @@ OPTIONS: dict[str, tuple[str, str, Sequence[float]]] = {
     "steps": ("integrated gradients: steps", "integrated_gradients", (16, 1, 4, 50)),
     "alpha": ("interior gradient: α", "interior_gradient", (0.5, 0.05, 0.1, 0.2, 0.75, 1)),
 }
+NEEDS_SALIENCY = ("smoothgrad", "integrated_gradients", "interior_gradient")
 START = {"noise": 0.15}
 NAMES = {
     "gradient_x_input": "gradient × input",
@@ -89,7 +90,7 @@ def laboratory(
             raise ValueError(f"input {title!r} must be an image {tuple(shape)} in [0, 1], got {tuple(image.shape)}")
         shown.append({"label": title, "source": "data:image/webp;base64," + _lossless(image)})
     for method in [*maps, *(rules or {}).values()]:
-        recorded = "saliency" if method in ("smoothgrad", "integrated_gradients", "interior_gradient") else method
+        recorded = "saliency" if method in NEEDS_SALIENCY else method
         if recorded not in live.methods and not (method == "lrp" and rules):
             raise ValueError(f"there is no recording of {recorded!r}, which the map {method!r} needs")
     average = (
@@ -124,9 +125,9 @@ def laboratory(
     width, height = shape[2], shape[1]
     act = "draws" if drawing else "erases"
     trained = (
-        '<div><label><input type="checkbox" data-part="form" checked> bring it to the form of the training digits</label>'
+        '<label><input type="checkbox" data-part="form" checked> bring it to the form of the training digits</label>'
         f'<p class="hint">What the network sees:</p><canvas data-part="seen" width="{width}" height="{height}" role="img" '
-        'aria-label="the input as the network sees it"></canvas></div>'
+        'aria-label="the input as the network sees it"></canvas>'
         if trained_form
         else ""
     )
@@ -138,9 +139,9 @@ def laboratory(
  aria-label="Input. Arrow keys move the {tools[0]}, space lowers or lifts it, delete: {clear}."></canvas>
 <p>{buttons}<button type="button" data-part="clear">{clear}</button></p>
 <p class="hint">A finger or the mouse {act}; so do the arrow keys after the space bar.
-<span data-part="cursor" aria-live="polite"></span></p></div>{trained}
+<span data-part="cursor" aria-live="polite"></span></p></div><div>{trained}
 <table><caption class="hint">What the network says</caption><thead><tr><th scope="col">class</th><th scope="col">logit</th>
-<th scope="col">softmax</th></tr></thead><tbody data-part="logits"></tbody></table></div>
+<th scope="col">softmax</th></tr></thead><tbody data-part="logits"></tbody></table></div></div>
 <p class="answer" data-part="answer" role="status" aria-live="polite"></p>
 <div class="controls">{"".join(controls)}</div>
 <div data-part="maps"></div>
