@@ -134,14 +134,21 @@ def export(
         classes: the names of the classes.
 
     Raises:
-        UnsupportedModelError: a method cannot be recorded, or its graph gives other maps; by name.
+        ValueError: the examples are not float32 on the CPU.
+        UnsupportedModelError: methods that cannot be recorded, or whose graph gives other maps; each by name.
 
+    >>> import interp_lab
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2), nn.ReLU(), nn.Linear(2, 3)).eval()
     >>> live = export(model, {"saliency": interp_lab.saliency}, torch.rand(2, 1, 2, 2), classes="abc")
     >>> x, target = torch.rand(1, 1, 2, 2), torch.tensor([1])
     >>> torch.equal(live.run("saliency", x, target), interp_lab.saliency(model, x, target))
     True
     """
+    if examples.dtype != torch.float32 or examples.device.type != "cpu" or examples.dim() < 2 or not len(examples):
+        raise ValueError(
+            f"export needs examples (N, ...) of float32 on the CPU, got {tuple(examples.shape)} of {examples.dtype} on "
+            f"{examples.device}"
+        )
     live = Live((1, *examples.shape[1:]), tuple(classes))
     cases = [(x[None], torch.tensor([k % len(classes)])) for k, x in enumerate(probes(examples))]
     refusals = []

@@ -22,7 +22,7 @@ function liveLaboratory(root) {
   // ---- The input.
   const pad = part("pad"), seen = part("seen"), form = part("form"), shown = part("answer"), blank = new Float32Array(channels * pixels);
   let drawn = blank.slice(), byHand = true, x = blank.slice(), tool = drawing ? "pen" : "eraser", cursor = [height >> 1, width >> 1], keyDown = false, said = "";
-  const images = [];
+  const images = [], masks = [];
   function asTrained(d) {  // the ink's box, as 8 x 8 means, and these bilinearly enlarged: how the digits were made that the network learned
     let top = height, bottom = -1, left = width, right = -1;
     d.forEach((v, i) => { if (v > 0.2) { const r = Math.floor(i / width), c = i % width; top = Math.min(top, r); bottom = Math.max(bottom, r); left = Math.min(left, c); right = Math.max(right, c); } });
@@ -136,19 +136,32 @@ function liveLaboratory(root) {
 
   // ---- The ready inputs: pictures in the page, lossless.
   async function begin() {
-    for (const [i, { label, source }] of inputs.entries()) {
+    async function decoded(source) {
       const picture = new Image(); picture.src = source; await picture.decode();
       const small = canvas(width, height), context = small.getContext("2d", { willReadFrequently: true }); context.drawImage(picture, 0, 0);
-      const data = context.getImageData(0, 0, width, height).data;
+      return [small, context.getImageData(0, 0, width, height).data];
+    }
+    const evidence = inputs[0].truth && canvas(width, height);
+    if (evidence) part("maps").append(element("div", { className: "tile" }, evidence, element("div", { className: "name" }, "true evidence")));
+    function choose(i) {
+      drawn = images[i].slice(); byHand = false;
+      if (evidence) {
+        paint(evidence, k => masks[i][4 * k] ? COLOURS[9] : COLOURS[5]); evidence.setAttribute("role", "img");
+        evidence.setAttribute("aria-label", `true evidence of ${inputs[i].label}: ${masks[i].filter((v, k) => v && k % 4 === 0).length} of ${pixels} pixels`);
+      }
+      refresh();
+    }
+    for (const [i, { label, source, truth }] of inputs.entries()) {
+      const [small, data] = await decoded(source);
+      if (truth) masks.push((await decoded(truth))[1]);
       images.push(Float32Array.from({ length: channels * pixels }, (_, k) => data[4 * (k % pixels) + Math.floor(k / pixels)] / 255));
       const radio = element("input", { type: "radio", name: root.id, value: i }); radio.dataset.input = i;
-      radio.addEventListener("change", () => { drawn = images[i].slice(); byHand = false; refresh(); });
+      radio.addEventListener("change", () => choose(i));
       part("inputs").append(element("label", {}, radio, small, element("span", { textContent: label })));
     }
     root.querySelector(".live-still").classList.add("replaced");
     part("panel").hidden = false;
-    const first = radios()[0]; first.checked = true; drawn = images[0].slice(); byHand = false;
-    refresh();
+    radios()[0].checked = true; choose(0);
   }
   begin();
 }

@@ -62,6 +62,7 @@ def laboratory(
     rules: Mapping[str, str] | None = None,
     drawing: bool = False,
     trained_form: bool = False,
+    truth: Mapping[str, Tensor] | None = None,
     scripts: bool = True,
 ) -> Laboratory:
     """A live figure: an input that the reader chooses, draws or erases, and the maps of it side by side.
@@ -77,18 +78,21 @@ def laboratory(
         rules: label -> recorded method, the choices for ``"lrp"``.
         drawing: give the reader a pen, on black.
         trained_form: bring what is drawn to the form of scikit-learn's digits; with a switch.
+        truth: label -> mask ``(H, W)`` of the true evidence in that input, shown beside the maps.
         scripts: with the scripts and the style, which one figure of a page brings for all.
 
     Raises:
         ValueError: an input is no image of the network's shape in [0, 1], or a method has no recording.
     """
-    shape, shown = live.shape[1:], []
+    shape, shown = live.shape[1:], list[dict[str, str]]()
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise ValueError(f"a live figure shows images (C, H, W) with one or three channels, got inputs {shape}")
     for title, image in inputs.items():
         if tuple(image.shape) != tuple(shape) or not (0 <= image.min() and image.max() <= 1):
             raise ValueError(f"input {title!r} must be an image {tuple(shape)} in [0, 1], got {tuple(image.shape)}")
-        shown.append({"label": title, "source": "data:image/webp;base64," + _lossless(image)})
+        shown.append({"label": title, "source": _lossless(image)})
+        if truth:
+            shown[-1]["truth"] = _lossless(truth[title][None].float())
     for method in [*maps, *(rules or {}).values()]:
         recorded = "saliency" if method in NEEDS_SALIENCY else method
         if recorded not in live.methods and not (method == "lrp" and rules):
@@ -199,7 +203,7 @@ def _lossless(image: Tensor) -> str:
     Image.fromarray(levels.repeat(3, 2) if levels.shape[2] == 1 else levels).save(
         file, "WEBP", lossless=True, quality=100, method=6
     )
-    return base64.b64encode(file.getvalue()).decode()
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def _image(still: Figure) -> str:
