@@ -13,8 +13,8 @@ from torch import nn
 
 import interp_lab as il
 from interp_lab.data import digits, scenes
-from interp_lab.live import OutsideError, export
-from interp_lab.live.graphs import TOLERANCE, agrees
+from interp_lab.live import Live, OutsideError, export
+from interp_lab.live.graphs import TOLERANCE, Recording, agrees
 from interp_lab.live.recording import OPERATIONS
 from interp_lab.networks import load
 
@@ -255,3 +255,83 @@ def test_the_browser_draws_the_maps_of_the_package(recorded, browser):
             got = page.evaluate("([x, target, name]) => [...net.at(Float32Array.from(x), target).map(name)]", facts)
             assert agrees(torch.tensor(got).view_as(want), want), (name, row)
     page.close()
+
+
+def operands() -> dict[str, list[tuple]]:
+    """Arguments for every operation of the page: what broadcasts, is negative, lies on a boundary, or is not contiguous."""
+    a, b, row = torch.randn(2, 3, 4), torch.randn(2, 3, 4), torch.randn(3, 1)
+    mask, other = a > 0, b > 0
+    image, kernel = torch.randn(1, 4, 7, 6), torch.randn(6, 2, 3, 2)
+    whole = torch.randn(3, 4).mul(3).round()
+    place = torch.tensor([[0, 2, 1, 1], [2, 0, 0, 1]])
+    scalars = {
+        f"{name}.Scalar": [(whole, 1.0), (whole, -2)]
+        for name in ("add", "sub", "mul", "div", "eq", "ne", "lt", "le", "gt", "ge")
+    }
+    tensors = {
+        f"{name}.Tensor": [(a, b), (a, row), (row, a), (whole, whole.roll(1, 1)), (a, torch.tensor(0.5))]
+        for name in ("add", "sub", "mul", "div", "eq", "ne", "lt", "le", "gt", "ge")
+        if name != "div"
+    }
+    return scalars | tensors | {
+        "_to_copy.default": [(a * 3, {"dtype": torch.int64}), (whole, {"dtype": torch.bool}), (mask, {"dtype": torch.float32})],
+        "_unsafe_view.default": [(a, [6, 4])], "abs.default": [(a,)], "alias.default": [(a,)], "clone.default": [(a,)], "detach.default": [(a,)],
+        "addmm.default": [(torch.randn(5), torch.randn(3, 4), torch.randn(4, 5)), (torch.randn(40), torch.randn(30, 20), torch.randn(20, 40))],
+        "all.default": [(mask,), (a.abs() >= 0,)], "any.default": [(mask,), (a.abs() < 0,)],
+        "amax.default": [(a, [1]), (a, [0, -1], True), (a,)], "amin.default": [(a, [1]), (a,)],
+        "bmm.default": [(torch.randn(2, 3, 4), torch.randn(2, 4, 5))], "cat.default": [([a, b], 1), ([a, b[:, :2]], -2)],
+        "clamp.default": [(a, 0), (a, None, 0.5), (a, -0.5, 0.5)],
+        "convolution.default": [
+            (image, kernel, torch.randn(6), [2, 1], [1, 2], [1, 1], False, [0, 0], 2),
+            (image, torch.randn(5, 4, 2, 2), None, [1, 1], [0, 0], [2, 3], False, [0, 0], 1),
+            (image, kernel.transpose(0, 1).reshape(4, 3, 3, 2), torch.randn(6), [2, 3], [1, 1], [1, 2], True, [1, 2], 2),
+        ],
+        "div.Tensor": [(a, b.abs() + 0.5), (a, row.abs() + 0.5)], "exp.default": [(a,)], "expand.default": [(row, [2, 3, 4]), (row, [2, -1, 4])],
+        "full.default": [([2, 3], 0.5)], "gather.default": [(torch.randn(3, 4), 0, place), (torch.randn(2, 5), 1, place)],
+        "index.Tensor": [(a, [None, torch.tensor([[2], [0]]), torch.tensor([1, -1, 0])]), (a, [torch.tensor([1, 0, 1])])],
+        "isnan.default": [(a / a * a,), (torch.tensor([1.0, float("nan"), 2.0]),)],
+        "logical_and.default": [(mask, other)], "logical_or.default": [(mask, other)], "logical_not.default": [(mask,)],
+        "max.default": [(a,)], "min.default": [(a,)], "maximum.default": [(a, b), (a, row)], "minimum.default": [(a, b)],
+        "max_pool2d_with_indices.default": [(image, [2, 3], [2, 2], [1, 1]), (image, [3, 2], [], [0, 0], [2, 1]), (torch.randn(1, 1, 5, 5).round(), [2, 2])],
+        "mean.default": [(a,)], "mean.dim": [(a, [1]), (a, [-1, 0], True)], "mm.default": [(torch.randn(3, 4), torch.randn(4, 5)), (torch.randn(33, 21), torch.randn(21, 17))],
+        "neg.default": [(a,)], "permute.default": [(a, [2, 0, 1])], "pow.Tensor_Scalar": [(a, 2), (a.abs(), 0.5)], "reciprocal.default": [(a,)],
+        "relu.default": [(a,)], "rsqrt.default": [(a.abs(),)], "sqrt.default": [(a.abs(),)], "sigmoid.default": [(a,)], "tanh.default": [(a,)],
+        "scatter_add.default": [(torch.randn(3, 4), 0, place, torch.randn(2, 4)), (torch.randn(2, 5), 1, place, torch.randn(2, 4))],
+        "select.int": [(a, 1, 2), (a, -1, -2)], "slice.Tensor": [(a, 1, 1, 3), (a, 2, 0, 9223372036854775807, 2), (a, -1, -3, 4)],
+        "squeeze.dim": [(row, 1)], "squeeze.dims": [(row[None], [0, 2])], "squeeze.default": [(row[None],)],
+        "sum.default": [(a,)], "sum.dim_IntList": [(a, [1]), (a, [0, -1], True), (a, None)], "t.default": [(torch.randn(3, 4),)],
+        "topk.default": [(torch.randn(3, 9), 4, 1), (torch.randn(3, 9), 2, 0, False)], "transpose.int": [(a, 0, -1)], "unsqueeze.default": [(a, -1), (a, 1)],
+        "upsample_bilinear2d.default": [(image, [10, 9], False), (image, [3, 4], True)], "upsample_bilinear2d.vec": [(image, [14, 12], False, None), (image, None, False, [2.0, 1.5])],
+        "view.default": [(a, [4, 6]), (a, [-1, 2])],
+        "where.self": [(mask, a, b), (mask, row, b)], "where.ScalarSelf": [(mask, 0.5, b)], "where.ScalarOther": [(mask, a, 0.5)], "where.Scalar": [(mask, 1.0, -2.0)],
+    }  # fmt: skip
+
+
+def test_every_operation_of_the_page_is_that_of_torch(tmp_path):
+    assert operands().keys() == OPERATIONS
+    live, wanted = Live((1, 1), ("a",)), {}
+    for op, calls in operands().items():
+        for number, call in enumerate(calls):
+            args, options = (call[:-1], call[-1]) if isinstance(call[-1], dict) else (call, {})
+            name, _, overload = op.partition(".")
+            results = getattr(getattr(torch.ops.aten, name), overload)(*args, **options)
+            kwargs = tuple((k, str(v).removeprefix("torch.")) for k, v in options.items())
+            shape = tuple((results[0] if isinstance(results, tuple) else results).shape)
+            step = live.graph.add(op, constants(live, list(args)), kwargs, shape, False)
+            for part, result in enumerate(results if isinstance(results, tuple) else [results]):
+                output = (
+                    step
+                    if isinstance(results, torch.Tensor)
+                    else live.graph.add("getitem", (step, part), (), shape, False)
+                )
+                live.methods[f"{op} {number} {part}"] = Recording(output.step, [])
+                wanted[f"{op} {number} {part}"] = [(0, result.float())]
+    result = in_node(tmp_path, live, torch.zeros(1, 1), torch.tensor([0]), wanted)
+    assert not {name: error for name, (error,) in result["found"].items() if not is_small(error)}
+    assert not result["unnoticed"]
+
+
+def constants(live, value):
+    if isinstance(value, torch.Tensor):
+        return live.graph.constant(value)
+    return [constants(live, part) for part in value] if isinstance(value, list) else value
