@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..contract import UnsupportedModelError
+from ..contract import UnsupportedModelError, explaining, logits_of
 from .recording import Graph, Guard, Recorder, Ref, aten, is_unsupported
 
 TOLERANCE = 1e-5  # of a map's largest value
@@ -72,8 +72,8 @@ class Live:
             else:
                 args = _decoded(step.args, values)
                 kwargs = {k: getattr(torch, v) if k == "dtype" else _decoded(v, values) for k, v in step.kwargs}
-                name, _, overload = step.op.partition(".")
-                call = operator.getitem if name == "getitem" else getattr(getattr(aten, name), overload)
+                operation, _, overload = step.op.partition(".")
+                call = operator.getitem if step.op == "getitem" else getattr(getattr(aten, operation), overload)
                 values[place] = call(*args, **kwargs)
         broken = [guard for guard in recording.guards if values[guard.step].item() != guard.value]
         return values[recording.output], broken
@@ -152,7 +152,7 @@ def export(
     live = Live((1, *examples.shape[1:]), tuple(classes))
     cases = [(x[None], torch.tensor([k % len(classes)])) for k, x in enumerate(probes(examples))]
     refusals = []
-    for name, method in {"logits": lambda model, x, target: model(x), **methods}.items():
+    for name, method in {"logits": _logits, **methods}.items():
         try:
             live.methods[name] = _recorded(live, name, model, method, cases)
         except UnsupportedModelError as error:
@@ -163,6 +163,11 @@ def export(
     if refusals:
         raise UnsupportedModelError("\n".join(refusals))
     return live
+
+
+def _logits(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
+    with explaining(model, x) as x, torch.no_grad():
+        return logits_of(model, x)
 
 
 def probes(examples: Tensor) -> Tensor:

@@ -94,7 +94,7 @@ function liveEngine() {
   const unary = f => (s, a) => { const d = new Float32Array(a.d.length); for (let i = 0; i < d.length; i++) d[i] = f(a.d[i]); return tensor(s, d); };
   const binary = f => (s, a, b) => {
     const d = new Float32Array(size(s)), x = spread(a, s);
-    const scalar = typeof b === "number" ? b : b.d.length === 1 ? b.d[0] : undefined;
+    const scalar = typeof b === "number" ? Math.fround(b) : b.d.length === 1 ? b.d[0] : undefined;
     if (scalar !== undefined) { for (let i = 0; i < d.length; i++) d[i] = f(x[i], scalar); return tensor(s, d); }
     const y = spread(b, s);
     for (let i = 0; i < d.length; i++) d[i] = f(x[i], y[i]);
@@ -223,7 +223,7 @@ function liveEngine() {
     "addmm": (s, bias, a, b) => { const out = matrices(s, a, b), d = spread(bias, s); for (let i = 0; i < d.length; i++) out.d[i] += d[i]; return out; },
     "alias": view, "all": fold(1, (a, b) => a && b ? 1 : 0), "amax": largest, "amin": smallest, "any": fold(0, (a, b) => a || b ? 1 : 0),
     "bmm": matrices, "cat": cat,
-    "clamp": (s, a, low, high) => { const lo = low ?? -Infinity, hi = high ?? Infinity; return unary(v => v < lo ? lo : v > hi ? hi : v)(s, a); },
+    "clamp": (s, a, low, high) => { const lo = Math.fround(low ?? -Infinity), hi = Math.fround(high ?? Infinity); return unary(v => v < lo ? lo : v > hi ? hi : v)(s, a); },
     "clone": view, "convolution": convolution, "detach": view, "div": binary((a, b) => a / b), "eq": binary((a, b) => a === b ? 1 : 0),
     "exp": unary(Math.exp), "expand": expand, "full": (s, _, v) => tensor(s, new Float32Array(size(s)).fill(v)), "gather": gather,
     "ge": binary((a, b) => a >= b ? 1 : 0), "getitem": (s, parts, i) => parts[i], "gt": binary((a, b) => a > b ? 1 : 0), "index": index,

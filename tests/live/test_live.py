@@ -212,6 +212,11 @@ def test_what_the_method_refuses_the_graph_refuses(value):
         live.run("saliency", x, torch.tensor([0]))
 
 
+class Noisy(nn.Module):
+    def forward(self, x):
+        return x + torch.randn(4)
+
+
 class InPlace(nn.Module):
     def forward(self, x):
         y = x * 2
@@ -226,6 +231,7 @@ class InPlace(nn.Module):
         (nn.GELU(), "cannot run in a page.*gelu"),
         (nn.Softmax(1), "cannot run in a page.*softmax"),
         (nn.Dropout(0.5).train(), ""),
+        (Noisy(), "draws random numbers"),
         (InPlace(), "changed in place"),
     ],
 )
@@ -274,6 +280,7 @@ def operands() -> dict[str, list[tuple]]:
         if name != "div"
     }
     return scalars | tensors | {
+        "eq.Scalar": [(torch.tensor([0.1, 0.2, -0.1]), 0.1)],  # which is 0.1 in single precision
         "_to_copy.default": [(a * 3, {"dtype": torch.int64}), (whole, {"dtype": torch.bool}), (mask, {"dtype": torch.float32})],
         "_unsafe_view.default": [(a, [6, 4])], "abs.default": [(a,)], "alias.default": [(a,)], "clone.default": [(a,)], "detach.default": [(a,)],
         "addmm.default": [(torch.randn(5), torch.randn(3, 4), torch.randn(4, 5)), (torch.randn(40), torch.randn(30, 20), torch.randn(20, 40))],
