@@ -2,6 +2,7 @@
 "use strict";
 
 function liveLaboratory(root) {
+  if (typeof Worker === "undefined" || typeof DecompressionStream === "undefined") return;  // the still picture stays
   const part = name => root.querySelector(`[data-part="${name}"]`);
   const { shape, classes, methods, inputs, drawing, mean } = JSON.parse(part("facts").textContent);
   const [channels, height, width] = shape, pixels = height * width;
@@ -114,6 +115,7 @@ function liveLaboratory(root) {
   worker.onmessage = ({ data }) => {
     if (data.run !== run) return;
     if (data.logits) {
+      root.querySelector(".live-still").classList.add("replaced"); part("panel").hidden = false;
       const { logits, top, chosen } = data, most = Math.max(...logits), sum = logits.reduce((a, v) => a + Math.exp(v - most), 0);
       const order = [...logits.keys()].sort((a, b) => logits[b] - logits[a]);
       const text = x.every(v => v === x[0]) ? "There is nothing to see yet: draw, or choose an input." :
@@ -159,8 +161,6 @@ function liveLaboratory(root) {
       radio.addEventListener("change", () => choose(i));
       part("inputs").append(element("label", {}, radio, small, element("span", { textContent: label })));
     }
-    root.querySelector(".live-still").classList.add("replaced");
-    part("panel").hidden = false;
     radios()[0].checked = true; choose(0);
   }
   begin();
