@@ -86,7 +86,37 @@ def run_check(options: argparse.Namespace) -> None:
         print(visible_score.bars(folder))
 
 
-COMMANDS = (add_retraining, add_check)
+def add_live(commands: argparse._SubParsersAction) -> None:
+    """``interp-lab live``."""
+    parser = commands.add_parser(
+        "live", help="a page of one file that runs the methods on the reader's own input, without a server"
+    )
+    parser.add_argument(
+        "network", help="FILE.py:FUNCTION, your function that makes the network, or a network of the book, digits_cnn"
+    )
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="the network's state, safetensors")
+    parser.add_argument(
+        "--images",
+        required=True,
+        metavar="FILE",
+        help="safetensors with images (N, C, H, W) in [0, 1], and perhaps labels",
+    )
+    parser.add_argument("--classes", nargs="+", metavar="NAME", help="their names; numbers by default")
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help="names of METHODS; all of them by default")
+    parser.add_argument("--draw", action="store_true", help="a pen, for white strokes on black")
+    parser.add_argument("--title", default="Laboratory")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page, HTML")
+    parser.set_defaults(run=run_live)
+
+
+def run_live(options: argparse.Namespace) -> None:
+    from .live.command import write_page
+
+    size = write_page(**{name: value for name, value in vars(options).items() if name != "run"})
+    print(f"{options.out}: {size / 1000:.0f} kB")
+
+
+COMMANDS = (add_retraining, add_check, add_live)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,6 +2,9 @@
 
 import math
 import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
 
 import affected
 import pytest
@@ -56,6 +59,22 @@ def verdict(request):
             assert above < value < below, what
 
     return judge
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator:
+    """Headless Chromium: the system's, else the one that Playwright downloaded, else a skip."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright (extra `test`)")
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    with sync_api.sync_playwright() as playwright:
+        executable = next(filter(None, map(shutil.which, names)), playwright.chromium.executable_path)
+        if not Path(executable).exists():
+            pytest.skip("needs Chromium: the system's package chromium, or `playwright install chromium`")
+        chromium = playwright.chromium.launch(
+            executable_path=executable, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        )
+        yield chromium
+        chromium.close()
 
 
 def pytest_addoption(parser):

@@ -5,7 +5,6 @@
 
 import functools
 import re
-import shutil
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -111,21 +110,6 @@ def reader(browser) -> Iterator:
     yield start
     for context in contexts:
         context.close()
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator:
-    """Headless Chromium: the system's, else the one that Playwright downloaded, else a skip."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    with sync_api.sync_playwright() as playwright:
-        executable = next(filter(None, map(shutil.which, names)), playwright.chromium.executable_path)
-        if not Path(executable).exists():
-            pytest.skip("needs Chromium: the system's package chromium, or `playwright install chromium`")
-        chromium = playwright.chromium.launch(
-            executable_path=executable, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        )
-        yield chromium
-        chromium.close()
 
 
 def problems(reader, origin: str, page_name: str) -> list[str]:

@@ -1,0 +1,379 @@
+// Runs the graphs that interp_lab.live records: ATen operations on single precision, and the loops over a gradient.
+// One function without anything from outside, so that its text alone can start a Worker, also in a page from file://.
+"use strict";
+
+function liveEngine() {
+  const size = shape => shape.reduce((a, b) => a * b, 1);
+  const tensor = (s, d) => ({ s, d });
+  const zeros = s => tensor(s, new Float32Array(size(s)));
+  const same = (a, b) => a.length === b.length && a.every((v, i) => v === b[i]);
+
+  // ---- The matrix product, C += A B, by WebAssembly where the browser has it.
+  // Assembled here from its instructions: two rows of A and sixteen columns of B at a time, sums in eight registers.
+  function assemble() {
+    const leb = n => { const out = []; for (;;) { const b = n & 127; n >>= 7;
+      if ((n === 0 && !(b & 64)) || (n === -1 && b & 64)) return [...out, b]; out.push(b | 128); } };
+    const I32 = 0x7f, V128 = 0x7b;
+    const [m, n, k, A, ra, ca, B, C, i, j, p, row, a, b, c, u, v, w, sum] = Array.from({ length: 19 }, (_, x) => x);
+    const get = x => [0x20, x], set = x => [0x21, x], constant = x => [0x41, ...leb(x)];
+    const add = 0x6a, sub = 0x6b, mul = 0x6c, shl = 0x74, less = 0x48;
+    const loop = (...body) => [0x03, 0x40, ...body.flat(), 0x0d, 0, 0x0b];  // again while the last value is not 0
+    const raise = (x, y) => [...get(x), ...get(y), add, ...set(x)];
+    const load = at => [0xfd, 0x00, 4, at], store = at => [0xfd, 0x0b, 4, at], splat = [0xfd, 0x09, 2, 0];
+    const multiply = [0xfd, 0xe6, 1], plus = [0xfd, 0xe4, 1];
+    const columns = [0, 1, 2, 3], all = [0, 1, 2, 3, 4, 5, 6, 7];
+    const place = q => q < 4 ? get(c) : [...get(c), ...get(row), add];
+    const body = [
+      get(n), constant(2), shl, set(row),
+      loop(constant(0), set(j),
+        loop(get(C), get(i), get(row), mul, add, get(j), constant(2), shl, add, set(c),
+          ...all.map(q => [...place(q), ...load(16 * (q & 3)), ...set(sum + q)]),
+          get(A), get(i), get(ra), mul, add, set(a), get(B), get(j), constant(2), shl, add, set(b), get(k), set(p),
+          loop(get(a), splat, set(u), get(a), get(ra), add, splat, set(v),
+            ...columns.map(q => [...get(b), ...load(16 * q), ...set(w),
+              ...[[u, q], [v, q + 4]].flatMap(([x, r]) => [...get(x), ...get(w), ...multiply, ...get(sum + r), ...plus, ...set(sum + r)])]),
+            raise(a, ca), raise(b, row), get(p), constant(1), sub, set(p), get(p)),
+          ...all.map(q => [...place(q), ...get(sum + q), ...store(16 * (q & 3))]),
+          get(j), constant(16), add, set(j), get(j), get(n), less),
+        get(i), constant(2), add, set(i), get(i), get(m), less),
+    ].flat();
+    const vector = parts => [...leb(parts.length), ...parts.flat()];
+    const section = (id, content) => [id, ...leb(content.length), ...content];
+    const text = s => vector([...s].map(x => x.charCodeAt(0)));
+    const code = [...vector([[7, I32], [11, V128]]), ...body, 0x0b];  // i j p row a b c, then u v w and eight sums
+    return new Uint8Array([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0,
+      ...section(1, vector([[0x60, ...vector(Array(8).fill(I32)), 0]])),
+      ...section(3, vector([[0]])),
+      ...section(5, vector([[0, 1]])),
+      ...section(7, vector([[...text("product"), 0, 0], [...text("memory"), 2, 0]])),
+      ...section(10, vector([[...leb(code.length), ...code]]))]);
+  }
+  let wasm = null;
+  try { wasm = new WebAssembly.Instance(new WebAssembly.Module(assemble())).exports; } catch { /* the loops below */ }
+
+  // rows of A lie ra, columns ca numbers apart
+  function product(m, n, k, A, a0, ra, ca, B, b0, C, c0) {
+    if (wasm && m * n * k > 4096) return wasmProduct(m, n, k, A, a0, ra, ca, B, b0, C, c0);
+    for (let i = 0; i < m; i++) for (let p = 0; p < k; p++) {
+      const v = A[a0 + i * ra + p * ca], q = b0 + p * n, r = c0 + i * n;
+      if (v !== 0) for (let j = 0; j < n; j++) C[r + j] += v * B[q + j];
+    }
+  }
+  function wasmProduct(m, n, k, A, a0, ra, ca, B, b0, C, c0) {
+    const wide = (n + 15) & ~15, rows = (m + 1) & ~1, ofA = (m - 1) * ra + (k - 1) * ca + 1;
+    const b = (ofA + ra + 3) & ~3, c = b + k * wide, need = 4 * (c + rows * wide);  // A's odd last row reads on into B
+    if (wasm.memory.buffer.byteLength < need)
+      wasm.memory.grow(Math.ceil((need - wasm.memory.buffer.byteLength) / 65536));
+    const M = new Float32Array(wasm.memory.buffer);
+    M.set(A.subarray(a0, a0 + ofA), 0);
+    const copy = (count, from, start, to) => { for (let r = 0; r < count; r++) M.set(from.subarray(start + r * n, start + (r + 1) * n), to + r * wide); };
+    if (wide === n) { M.set(B.subarray(b0, b0 + k * n), b); M.set(C.subarray(c0, c0 + m * n), c); }
+    else { copy(k, B, b0, b); copy(m, C, c0, c); }
+    wasm.product(m, wide, k, 0, 4 * ra, 4 * ca, 4 * b, 4 * c);
+    for (let r = 0; r < m; r++) C.set(M.subarray(c + r * wide, c + r * wide + n), c0 + r * n);
+  }
+
+  // ---- Operations: each is called with the shape of its result, then its operands.
+  const strides = s => { const out = new Array(s.length); let a = 1; for (let i = s.length - 1; i >= 0; i--) { out[i] = a; a *= s[i]; } return out; };
+  function gatherStrided(s, d, steps) {  // the numbers of d at an offset that grows by steps[i] along axis i
+    const out = new Float32Array(size(s)), last = s.length - 1, n = last < 0 ? 1 : s[last], by = last < 0 ? 0 : steps[last];
+    const count = new Array(s.length).fill(0);
+    for (let o = 0, at = 0; o < out.length;) {
+      for (let j = 0, q = at; j < n; j++, q += by) out[o++] = d[q];
+      for (let axis = last - 1; axis >= 0; axis--) {
+        at += steps[axis]; if (++count[axis] < s[axis]) break; at -= steps[axis] * s[axis]; count[axis] = 0; }
+    }
+    return out;
+  }
+  function spread(t, s) {  // the numbers of t, or of a plain one, as of shape s
+    if (typeof t === "number") return new Float32Array(size(s)).fill(t);
+    if (same(t.s, s) || t.d.length === size(s)) return t.d;
+    const own = strides(t.s), lead = s.length - t.s.length;
+    return gatherStrided(s, t.d, s.map((_, i) => i < lead || t.s[i - lead] === 1 ? 0 : own[i - lead]));
+  }
+  const unary = f => (s, a) => { const d = new Float32Array(a.d.length); for (let i = 0; i < d.length; i++) d[i] = f(a.d[i]); return tensor(s, d); };
+  const binary = f => (s, a, b) => {
+    const d = new Float32Array(size(s)), x = spread(a, s);
+    const scalar = typeof b === "number" ? Math.fround(b) : b.d.length === 1 ? b.d[0] : undefined;
+    if (scalar !== undefined) { for (let i = 0; i < d.length; i++) d[i] = f(x[i], scalar); return tensor(s, d); }
+    const y = spread(b, s);
+    for (let i = 0; i < d.length; i++) d[i] = f(x[i], y[i]);
+    return tensor(s, d);
+  };
+  const axisOf = (t, dim) => dim < 0 ? dim + t.s.length : dim;
+  const around = (t, dim) => { const d = axisOf(t, dim); return [size(t.s.slice(0, d)), t.s[d] ?? 1, size(t.s.slice(d + 1))]; };
+  const fold = (start, f) => (s, a, dims) => {  // over some axes, or all
+    const axes = dims === undefined || dims === null || dims.length === 0 ? a.s.map((_, i) => i) : [].concat(dims).map(d => axisOf(a, d));
+    const kept = a.s.map((v, i) => axes.includes(i) ? 1 : v), own = strides(kept), steps = kept.map((_, i) => axes.includes(i) ? 0 : own[i]);
+    const sums = new Float64Array(size(kept)).fill(start), count = new Array(a.s.length).fill(0);
+    for (let i = 0, at = 0; i < a.d.length; i++) {
+      sums[at] = f(sums[at], a.d[i]);
+      for (let axis = a.s.length - 1; axis >= 0; axis--) { at += steps[axis]; if (++count[axis] < a.s[axis]) break; at -= steps[axis] * a.s[axis]; count[axis] = 0; }
+    }
+    return tensor(s, Float32Array.from(sums));
+  };
+  const greater = (a, b) => a > b || a !== a ? a : b, smaller = (a, b) => a < b || a !== a ? a : b;  // NaN stays, as in torch
+  const sum = fold(0, (a, b) => a + b), largest = fold(-Infinity, (a, b) => greater(b, a)), smallest = fold(Infinity, (a, b) => smaller(b, a));
+  const whole = f => (s, a) => f(s, a);
+
+  // Patches of an image as columns, one row for each place in the kernel; or their sums back into the image.
+  function patches(x, x0, channels, g, column, back) {
+    const [H, W] = g.image, [kh, kw] = g.kernel, [oh, ow] = g.places; let r = 0;
+    for (let c = 0; c < channels; c++) for (let y = 0; y < kh; y++) for (let z = 0; z < kw; z++, r += oh * ow)
+      for (let i = 0; i < oh; i++) {
+        const v = i * g.stride[0] - g.padding[0] + y * g.dilation[0]; if (v < 0 || v >= H) continue;
+        const line = x0 + (c * H + v) * W, row = r + i * ow;
+        for (let j = 0, h = z * g.dilation[1] - g.padding[1]; j < ow; j++, h += g.stride[1])
+          if (h >= 0 && h < W) { if (back) x[line + h] += column[row + j]; else column[row + j] = x[line + h]; }
+      }
+  }
+  function convolution(s, x, w, bias, stride, padding, dilation, transposed, _, groups) {
+    const out = zeros(s), [N, inner] = x.s, outer = s[1], inGroup = inner / groups, outGroup = outer / groups;
+    const small = transposed ? x : out, large = transposed ? out : x, P = size(small.s.slice(2)), pixels = size(large.s.slice(2));
+    const g = { image: large.s.slice(2), places: small.s.slice(2), kernel: w.s.slice(2), stride, padding, dilation };
+    const K = size(g.kernel) * (transposed ? outGroup : inGroup);
+    for (let n = 0; n < N; n++) for (let q = 0; q < groups; q++) {
+      const column = new Float32Array(K * P), read = (n * inner + q * inGroup), written = (n * outer + q * outGroup);
+      if (bias) for (let o = 0; o < outGroup; o++) out.d.fill(bias.d[q * outGroup + o], (written + o) * size(s.slice(2)), (written + o + 1) * size(s.slice(2)));
+      if (transposed) {
+        product(K, P, inGroup, w.d, q * inGroup * K, 1, K, x.d, read * P, column, 0);
+        patches(out.d, written * pixels, outGroup, g, column, true);
+      } else {
+        patches(x.d, read * pixels, inGroup, g, column, false);
+        product(outGroup, P, K, w.d, q * outGroup * K, K, 1, column, 0, out.d, written * P);
+      }
+    }
+    return out;
+  }
+  function maxPool(s, x, kernel, stride, padding = [0, 0], dilation = [1, 1]) {
+    const by = stride && stride.length ? stride : kernel, [N, C, oh, ow] = s, [H, W] = x.s.slice(2), out = zeros(s), at = zeros(s); let o = 0;
+    for (let plane = 0; plane < N * C; plane++) for (let i = 0; i < oh; i++) for (let j = 0; j < ow; j++, o++) {
+      let best = -Infinity;
+      for (let y = 0; y < kernel[0]; y++) for (let z = 0; z < kernel[1]; z++) {
+        const v = i * by[0] - padding[0] + y * dilation[0], h = j * by[1] - padding[1] + z * dilation[1];
+        if (v < 0 || v >= H || h < 0 || h >= W) continue;
+        const value = x.d[(plane * H + v) * W + h];
+        if (value > best || value !== value) { best = value; at.d[o] = v * W + h; }
+      }
+      out.d[o] = best;
+    }
+    return [out, at];
+  }
+  function bilinear(s, x, _, align) {
+    const [N, C, h, w] = s, [H, W] = x.s.slice(2), out = zeros(s);
+    const source = (i, from, to) => align ? (to > 1 ? i * (from - 1) / (to - 1) : 0) : Math.max(0, (i + 0.5) * from / to - 0.5);
+    for (let i = 0; i < h; i++) {
+      const v = source(i, H, h), v0 = Math.floor(v), v1 = Math.min(v0 + 1, H - 1), a = v - v0;
+      for (let j = 0; j < w; j++) {
+        const u = source(j, W, w), u0 = Math.floor(u), u1 = Math.min(u0 + 1, W - 1), b = u - u0;
+        for (let c = 0; c < N * C; c++) { const p = c * H * W;
+          out.d[(c * h + i) * w + j] = (1 - a) * ((1 - b) * x.d[p + v0 * W + u0] + b * x.d[p + v0 * W + u1]) + a * ((1 - b) * x.d[p + v1 * W + u0] + b * x.d[p + v1 * W + u1]); }
+      }
+    }
+    return out;
+  }
+  function permuted(s, x, dims) { const own = strides(x.s); return tensor(s, gatherStrided(s, x.d, dims.map(d => own[axisOf(x, d)]))); }
+  function swapped(s, x, a, b) { const dims = x.s.map((_, i) => i), p = axisOf(x, a), q = axisOf(x, b); [dims[p], dims[q]] = [q, p]; return permuted(s, x, dims); }
+  function slice(s, x, dim = 0, start = 0, _, by = 1) {
+    const [outer, m, inner] = around(x, dim), k = s[axisOf(x, dim)], first = Math.min(start < 0 ? start + m : start ?? 0, m), out = zeros(s);
+    for (let i = 0; i < outer; i++) for (let j = 0; j < k; j++) { const p = (i * m + first + j * by) * inner; out.d.set(x.d.subarray(p, p + inner), (i * k + j) * inner); }
+    return out;
+  }
+  function each(index, dim, f) {  // the places of an index, and of the row of another tensor of m that it points to
+    const [outer, k, inner] = around(index, dim);
+    for (let i = 0; i < outer; i++) for (let j = 0; j < k; j++) for (let l = 0; l < inner; l++) { const at = (i * k + j) * inner + l; f(at, i, index.d[at], l, inner); }
+  }
+  const aligned = (x, dim, index) => { if (!x.s.every((v, i) => i === axisOf(x, dim) || v === index.s[i])) throw Error("an index of part of the rows"); };
+  function gather(s, x, dim, index) { aligned(x, dim, index); const m = around(x, dim)[1], out = zeros(s); each(index, dim, (at, i, j, l, n) => { out.d[at] = x.d[(i * m + j) * n + l]; }); return out; }
+  function scatterAdd(s, x, dim, index, source) { aligned(x, dim, index); const m = around(x, dim)[1], out = tensor(s, x.d.slice()); each(index, dim, (at, i, j, l, n) => { out.d[(i * m + j) * n + l] += source.d[at]; }); return out; }
+  function index(s, x, indices) {  // tensors that stand side by side, each for one axis
+    const first = indices.findIndex(i => i), used = indices.slice(first);
+    if (used.some(i => !i)) throw Error("indices of axes that are not side by side");
+    const lead = size(x.s.slice(0, first)), inner = size(x.s.slice(first + used.length)), block = size(x.s.slice(first)), own = strides(x.s).slice(first);
+    const shape = s.slice(first, s.length - (x.s.length - first - used.length)), n = size(shape), at = used.map(i => spread(i, shape)), out = zeros(s);
+    for (let a = 0; a < lead; a++) for (let i = 0; i < n; i++) {
+      let p = a * block; at.forEach((d, k) => { p += (d[i] < 0 ? d[i] + x.s[first + k] : d[i]) * own[k]; });
+      out.d.set(x.d.subarray(p, p + inner), (a * n + i) * inner); }
+    return out;
+  }
+  function topk(s, x, k, dim = -1, large = true) {
+    const [outer, m, inner] = around(x, dim), values = zeros(s), places = zeros(s);
+    for (let i = 0; i < outer; i++) for (let l = 0; l < inner; l++) {
+      const order = Array.from({ length: m }, (_, j) => j), value = j => x.d[(i * m + j) * inner + l];
+      order.sort((a, b) => (large ? value(b) - value(a) : value(a) - value(b)) || a - b);
+      for (let j = 0; j < k; j++) { values.d[(i * k + j) * inner + l] = value(order[j]); places.d[(i * k + j) * inner + l] = order[j]; }
+    }
+    return [values, places];
+  }
+  function cat(s, parts, dim = 0) {
+    const d = axisOf({ s }, dim), out = zeros(s), outer = size(s.slice(0, d)), block = size(s.slice(d)); let at = 0;
+    for (const t of parts.filter(t => t.d.length)) { const n = size(t.s.slice(d)); for (let i = 0; i < outer; i++) out.d.set(t.d.subarray(i * n, (i + 1) * n), i * block + at); at += n; }
+    return out;
+  }
+  function matrices(s, a, b) {
+    const [m, k] = a.s.slice(-2), n = b.s[b.s.length - 1], out = zeros(s);
+    for (let i = 0; i < out.d.length / (m * n); i++) product(m, n, k, a.d, i * m * k, k, 1, b.d, i * k * n, out.d, i * m * n);
+    return out;
+  }
+  const view = (s, a) => tensor(s, a.d), expand = (s, a) => tensor(s, spread(a, s));
+
+  const OPS = {
+    "_to_copy": (s, a, kind) => kind.dtype === "bool" ? unary(v => v !== 0 ? 1 : 0)(s, a) : /int/.test(kind.dtype) ? unary(Math.trunc)(s, a) : a,
+    "_unsafe_view": view, "abs": unary(Math.abs), "add": binary((a, b) => a + b),
+    "addmm": (s, bias, a, b) => { const out = matrices(s, a, b), d = spread(bias, s); for (let i = 0; i < d.length; i++) out.d[i] += d[i]; return out; },
+    "alias": view, "all": fold(1, (a, b) => a && b ? 1 : 0), "amax": largest, "amin": smallest, "any": fold(0, (a, b) => a || b ? 1 : 0),
+    "bmm": matrices, "cat": cat,
+    "clamp": (s, a, low, high) => { const lo = Math.fround(low ?? -Infinity), hi = Math.fround(high ?? Infinity); return unary(v => v < lo ? lo : v > hi ? hi : v)(s, a); },
+    "clone": view, "convolution": convolution, "detach": view, "div": binary((a, b) => a / b), "eq": binary((a, b) => a === b ? 1 : 0),
+    "exp": unary(Math.exp), "expand": expand, "full": (s, _, v) => tensor(s, new Float32Array(size(s)).fill(v)), "gather": gather,
+    "ge": binary((a, b) => a >= b ? 1 : 0), "getitem": (s, parts, i) => parts[i], "gt": binary((a, b) => a > b ? 1 : 0), "index": index,
+    "isnan": unary(v => v !== v ? 1 : 0), "le": binary((a, b) => a <= b ? 1 : 0), "logical_and": binary((a, b) => a && b ? 1 : 0),
+    "logical_not": unary(v => v ? 0 : 1), "logical_or": binary((a, b) => a || b ? 1 : 0), "lt": binary((a, b) => a < b ? 1 : 0),
+    "max": whole(largest), "max_pool2d_with_indices": maxPool, "maximum": binary(greater),
+    "mean": (s, a, dims) => { const out = sum(s, a, dims), n = a.d.length / out.d.length; return unary(v => v / n)(s, out); },
+    "min": whole(smallest), "minimum": binary(smaller), "mm": matrices, "mul": binary((a, b) => a * b), "ne": binary((a, b) => a !== b ? 1 : 0),
+    "neg": unary(v => -v), "permute": permuted, "pow": binary(Math.pow), "reciprocal": unary(v => 1 / v), "relu": unary(v => v > 0 || v !== v ? v : 0),
+    "rsqrt": unary(v => 1 / Math.sqrt(v)), "scatter_add": scatterAdd,
+    "select": (s, x, dim, i) => view(s, slice(x.s.map((v, k) => k === axisOf(x, dim) ? 1 : v), x, dim, i)),
+    "sigmoid": unary(v => 1 / (1 + Math.exp(-v))), "slice": slice, "sqrt": unary(Math.sqrt), "squeeze": view, "sub": binary((a, b) => a - b),
+    "sum": sum, "t": (s, a) => a.s.length < 2 ? a : permuted(s, a, [1, 0]), "tanh": unary(Math.tanh), "topk": topk, "transpose": swapped, "unsqueeze": view,
+    "upsample_bilinear2d": bilinear, "view": view,
+    "where": (s, c, a, b) => { const m = spread(c, s), x = spread(a, s), y = spread(b, s), d = new Float32Array(m.length); for (let i = 0; i < d.length; i++) d[i] = m[i] ? x[i] : y[i]; return tensor(s, d); },
+  };
+
+  // ---- A network with its methods, and what it computes for one input and class.
+  const half = h => { const e = (h >> 10) & 31, f = h & 1023, sign = h >> 15 ? -1 : 1; return e === 0 ? sign * f * 2 ** -24 : e === 31 ? (f ? NaN : sign * Infinity) : sign * (1 + f / 1024) * 2 ** (e - 15); };
+  const refsIn = a => Array.isArray(a) ? a.flatMap(refsIn) : typeof a === "string" && a[0] === "#" ? [+a.slice(1)] : [];
+  class Outside extends Error {}
+
+  class Network {
+    constructor({ shape, classes, methods, steps, weights }) {
+      Object.assign(this, { shape, classes, methods, steps });
+      const bytes = Uint8Array.from(atob(weights), c => c.charCodeAt(0)).buffer;
+      this.refs = steps.map(([op, args]) => op === "weight" ? [] : refsIn(args));
+      this.live = []; steps.forEach(([op], i) => { this.live[i] = op === "input" || this.refs[i].some(r => this.live[r]); });
+      this.constants = steps.map(([op, args, s]) => op !== "weight" ? undefined : tensor(s, args[0] === "h" ? Float32Array.from(new Uint16Array(bytes, args[1], size(s)), half) : new Float32Array(bytes, args[1], size(s))));
+      this.plans = {};
+    }
+    plan(name) {  // the steps that a map and its guards rest on, in order
+      if (!(name in this.methods)) throw Error(`no method ${name}`);
+      if (!this.plans[name]) {
+        const { output, guards } = this.methods[name], found = new Set(), waiting = [output, ...guards.map(g => g[0])];
+        while (waiting.length) { const i = waiting.pop(); if (!found.has(i)) { found.add(i); waiting.push(...this.refs[i]); } }
+        this.plans[name] = [...found].sort((a, b) => a - b);
+      }
+      return this.plans[name];
+    }
+    at(x, target) {
+      if (x.length !== size(this.shape) || !(Number.isInteger(target) && target >= 0 && target < this.classes.length)) throw new Outside(`an input of ${x.length} numbers, class ${target}`);
+      return new Values(this, x, target);
+    }
+  }
+  class Values {  // of the steps for one input; methods share what they have in common
+    constructor(network, x, target) { Object.assign(this, { network, x, target, known: [] }); }
+    get(i) { return this.network.live[i] ? this.known[i] : this.network.constants[i]; }
+    compute(i) {
+      const { steps, live, constants } = this.network, [op, args, s, kind] = steps[i];
+      if (this.get(i) !== undefined) return;
+      const decoded = a => Array.isArray(a) ? a.map(decoded) : typeof a !== "string" ? a
+        : a[0] === "#" ? this.get(+a.slice(1)) : a === "inf" ? Infinity : a === "-inf" ? -Infinity : a;
+      let value;
+      if (op === "input") value = args[0] === 0 ? tensor(s, this.x) : tensor(s, Float32Array.of(this.target));
+      else {
+        const name = op.split(".")[0], f = OPS[name];
+        if (!f) throw Error(`no operation ${op}`);
+        value = name === "_to_copy" ? f(s, decoded(args[0]), kind ?? {}) : f(s, ...args.map(decoded));
+      }
+      const first = Array.isArray(value) ? value[0] : value;
+      if (first.d.length !== size(s)) throw Error(`${op} gave ${first.d.length} numbers for the shape ${s}`);
+      if (live[i]) this.known[i] = value; else constants[i] = value;
+    }
+    map(name) {
+      const plan = this.network.plan(name), { output, guards } = this.network.methods[name];
+      for (const i of plan) this.compute(i);
+      for (const [i, value] of guards) if (this.get(i).d[0] !== value) throw new Outside("this input takes another way through the method than the recording");
+      const map = this.get(output).d;
+      if (!map.every(Number.isFinite)) throw new Outside("the map is not finite for this input");
+      return map;
+    }
+  }
+
+  // ---- Loops over the gradient. Each gives its state after every pass, so that it can be watched, or left.
+  function gaussian(seed) {  // mulberry32, then Box and Muller
+    const uniform = () => { seed = (seed + 0x6d2b79f5) | 0; let t = Math.imul(seed ^ (seed >>> 15), 1 | seed); t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t; return ((t ^ (t >>> 14)) >>> 0) / 4294967296; };
+    return () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform());
+  }
+  function* smoothgrad(network, x, target, { n, noise }, normal = gaussian(0)) {
+    let low = Infinity, high = -Infinity; for (const v of x) { low = Math.min(low, v); high = Math.max(high, v); }
+    const total = new Float64Array(x.length);
+    for (let k = 1; k <= n; k++) {
+      const g = network.at(x.map(v => v + noise * (high - low) * normal()), target).map("saliency");
+      for (let i = 0; i < total.length; i++) total[i] += g[i];
+      yield Float32Array.from(total, v => v / k);
+    }
+  }
+  function gauss(n) {  // Gauss-Legendre nodes and weights on [0, 1], by Newton's method on the Legendre polynomial
+    return Array.from({ length: n }, (_, i) => {
+      let z = Math.cos(Math.PI * (i + 0.75) / (n + 0.5)), slope = 0;
+      for (let round = 0; round < 50; round++) {
+        let p = 1, q = 0; for (let j = 0; j < n; j++) [p, q] = [((2 * j + 1) * z * p - j * q) / (j + 1), p];
+        slope = n * (z * p - q) / (z * z - 1); z -= p / slope;
+      }
+      return [(1 - z) / 2, 1 / ((1 - z * z) * slope * slope)];
+    });
+  }
+  function* integrated(network, x, target, { steps }) {  // from the baseline 0
+    const total = new Float64Array(x.length); let seen = 0;
+    for (const [alpha, weight] of gauss(steps)) {
+      const g = network.at(x.map(v => alpha * v), target).map("saliency");
+      seen += weight;
+      for (let i = 0; i < total.length; i++) total[i] += weight * g[i];
+      yield Float32Array.from(total, (v, i) => x[i] * v / seen);
+    }
+  }
+  function* interior(network, x, target, { alpha }) { yield network.at(x.map(v => alpha * v), target).map("saliency"); }
+  const LOOPS = { smoothgrad, integrated_gradients: integrated, interior_gradient: interior };
+
+  // ---- In a Worker: a message with an input is answered map by map; a newer one ends it.
+  async function unpack(packed) {
+    const stream = new Blob([Uint8Array.from(atob(packed), c => c.charCodeAt(0))]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return new Network(JSON.parse(await new Response(stream).text()));
+  }
+  function serve(scope) {
+    const channel = new MessageChannel(), waiting = [];
+    channel.port1.onmessage = () => waiting.shift()();
+    const breath = () => new Promise(go => { waiting.push(go); channel.port2.postMessage(0); });  // lets a newer message in
+    let network = null, newest = 0;
+    scope.onmessage = async ({ data }) => {
+      if (data.packed) { network = unpack(data.packed); return; }
+      const { run, x, target, tasks } = data; newest = run;
+      const net = await network; await breath();
+      if (run !== newest) return;
+      const start = performance.now(); let busy = 0;
+      const values = net.at(x, 0), logits = values.map("logits"), top = logits.indexOf(Math.max(...logits)), chosen = target ?? top;
+      scope.postMessage({ run, logits, top, chosen });
+      const here = net.at(x, chosen), loops = [];
+      busy += performance.now() - start;
+      for (const task of tasks) {
+        if (LOOPS[task.method]) { loops.push(task); continue; }
+        await breath(); if (run !== newest) return;
+        const began = performance.now(); let message;
+        try { message = { run, key: task.key, map: here.map(task.method), done: true }; }
+        catch (error) { message = { run, key: task.key, refused: error.message, done: true }; }
+        busy += performance.now() - began; scope.postMessage(message);
+      }
+      const firstLook = busy, begun = loops.map(task => ({ task, loop: LOOPS[task.method](net, x, chosen, task), pass: 0 }));
+      scope.postMessage({ run, milliseconds: firstLook });
+      while (begun.length) for (const item of [...begun]) {
+        await breath(); if (run !== newest) return;
+        const { task, loop } = item; let step;
+        try { step = loop.next(); } catch (error) { scope.postMessage({ run, key: task.key, refused: error.message, done: true }); begun.splice(begun.indexOf(item), 1); continue; }
+        if (step.done) { begun.splice(begun.indexOf(item), 1); scope.postMessage({ run, key: task.key, pass: item.pass, done: true }); }
+        else { item.pass += 1; scope.postMessage({ run, key: task.key, map: step.value, pass: item.pass }); }
+      }
+      scope.postMessage({ run, settled: true });
+    };
+  }
+  return { Network, OPS, LOOPS, Outside, tensor, bilinear, serve, hasWasm: wasm !== null, withoutWasm: () => { wasm = null; } };
+}
+if (typeof module !== "undefined") module.exports = liveEngine();

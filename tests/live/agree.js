@@ -1,0 +1,39 @@
+// node agree.js live.js FOLDER [plain]: errors of every graph on every input, and the operations that nothing noticed when broken.
+const fs = require("fs"), live = require(fs.realpathSync(process.argv[2])), folder = process.argv[3];
+if (process.argv[4] === "plain") live.withoutWasm();
+const floats = name => { const b = fs.readFileSync(`${folder}/${name}`); return new Float32Array(b.buffer.slice(b.byteOffset, b.byteOffset + b.length)); };
+const { network, targets, kept, numbers } = JSON.parse(fs.readFileSync(`${folder}/cases.json`)), inputs = floats("inputs.bin");
+const input = i => inputs.slice(i * numbers, (i + 1) * numbers);
+const wants = Object.fromEntries(Object.keys(kept).map(name => [name, floats(`${name}.bin`)]));
+
+function errors(net, name, most = Infinity) {  // largest difference in units of the largest value; or why the graph was refused
+  return kept[name].slice(0, most).map((i, row) => {
+    const want = wants[name].subarray(row * (wants[name].length / kept[name].length), (row + 1) * (wants[name].length / kept[name].length));
+    let map; try { map = net.at(input(i), targets[i]).map(name); } catch (error) { return error.message; }
+    let error = 0, top = 0; want.forEach((w, k) => { error = Math.max(error, Math.abs(w - map[k])); top = Math.max(top, Math.abs(w)); });
+    return error / (top || 1);
+  });
+}
+const net = new live.Network(network), found = Object.fromEntries(Object.keys(kept).map(name => [name, errors(net, name)]));
+
+// Negative controls: an operation that is a little wrong must be noticed; one that only checks read, when it gives NaN.
+const slightly = t => ({ s: t.s, d: t.d.every(v => v === 0 || v === 1) ? t.d.map(v => 1 - v) : t.d.map(v => v * 1.001 + 0.001) });
+const nan = t => ({ s: t.s, d: t.d.map(() => NaN) });
+function noticed(op, wrong) {
+  const right = live.OPS[op];
+  live.OPS[op] = (...args) => { const out = right(...args); return Array.isArray(out) ? out.map(wrong) : wrong(out); };
+  const mutant = new live.Network(network), names = Object.keys(kept).filter(name => mutant.plan(name).some(i => mutant.steps[i][0].split(".")[0] === op));
+  const seen = names.some(name => errors(mutant, name, 3).some(e => !(e <= 1e-5)));
+  live.OPS[op] = right;
+  return seen;
+}
+const used = [...new Set(net.steps.map(([op]) => op.split(".")[0]))].filter(op => live.OPS[op]);
+const unnoticed = process.argv[4] === "plain" ? [] : used.filter(op => !noticed(op, slightly) && !noticed(op, nan));
+// Processor time of all maps of one input, the least of five.
+const input0 = input(0), times = [];
+for (let k = 0; k < 8; k++) {
+  const start = process.cpuUsage(), values = net.at(input0, targets[0]);
+  for (const name of Object.keys(kept)) try { values.map(name); } catch { /* refused */ }
+  const { user, system } = process.cpuUsage(start); times.push((user + system) / 1000);
+}
+console.log(JSON.stringify({ milliseconds: Math.min(...times.slice(3)), found, unnoticed, operations: Object.keys(live.OPS), wasm: live.hasWasm }));
