@@ -95,7 +95,7 @@ def test_solutions_that_train_keep_their_points_where_the_sandbox_has_other_kern
     exercise = Exercise.read(ROOT / "solutions" / "14_roar")
     lane, cells = sandbox.lane(False, LIMITS), extract.code_cells(exercise.solution)
     for student in range(8):
-        faults = gradebook._mark(lane, cells, exercise, str(student), b"key")
+        faults = gradebook._mark(lane, cells, exercise, b"key", str(student), "")
         assert not any(fault for parts in faults.values() for fault in parts)
 
 
