@@ -66,14 +66,28 @@ def passed_over(folder: Path) -> list[str]:
     return [printable_name(entry.name) for entry in _entries(folder) if not _is_submission(entry)]
 
 
+def stems_by_student(folder: Path) -> list[set[str]]:
+    """For each submission how the notebooks in its folder are called."""
+    found: list[set[str]] = []
+    for entry in filter(_is_submission, _entries(folder)):
+        try:
+            found.append(
+                {path.stem for path in _notebooks(Path(entry.path))} if entry.is_dir(follow_symlinks=False) else set()
+            )
+        except OSError:
+            found.append(set())
+    return found
+
+
 def read_roster(path: Path) -> list[str]:
     """The column ``student`` of a table.
 
     Raises:
         ValueError: it has no such column, or what stands there is no name, or stands there twice.
     """
-    students = [normalize("NFC", row.get("student") or "").strip() for row in read_table(path)[1]]
-    if not students:
+    columns, rows = read_table(path)
+    students = [normalize("NFC", row.get("student") or "").strip() for row in rows]
+    if "student" not in columns or not rows:
         raise ValueError(f"{path} must be a table with the column student, and a line for each")
     for student in students:
         if not is_name(student) or students.count(student) > 1:
@@ -162,11 +176,17 @@ def _submission(entry: os.DirEntry, exercise: str) -> Submission:
 
 
 def _in_folder(student: str, folder: Path, exercise: str) -> Submission:
-    inner = [Path(e.path) for e in os.scandir(folder) if e.is_dir(follow_symlinks=False)]
-    held = sorted(path for each in (folder, *inner) for path in each.iterdir() if path.name.lower().endswith(ENDING))
+    held = _notebooks(folder)
     notebooks = [path for path in held if path.name == exercise + ENDING]
     if len(notebooks) != 1:
         names = ", ".join(printable_name(path.name) for path in held[:5])
         there = f"; the folder holds {names}" if held else ""
         return Submission(student, None, f"expected one notebook {exercise}{ENDING}, found {len(notebooks)}{there}")
     return Submission(student, notebooks[0])
+
+
+def _notebooks(folder: Path) -> list[Path]:
+    """Those of a folder and of the folders in it."""
+    inner = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+    held = [path for each in (folder, *inner) for path in each.iterdir()]
+    return sorted(path for path in held if path.name.lower().endswith(ENDING))

@@ -242,7 +242,7 @@ def keep(replies: int, unsafe: bool) -> int:
         call, total = last + limits["seconds"], first + limits["total"]
         left = min(call, total) - time.monotonic()
         if left <= 0 or not select.select([source], [], [], left)[0]:
-            end = "time" if call < total else "total"
+            end = "time" if call <= total else "total"
         elif not (data := os.read(source, 1 << 20)):
             end = "done"
         elif (size := size + len(data)) > limits["output"]:
