@@ -168,7 +168,7 @@ def pack(header: dict, tensors: dict[str, Tensor]) -> bytes:
     return struct.pack("<QQ", len(text), len(blob)) + text + blob
 
 
-HEADER = 2**16  # bytes of JSON in an answer; of tensors' names and shapes, as many again
+HEADER = 2**17  # bytes of JSON in an answer; of tensors' names and shapes, as many again
 
 
 def unpack(message: bytes, *, answers: int | None = None) -> tuple[list[tuple[dict, dict[str, Tensor]]], str]:

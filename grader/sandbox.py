@@ -211,13 +211,15 @@ _ADVICE = (
 
 def _outcome(header: dict, tensors: dict) -> Outcome:
     """An outcome as far as the student's process told one; it may have sent anything."""
-    error, kind = header.get("error", ""), header.get("kind", "")
-    error = printable(error if isinstance(error, str) else "malformed answer (no error in words)", 4000)
+
+    def said(key: str, most: int) -> str:
+        words = header.get(key, "")
+        return printable(words if isinstance(words, str) else f"malformed answer ({key} is no text)", most)
+
+    error = said("error", 4000)
     if not error and "result" not in tensors:
         error = "malformed answer (no result)"
-    return Outcome(
-        tensors, printable(kind if isinstance(kind, str) else "", 100), bool(header.get("attached", True)), error
-    )
+    return Outcome(tensors, said("kind", 100), bool(header.get("attached", True)), error)
 
 
 def _settings() -> dict[str, str]:
