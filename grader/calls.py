@@ -168,15 +168,24 @@ def pack(header: dict, tensors: dict[str, Tensor]) -> bytes:
     return struct.pack("<QQ", len(text), len(blob)) + text + blob
 
 
-def unpack(message: bytes) -> tuple[list[tuple[dict, dict[str, Tensor]]], str]:
-    """The complete messages at the start of the bytes, and what is wrong with the bytes behind them, if anything."""
+HEADER = 2**17  # bytes of JSON in an answer; of tensors' names and shapes, as many again
+
+
+def unpack(message: bytes, *, answers: int | None = None) -> tuple[list[tuple[dict, dict[str, Tensor]]], str]:
+    """The complete messages at the start of the bytes, and what is wrong with the bytes behind them, if anything.
+
+    Args:
+        answers: the bytes come from a student's process, with at most so many messages, each with a small header.
+    """
     found: list[tuple[dict, dict[str, Tensor]]] = []
     start = 0
     while len(message) >= start + 16:
         sizes = struct.unpack_from("<QQ", message, start)
         middle, end = start + 16 + sizes[0], start + 16 + sum(sizes)
-        if end > len(message):
+        if end > len(message) or len(found) == answers:
             break
+        if answers is not None and max(sizes[0], int.from_bytes(message[middle : middle + 8], "little")) > HEADER:
+            return found, "malformed answer (a header is too long)"
         try:
             header, tensors = json.loads(message[start + 16 : middle]), load(message[middle:end])
         except Exception as error:  # whatever a parser says about hostile bytes

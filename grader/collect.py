@@ -4,14 +4,20 @@ A folder of submissions holds ``STUDENT.ipynb``, ``STUDENT/EXERCISE.ipynb`` or, 
 ``STUDENT/ASSIGNMENT/EXERCISE.ipynb``.
 """
 
+import csv
+import io
 import os
-import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import category, normalize
 
-MAX_BYTES = 10 * 2**20  # a notebook with many pictures has 1 or 2 MB
-NAME = re.compile(r"\w[\w .,@+()'-]{0,99}")  # of a student
+from .untrusted import MAX_FILE, printable_name
+
+ENDING = ".ipynb"
+# In names beside letters, marks and digits: also dashes and apostrophes of typographers, the dots of Catalan, the
+# geresh of Hebrew, and the joiners that Persian and Hindi write inside a word.
+_IN_NAMES = " .,@+_'`\u2018\u2019\u02bc()[]{}-\u2010\u2011\u2012\u2013\u2014\u00b7\u05f3\u05f4\u200c\u200d"
 
 
 @dataclass(frozen=True)
@@ -23,63 +29,164 @@ class Submission:
     refused: str = ""
 
 
-def submissions(folder: Path, exercise: str) -> list[Submission]:
-    """What is in the folder, by student. Links, odd names and missing notebooks are refused one by one.
+def is_name(text: str) -> bool:
+    """Whether this is a student's name: 1 to 100 letters of any script with their marks, digits and some punctuation."""
+    return (
+        0 < len(text) <= 100
+        and text == text.strip() == normalize("NFC", text)
+        and (text[0] == "_" or category(text[0])[0] in "LN")
+        and all(character in _IN_NAMES or category(character)[0] in "LMN" for character in text)
+    )
+
+
+def submissions(folder: Path, exercise: str, roster: list[str] | None = None) -> list[Submission]:
+    """What is in the folder, and who is on the roster, by student.
+
+    Links, odd names, missing and unreadable notebooks are refused one by one.
 
     Raises:
         FileNotFoundError: there is no such folder.
     """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no folder of submissions at {folder}")
-    found: list[Submission] = []
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if re.match(r"\.(?!\.)", entry.name):  # of the system, such as .DS_Store; ".." is refused below
-            continue
-        student = entry.name.removesuffix(".ipynb")
-        if not NAME.fullmatch(student) or student != student.strip():
-            shown = os.fsencode(student).decode(errors="backslashreplace")
-            found.append(Submission(shown, None, "the name may hold letters, digits, spaces and .,@+()'_- only"))
-        elif entry.is_symlink():
-            found.append(Submission(student, None, "a symbolic link is not followed"))
-        elif entry.is_dir(follow_symlinks=False):
-            found.append(_in_folder(student, Path(entry.path), exercise))
-        elif entry.name.endswith(".ipynb"):
-            found.append(Submission(student, Path(entry.path)))
-    by_name = {submission.student: submission for submission in found}
-    for submission in found:
-        if by_name[submission.student] is not submission:
-            twice = "handed in twice, as a folder and as a file"
-            by_name[submission.student] = Submission(submission.student, None, twice)
-    return list(by_name.values())
+    by_name: dict[str, Submission] = {}
+    for entry in _entries(folder):
+        if _is_submission(entry):
+            found = _submission(entry, exercise)
+            if found.student in by_name:
+                found = Submission(found.student, None, "handed in twice, as a folder and as a file")
+            by_name[found.student] = found
+    for student in roster or []:
+        like = [name for name in passed_over(folder) if name.startswith(student + ".")]
+        why = "nothing was handed in" + (f", but there is {like[0]}" if like else "")
+        by_name.setdefault(student, Submission(student, None, why))
+    return sorted(by_name.values(), key=lambda submission: submission.student)
 
 
-def _in_folder(student: str, folder: Path, exercise: str) -> Submission:
-    inner = [Path(e.path) for e in os.scandir(folder) if e.is_dir(follow_symlinks=False)]
-    notebooks = [path / f"{exercise}.ipynb" for path in [folder, *sorted(inner)]]
-    notebooks = [path for path in notebooks if os.path.lexists(path)]
-    if len(notebooks) != 1:
-        return Submission(student, None, f"expected one notebook {exercise}.ipynb, found {len(notebooks)}")
-    return Submission(student, notebooks[0])
+def passed_over(folder: Path) -> list[str]:
+    """Entries of the folder that are nobody's submission, as ``report.pdf``."""
+    return [printable_name(entry.name) for entry in _entries(folder) if not _is_submission(entry)]
+
+
+def stems_by_student(folder: Path) -> list[set[str]]:
+    """For each submission how the notebooks in its folder are called."""
+    found: list[set[str]] = []
+    for entry in filter(_is_submission, _entries(folder)):
+        try:
+            found.append(
+                {path.stem for path in _notebooks(Path(entry.path))} if entry.is_dir(follow_symlinks=False) else set()
+            )
+        except OSError:
+            found.append(set())
+    return found
+
+
+def read_roster(path: Path) -> list[str]:
+    """The column ``student`` of a table.
+
+    Raises:
+        ValueError: it has no such column, or what stands there is no name, or stands there twice.
+    """
+    columns, rows = read_table(path)
+    students = [normalize("NFC", row.get("student") or "").strip() for row in rows]
+    if "student" not in columns or not rows:
+        raise ValueError(f"{path} must be a table with the column student, and a line for each")
+    for student in students:
+        if not is_name(student) or students.count(student) > 1:
+            raise ValueError(f"{path}: {student!r} {'stands there twice' if is_name(student) else _NO_NAME}")
+    return students
+
+
+def read_table(path: Path) -> tuple[list[str], list[dict]]:
+    """Columns and rows of a CSV table, in whatever encoding and with whatever delimiter a spreadsheet saved it.
+
+    Raises:
+        ValueError: it is no such table.
+    """
+    data = path.read_bytes()
+    try:
+        if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+            text = data.decode("utf-16")
+        else:
+            try:
+                text = data.decode("utf-8-sig")
+            except UnicodeDecodeError:
+                text = data.decode("cp1252")  # Excel's "CSV" in western Europe
+        head = text.splitlines()[0] if text else ""
+        delimiter = next((mark for mark in ";\t" if mark in head), ",")
+        table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        return list(table.fieldnames or []), [row for row in table if any(row.values())]
+    except (UnicodeError, csv.Error) as error:
+        raise ValueError(f"{path} cannot be read as a table ({error}); save it as CSV UTF-8") from None
 
 
 def read(submission: Submission) -> bytes:
     """The bytes of a notebook.
 
     Raises:
-        ValueError: it was refused, is no regular file, or is larger than ``MAX_BYTES``.
+        ValueError: it was refused, is no regular file, or is larger than ``MAX_FILE``.
     """
     if submission.path is None:
         raise ValueError(submission.refused)
     try:
         handle = os.open(submission.path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        with os.fdopen(handle, "rb") as file:
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode):
+                raise ValueError("the notebook is not a regular file")
+            if status.st_size > MAX_FILE:
+                raise ValueError(
+                    f"the notebook has {status.st_size / 2**20:.0f} MiB; at most {MAX_FILE // 2**20} are read"
+                )
+            return file.read(MAX_FILE)
     except OSError as error:
         raise ValueError(f"the notebook cannot be opened, or is a symbolic link ({error.strerror})") from None
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("the notebook is not a regular file")
-        if status.st_size > MAX_BYTES:
-            raise ValueError(
-                f"the notebook has {status.st_size / 2**20:.0f} MiB; at most {MAX_BYTES // 2**20} are read"
-            )
-        return file.read(MAX_BYTES)
+
+
+_NO_NAME = "is no name: it may hold letters, digits, spaces and .,@+_-()[]{} with apostrophes and dashes only"
+
+
+def _entries(folder: Path) -> list[os.DirEntry]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder of submissions at {folder}")
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
+
+
+def _is_submission(entry: os.DirEntry) -> bool:
+    if entry.name.startswith(".") and not entry.name.startswith(".."):  # of the system, such as .DS_Store
+        return False
+    try:
+        return entry.name.lower().endswith(ENDING) or entry.is_symlink() or entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return True
+
+
+def _submission(entry: os.DirEntry, exercise: str) -> Submission:
+    name = entry.name[: -len(ENDING)] if entry.name.lower().endswith(ENDING) else entry.name
+    student = normalize("NFC", name)
+    if not is_name(student):
+        return Submission(printable_name(name), None, f"the name may hold letters{_NO_NAME.partition('letters')[2]}")
+    try:
+        if entry.is_symlink():
+            return Submission(student, None, "a symbolic link is not followed")
+        if entry.is_dir(follow_symlinks=False):
+            return _in_folder(student, Path(entry.path), exercise)
+    except OSError as error:
+        return Submission(student, None, f"the folder cannot be read ({error.strerror})")
+    return Submission(student, Path(entry.path))
+
+
+def _in_folder(student: str, folder: Path, exercise: str) -> Submission:
+    held = _notebooks(folder)
+    notebooks = [path for path in held if path.name == exercise + ENDING]
+    if len(notebooks) != 1:
+        names = ", ".join(printable_name(path.name) for path in held[:5])
+        there = f"; the folder holds {names}" if held else ""
+        return Submission(student, None, f"expected one notebook {exercise}{ENDING}, found {len(notebooks)}{there}")
+    return Submission(student, notebooks[0])
+
+
+def _notebooks(folder: Path) -> list[Path]:
+    """Those of a folder and of the folders in it."""
+    inner = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+    held = [path for each in (folder, *inner) for path in each.iterdir()]
+    return sorted(path for path in held if path.name.lower().endswith(ENDING))

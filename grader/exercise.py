@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from . import extract
+from .collect import stems_by_student
 from .question import Question
 
 
@@ -65,7 +66,7 @@ def references(exercise: Exercise) -> tuple[dict[str, str], dict[str, Callable]]
 
 
 def find(folder: Path, submitted: Path, name: str | None) -> Exercise:
-    """The exercise of this name or number in the folder of all, or the one whose name the submitted files carry.
+    """The exercise of this name or number in the folder of all, or the one that the files of more than half of the students are named after.
 
     Raises:
         ValueError: there is none, or more than one could be meant.
@@ -74,8 +75,8 @@ def find(folder: Path, submitted: Path, name: str | None) -> Exercise:
     if name is not None:
         named = [known[each] for each in known if name in (each, each.split("_")[0])]
     else:
-        files = {path.stem for pattern in ("*/*.ipynb", "*/*/*.ipynb") for path in submitted.glob(pattern)}
-        named = [known[each] for each in known if each in files] or list(known.values())
+        stems = stems_by_student(submitted)
+        named = [known[each] for each in known if 2 * sum(each in theirs for theirs in stems) > len(stems)]
     if len(named) != 1:
         raise ValueError(f"name the exercise: --exercise, one of {', '.join(known) or f'(no solutions in {folder})'}")
     return Exercise.read(named[0])

@@ -15,10 +15,12 @@ summary.html         the success rate of every question
 """
 
 import csv
+import difflib
 import hashlib
 import io
 import os
 import platform
+import re
 import secrets
 import threading
 from collections.abc import Callable
@@ -26,11 +28,12 @@ from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from . import by_hand, extract, report, sandbox
-from .collect import Submission, read, submissions
+from .collect import Submission, passed_over, read, submissions
 from .exercise import Exercise, references
-from .journal import Journal, header
+from .journal import Journal, alone, header, write
 from .question import Question, mark
 from .result import Result
+from .untrusted import bounded, printable
 
 _TRUSTED = threading.Lock()
 
@@ -48,7 +51,7 @@ def prove(exercise: Exercise, limits: sandbox.Limits, unsafe: bool = False) -> N
     lane = sandbox.lane(unsafe, limits)
     if exercise in lane.proven:
         return
-    faults = _mark(lane, extract.code_cells(exercise.solution), exercise, "", b"")
+    faults = _mark(lane, extract.code_cells(exercise.solution), exercise, b"", "", "")
     if lost := [
         f"question {name}: {' '.join(fault.split())}" for name, parts in faults.items() for fault in parts if fault
     ]:
@@ -60,29 +63,46 @@ def prove(exercise: Exercise, limits: sandbox.Limits, unsafe: bool = False) -> N
 
 
 def _mark(
-    lane: sandbox.Lane, cells: dict[str, str], exercise: Exercise, student: str, key: bytes
+    lane: sandbox.Lane, cells: dict[str, str], exercise: Exercise, key: bytes, student: str, sha256: str
 ) -> dict[str, list[str]]:
     given, answers = references(exercise)
-    names = (exercise.name, student)
+    names = (exercise.name, student, sha256)  # a file that is handed in again meets other inputs
     return mark(exercise.questions, key, names, lambda c: lane.run(given | cells, c), answers, _TRUSTED)
 
 
 def grade_one(
     submission: Submission, exercise: Exercise, key: bytes, limits: sandbox.Limits, unsafe: bool = False
 ) -> Result:
-    """Grade one student in the sandbox lane of this thread, which has to be proven first."""
+    """Grade one student in the sandbox lane of this thread, which has to be proven first.
+
+    This is the only place that reads a notebook; what it gives is printable, whatever was handed in.
+    """
     result = Result(submission.student, "")
     try:
         data = read(submission)
         result.sha256 = hashlib.sha256(data).hexdigest()
-        cells = extract.code_cells(data)
+        notebook = bounded(data)
+        cells = extract.code_cells(notebook)
     except ValueError as error:
-        result.problem = str(error)
+        result.problem = printable(str(error))
         return result
+    asked = {item.name for item in by_hand.items(exercise.solution)}
+    result.written = {name: text for name, text in by_hand.written(notebook).items() if name in asked}
     prove(exercise, limits, unsafe)
     lane = sandbox.lane(unsafe, limits)
-    result.faults = _mark(lane, cells, exercise, submission.student, key)
+    faults = _mark(lane, cells, exercise, key, submission.student, result.sha256)
+    result.faults = {name: [printable(fault) for fault in parts] for name, parts in faults.items()}
+    if all(map(all, faults.values())) and (title := _other_title(notebook, cells, exercise)):
+        result.problem = f'this is the notebook of another exercise: it begins with "{title}"'
     return result
+
+
+def _other_title(notebook: bytes, cells: dict[str, str], exercise: Exercise) -> str:
+    """The title of a notebook that has another one than the exercise and hardly a cell of it, or ""."""
+    title, (given, _) = by_hand.title(notebook), references(exercise)
+    mine = set(cells.values())
+    kept = sum(source in mine for source in given.values())
+    return "" if title == by_hand.title(exercise.solution) or kept > len(given) / 2 else title
 
 
 def grade(
@@ -90,34 +110,77 @@ def grade(
     out: Path,
     exercise: Exercise,
     *,
+    roster: list[str] | None = None,
     executor: Executor | None = None,
     workers: int | None = None,
     limits: sandbox.Limits | None = None,
     unsafe: bool = False,
     progress: Callable[[str], None] = lambda line: None,
+    note: Callable[[str], None] = lambda line: None,
 ) -> list[Result]:
     """Grade every submission and write the output folder.
 
     Args:
+        roster: names of all students, also of those who handed in nothing.
         executor: runs `grade_one`, for example on a cluster; each of its threads or processes opens a lane.
         workers: number of lanes without an executor, by default one per core.
+        note: is told what somebody should look at; the summary holds it too.
 
     Raises:
-        ValueError: the journal belongs to another exercise, key or solution, or the table of marks by hand cannot be
-            understood.
+        ValueError: another run writes to the folder; the key is none; the journal belongs to another exercise, key or
+            solution; or the table of marks by hand cannot be understood.
         SandboxError: there is no sandbox, and not ``unsafe``; or the solution itself does not get all points in it.
     """
     asked = exercise.questions
     references(exercise)
     by_person, table = by_hand.items(exercise.solution), out / "by_hand.csv"
     by_hand.read(table, by_person)  # a slip in it is told before hours of grading
+    everyone = submissions(folder, exercise.name, roster)
     out.mkdir(parents=True, exist_ok=True)
-    key = _key(out / "course.key")
-    journal = Journal(out / "journal.jsonl", header(exercise, key))
-    everyone = submissions(folder, exercise.name)
-    waiting = [s for s in everyone if not journal.has(s)]
+    with alone(out):
+        key = _key(out / "course.key")
+        journal = Journal(out / "journal.jsonl", header(exercise, key))
+        try:
+            _grade_all(
+                everyone, exercise, key, journal, executor, workers, limits or sandbox.Limits(), unsafe, progress
+            )
+        finally:
+            journal.close()
+        results = [journal.results[s.student] for s in everyone]
+        marks = {shown(s.student): by_hand.Marks() for s in everyone} | by_hand.read(table, by_person)
+        for result in results:
+            marks[shown(result.student)].compare(result.written, by_person)
+        notes = _notes(folder, out, results, marks, roster, journal.damaged)
+        for line in notes:
+            note(line)
+        if by_person:
+            write(table, by_hand.table(marks, by_person))
+            write(out / "by_hand.html", report.to_mark(results, by_person, exercise.name))
+        write(out / "gradebook.csv", _csv(results, asked, by_person, marks))
+        write(out / "summary.html", report.summary(results, asked, exercise.name, notes))
+        for result in results:
+            name, given = report.file_name(result.student), marks[shown(result.student)]
+            page = report.feedback(result, asked, exercise.name, by_person, given)
+            write(out / "feedback" / f"{name}.html", page)
+            write(out / "gradescope" / name / "results.json", report.gradescope(result, asked, by_person, given))
+    return results
+
+
+def _grade_all(
+    everyone: list[Submission],
+    exercise: Exercise,
+    key: bytes,
+    journal: Journal,
+    executor: Executor | None,
+    workers: int | None,
+    limits: sandbox.Limits,
+    unsafe: bool,
+    progress: Callable[[str], None],
+) -> None:
+    """Grade everybody whose file is not in the journal."""
+    journal.results |= {s.student: Result(s.student, "", problem=s.refused) for s in everyone if s.path is None}
+    waiting = [s for s in everyone if s.path is not None and not journal.has(s)]
     progress(f"{len(everyone)} submissions, {len(everyone) - len(waiting)} graded before")
-    limits, own = limits or sandbox.Limits(), executor is None
     pool = executor or ThreadPoolExecutor(workers or os.cpu_count() or 1)
     try:
         if waiting:
@@ -132,29 +195,52 @@ def grade(
                     other.cancel()
                 raise
             except Exception as error:  # one student must not stop the others; not in the journal, so tried again
-                journal.results[student] = Result(
-                    student, "", {}, f"the grader failed ({type(error).__name__}: {error})"
-                )
+                problem = printable(f"the grader failed ({type(error).__name__}: {error})")
+                journal.results[student] = Result(student, "", {}, problem)
             progress(f"{count}/{len(waiting)} {student}")
     finally:
-        if own:
+        if executor is None:
             pool.shutdown(cancel_futures=True)
             sandbox.close_lanes()
-        journal.close()
-    results = [journal.results[s.student] for s in everyone]
-    marks = {shown(s.student): by_hand.Marks() for s in everyone} | by_hand.read(table, by_person)
-    if by_person:
-        _write(table, by_hand.table(marks, by_person))
-        texts = {s.student: by_hand.written(_bytes(s)) for s in everyone}
-        _write(out / "by_hand.html", report.to_mark(texts, by_person, exercise.name))
-    _write(out / "gradebook.csv", _csv(results, asked, by_person, marks))
-    _write(out / "summary.html", report.summary(results, asked, exercise.name))
-    for result in results:
-        name, given = report.file_name(result.student), marks[shown(result.student)]
-        page = report.feedback(result, asked, exercise.name, by_person, given)
-        _write(out / "feedback" / f"{name}.html", page)
-        _write(out / "gradescope" / name / "results.json", report.gradescope(result, asked, by_person, given))
-    return results
+
+
+def _notes(
+    folder: Path,
+    out: Path,
+    results: list[Result],
+    marks: dict[str, by_hand.Marks],
+    roster: list[str] | None,
+    damaged: int,
+) -> list[str]:
+    """What somebody should look at, a sentence each."""
+    students = {result.student for result in results}
+    rows, files = {shown(student) for student in students}, {report.file_name(student) for student in students}
+    notes = [f"{name} is no notebook, so it is nobody's submission" for name in passed_over(folder)]
+    if roster is not None:
+        notes += [f"{student} is not on the roster" for student in sorted(students - set(roster))]
+    for student, given in marks.items():
+        if student not in rows:
+            like = difflib.get_close_matches(student, rows, 1)
+            meant = f"; is {like[0]} meant?" if like else ""
+            notes.append(f"by_hand.csv has a row for {student}, who handed in nothing{meant}")
+        elif given.stale:
+            notes.append(_stale(given, student))
+    for path in sorted([*out.glob("feedback/*.html"), *out.glob("gradescope/*/results.json")]):
+        student = path.parent.name if path.name == "results.json" else path.stem
+        if student not in files:
+            notes.append(
+                f"{path.relative_to(out).as_posix()} is left from an earlier run: {student} is not in the class"
+            )
+    if damaged:
+        notes.append(f"{damaged} damaged lines of the journal were left out, and their students graded again")
+    return notes
+
+
+def _stale(marks: by_hand.Marks, student: str) -> str:
+    return (
+        f"{student} has handed in another text for {', '.join(marks.stale)} since it was marked: look again, then empty "
+        "the cell texts of that row in by_hand.csv; until then these marks do not count"
+    )
 
 
 def shown(student: str) -> str:
@@ -167,15 +253,13 @@ def _key(path: Path) -> bytes:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "w") as file:
             file.write(secrets.token_hex(32) + "\n")
-    return bytes.fromhex(path.read_text().strip())
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(path.name + ".new")
-    fresh.write_text(text, encoding="utf-8", newline="\n")
-    fresh.replace(path)
+    text = path.read_bytes().strip()
+    if not re.fullmatch(rb"[0-9a-f]{64}", text):
+        raise ValueError(
+            f"{path} is no key: it must hold 64 hexadecimal digits. Copy the course's key there again, or delete it and "
+            "the journal: then a new key is made, and everybody is graded on other inputs"
+        )
+    return bytes.fromhex(text.decode())
 
 
 def _csv(
@@ -193,15 +277,10 @@ def _csv(
         earned = [result.earned(q) for q in asked] + [marks[student].earned(item) for item in by_person]
         known = [points for points in earned if points is not None]
         remarks = [result.problem] if result.problem else []
-        if len(known) < len(earned):
+        if marks[student].stale:
+            remarks.append(f"marked for an older text: {', '.join(marks[student].stale)}")
+        if len(known) + len(marks[student].stale) < len(earned):
             remarks.append("by_hand.csv lacks marks")
         points = ["" if e is None else f"{e:g}" for e in earned]
         table.writerow([student, *points, f"{sum(known):g}", f"{of:g}", "; ".join(remarks)])
     return text.getvalue()
-
-
-def _bytes(submission: Submission) -> bytes:
-    try:
-        return read(submission)
-    except ValueError:
-        return b""

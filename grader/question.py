@@ -102,7 +102,7 @@ def _faults(
             needed = faults.get(part.needs or "")
             faults[part.kind] = f"Counts nothing as long as the {part.needs} case is wrong." if needed else ""
         except AssertionError as fault:
-            faults[part.kind] = str(fault)
+            faults[part.kind] = getattr(fault, "untold", str(fault))
     return list(faults.values())
 
 

@@ -9,7 +9,7 @@ import json
 import jinja2
 
 from .by_hand import Item, Marks
-from .collect import NAME
+from .collect import is_name
 from .question import Question
 from .result import Result
 
@@ -57,7 +57,7 @@ Another {{ waiting | points }} points are marked by hand and not counted here.
 {% endfor %}
 </tbody></table>
 {% endfor %}
-<p>Inputs are drawn for each student; a function that is right on all inputs gets all points. An error in one function
+<p>Inputs are drawn anew for each file that is handed in; a function that is right on all inputs gets all points. An error in one function
 also costs the questions whose functions call it.</p>
 {% endif %}
 {% if marked or comment %}
@@ -85,10 +85,10 @@ _TO_MARK = _ENVIRONMENT.from_string(
 <h2>{{ item.title }}</h2>
 <p>{{ item.points | points }} points, column <code>{{ item.name }}</code>.</p>
 <details><summary>Mark scheme and model answer</summary><pre>{{ item.scheme }}</pre></details>
-{% for student, answers in texts.items() %}
-<h3>{{ student }}</h3>
-{% if item.name in answers %}
-<pre>{{ answers[item.name] }}</pre>
+{% for result in results %}
+<h3>{{ result.student }}</h3>
+{% if item.name in result.written %}
+<pre>{{ result.written[item.name] }}</pre>
 {% else %}
 <p class="wrong">Not answered, or not in the cell that was meant for it.</p>
 {% endif %}
@@ -105,6 +105,14 @@ _SUMMARY = _ENVIRONMENT.from_string(
 Nothing could be graded for {{ unread }} of them; the gradebook says why.
 {% endif %}
 </p>
+{% if notes %}
+<p>To look at:</p>
+<ul>
+{% for note in notes %}
+<li>{{ note }}</li>
+{% endfor %}
+</ul>
+{% endif %}
 <table><thead><tr><th>question</th><th>part</th><th class="n">points</th><th class="n">students who got it</th></tr></thead>
 <tbody>
 {% for question, part, points, rate in rows %}
@@ -138,9 +146,9 @@ def feedback(
     )
 
 
-def to_mark(texts: dict[str, dict[str, str]], by_person: tuple[Item, ...], exercise: str) -> str:
+def to_mark(results: list[Result], by_person: tuple[Item, ...], exercise: str) -> str:
     """For the instructor: every student's answers to what a person marks, by question."""
-    return _TO_MARK.render(title=f"{exercise.replace('_', ' ')}: to mark by hand", texts=texts, asked=by_person)
+    return _TO_MARK.render(title=f"{exercise.replace('_', ' ')}: to mark by hand", results=results, asked=by_person)
 
 
 def rates(results: list[Result], asked: tuple[Question, ...]) -> list[tuple[str, str, float, float]]:
@@ -155,8 +163,8 @@ def rates(results: list[Result], asked: tuple[Question, ...]) -> list[tuple[str,
     return rows
 
 
-def summary(results: list[Result], asked: tuple[Question, ...], exercise: str) -> str:
-    """A page with the success rate of each question and part."""
+def summary(results: list[Result], asked: tuple[Question, ...], exercise: str, notes: list[str]) -> str:
+    """A page with the success rate of each question and part, and with what somebody should look at."""
     mean = sum(result.earned(q) for result in results for q in asked) / max(1, len(results))
     return _SUMMARY.render(
         title=f"{exercise.replace('_', ' ')}: the class",
@@ -165,6 +173,7 @@ def summary(results: list[Result], asked: tuple[Question, ...], exercise: str) -
         of=sum(q.points for q in asked),
         unread=sum(bool(result.problem) for result in results),
         rows=rates(results, asked),
+        notes=notes,
     )
 
 
@@ -195,7 +204,11 @@ def gradescope(result: Result, asked: tuple[Question, ...], by_person: tuple[Ite
 
 
 def file_name(student: str) -> str:
-    """A safe file name: the student's, or a fingerprint of it where it holds anything that a path could mind."""
-    if NAME.fullmatch(student) and student == student.strip():
+    """A safe file name: the student's, or its beginning and a fingerprint where it is too long for a file system.
+
+    Where it holds anything that a path could mind, the fingerprint alone.
+    """
+    if is_name(student) and len(student.encode()) <= 200:
         return student
-    return "refused-" + hashlib.sha256(student.encode(errors="surrogateescape")).hexdigest()[:16]
+    start = student.encode()[:180].decode(errors="ignore") if is_name(student) else "refused-"
+    return f"{start}~{hashlib.sha256(student.encode(errors='surrogateescape')).hexdigest()[:16]}"

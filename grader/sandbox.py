@@ -11,7 +11,8 @@ reach the network                    a network namespace without interfaces; no 
 write where others read              a read-only system; a private /tmp of limited size that ends with the child
 see, trace or signal others          namespaces of its own for processes, IPC and users, no capabilities
 fork, use up memory or disk, loop    limits on processes, address space, file size, CPU; killed at the wall limit
-return what harms the grader         only JSON and safetensors of limited size are read, never a pickle
+find traces of another student       the process that reads a request is forked for it alone, and ends with it
+return what harms the grader         only JSON and safetensors of limited size and number are read, never a pickle
 ==================================== ====================================================================================
 
 What it does not promise. A flaw of the Linux kernel, or a side channel of the processor, is not covered: for a
@@ -36,6 +37,7 @@ import sys
 import sysconfig
 import tempfile
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,7 @@ from interp_lab import check
 
 from . import calls as protocol
 from .calls import Call, Outcome
+from .untrusted import printable
 
 HERE = Path(__file__).parent
 # All that a student's code can see of the course; the first is the program.
@@ -56,10 +59,10 @@ KERNELS = ("ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA", "MKL
 class Limits:
     """Bounds for one student."""
 
-    seconds: float = 10.0  # of a call, and on average of a question
+    seconds: float = 10.0  # of a call; times the questions, of the notebook
     memory: int = 2048  # MiB of address space, beyond what the worker maps before it sees the student's code
     disk: int = 16  # MiB of /tmp, and of one file
-    output: int = 32  # MiB of answers
+    output: int = 32  # MiB of the notebook's answers
 
 
 class SandboxError(RuntimeError):
@@ -73,21 +76,29 @@ class Lane:
         self.unsafe, self.limits = unsafe, limits or Limits()
         self.proven: set = set()  # exercises; see `gradebook.prove`
         self._start()
+        self._probe()
 
     def run(self, cells: dict[str, str], wanted: list[list[Call]]) -> list[list[Outcome]]:
         """One outcome for every call of every question, from one process as long as it lives.
 
         What ends the process, a crash or a limit, is the error of the call that it ended in. The calls after it are
-        made in a new process, but for those of the same question when its time was up.
+        made in a new process, but for those of the same question when its time was up, and as long as the notebook has
+        time and output left.
         """
         calls = [call for question in wanted for call in question]
         owner = [i for i, question in enumerate(wanted) for _ in question]
+        seconds, output = self.limits.seconds * len(set(owner)), self.limits.output * 2**20
         outcomes: list[Outcome] = []
         while (done := len(outcomes)) < len(calls):
-            total = self.limits.seconds * len(set(owner[done:]))
-            status, data = self._exchange(protocol.pack_calls(cells, calls[done:]), total)
-            messages, malformed = protocol.unpack(data)
-            outcomes += [_outcome(*message) for message in messages[: len(calls) - done]]
+            if seconds <= 0 or output <= 0:
+                outcomes += [Outcome(error="not tried, because the notebook had used up its limits")] * (
+                    len(calls) - done
+                )
+                break
+            status, data = self._exchange(protocol.pack_calls(cells, calls[done:]), seconds, output)
+            seconds, output = seconds - status["seconds"], output - len(data)
+            messages, malformed = protocol.unpack(data, answers=len(calls) - done)
+            outcomes += [_outcome(*message) for message in messages]
             if (broken := len(outcomes)) < len(calls):
                 outcomes.append(Outcome(error=malformed or self._reason(status)))
                 while status["end"] == "time" and owner[len(outcomes) :][:1] == [owner[broken]]:
@@ -114,10 +125,14 @@ class Lane:
             self.process: Any = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment
             )
-            status, _ = self._reply(120)
+            with self._killed_after(120):
+                status, _ = self._reply()
         except (OSError, SandboxError) as error:
             raise SandboxError(f"{_ADVICE} ({error}; {self._said()})") from None
         assert status == {"end": "ready"}
+
+    def _probe(self) -> None:
+        """Refuse a worker that sees more than it should."""
         probe = {"": "import os\ndef probe(): return [os.getuid(), len(os.listdir('/proc')), os.path.exists('/etc')]"}
         try:
             ((outcome,),) = self.run(probe, [[Call("probe", [])]])
@@ -131,16 +146,14 @@ class Lane:
             self.close()
             raise SandboxError(f"{_ADVICE} (the probe gave {outcome})")
 
-    def _exchange(self, request: bytes, total: float) -> tuple[dict, bytes]:
-        limits = json.dumps(vars(self.limits) | {"total": total}).encode()
+    def _exchange(self, request: bytes, seconds: float, output: int) -> tuple[dict, bytes]:
+        limits = json.dumps(vars(self.limits) | {"total": seconds, "output": output}).encode()
         for attempt in range(2):
             try:
-                self.process.stdin.write(struct.pack("<QQ", len(limits), len(request)) + limits + request)
-                self.process.stdin.flush()
-                status, data = self._reply(total + 60)
-                if status["end"] != "no namespaces":
-                    return status, data
-                said = "the worker could not make its namespaces"
+                with self._killed_after(seconds + 60):
+                    self.process.stdin.write(struct.pack("<QQ", len(limits), len(request)) + limits + request)
+                    self.process.stdin.flush()
+                    return self._reply()
             except (OSError, SandboxError) as error:
                 said = str(error)
             if attempt == 0:  # the lane broke, so take another
@@ -148,18 +161,22 @@ class Lane:
                 self._start()
         raise SandboxError(f"the sandbox stopped working: {said}; {self._said()}")
 
-    def _reply(self, seconds: float) -> tuple[dict, bytes]:
-        """Read one reply, killing the worker if it takes longer: it watches its children, this watches the worker."""
+    @contextlib.contextmanager
+    def _killed_after(self, seconds: float) -> Iterator[None]:
+        """The worker is killed if this takes longer: it watches its children, this watches the worker."""
         watch = threading.Timer(seconds, self.process.kill)
         watch.daemon = True
         watch.start()
         try:
-            first, second = struct.unpack("<QQ", self._read(16))
-            if first > 2**16 or second > (self.limits.output + 1) * 2**20:
-                raise SandboxError("the worker gave a malformed reply")
-            return json.loads(self._read(first)), self._read(second)
+            yield
         finally:
             watch.cancel()
+
+    def _reply(self) -> tuple[dict, bytes]:
+        first, second = struct.unpack("<QQ", self._read(16))
+        if first > 2**16 or second > (self.limits.output + 1) * 2**20:
+            raise SandboxError("the worker gave a malformed reply")
+        return json.loads(self._read(first)), self._read(second)
 
     def _read(self, size: int) -> bytes:
         data = self.process.stdout.read(size)
@@ -177,8 +194,10 @@ class Lane:
         limits = self.limits
         if status["end"] == "time":
             return f"stopped after {limits.seconds:g} seconds; is there a loop that does not end?"
+        if status["end"] == "total":
+            return f"stopped: by then the notebook had taken {limits.seconds:g} seconds for each question"
         if status["end"] == "output":
-            return f"stopped: it gave more than {limits.output} MiB of results"
+            return f"stopped: the notebook gave more than {limits.output} MiB of results"
         ended = f" by signal {status['signal']}" if status.get("signal") not in (0, 9, None) else ""
         return f"the process ended{ended} before it gave an answer; it may take {limits.memory} MiB of memory"
 
@@ -192,11 +211,15 @@ _ADVICE = (
 
 def _outcome(header: dict, tensors: dict) -> Outcome:
     """An outcome as far as the student's process told one; it may have sent anything."""
-    error = str(header.get("error", ""))[:4000].encode(errors="replace").decode()
+
+    def said(key: str, most: int) -> str:
+        words = header.get(key, "")
+        return printable(words if isinstance(words, str) else f"malformed answer ({key} is no text)", most)
+
+    error = said("error", 4000)
     if not error and "result" not in tensors:
         error = "malformed answer (no result)"
-    kind = str(header.get("kind", ""))[:100].encode(errors="replace").decode()
-    return Outcome(tensors, kind, bool(header.get("attached", True)), error)
+    return Outcome(tensors, said("kind", 100), bool(header.get("attached", True)), error)
 
 
 def _settings() -> dict[str, str]:

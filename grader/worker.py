@@ -1,9 +1,11 @@
-"""The process inside the sandbox: imports torch once, then forks a child for every request.
+"""The process inside the sandbox: imports torch once, then forks for every request.
 
-It reads requests from stdin and writes replies to stdout, each as a length and so many bytes. A request is a JSON
-text of limits and a message of `calls.pack_calls`; a reply is a JSON line that says how the child ended, and the bytes
-that the child wrote, unread. The child puts itself into namespaces of its own before it looks at the request: it
-cannot see, signal or trace this process, and what it leaves behind is gone with it.
+A request comes on stdin and its reply goes to stdout, each as a length and so many bytes. A request is a JSON text of
+limits and a message of `calls.pack_calls`; a reply is a JSON line that says how the student's process ended, and the
+bytes that it wrote, unread. The warm process touches neither, so that nothing of a student is in the memory that it
+forks for the next. It forks a keeper for each request, which reads the limits, makes namespaces of its own, forks the
+student's process as the first in them, watches it and replies. The student's process reads the message itself: it
+cannot see, signal or trace the others, and what it leaves behind is gone with it.
 
 Run as ``python -I -S worker.py [--unsafe] PATH...`` with the folders to import from. Standard library, torch and
 safetensors only; this file never runs on the trusted side.
@@ -26,7 +28,8 @@ from typing import Any
 NOBODY = 65534
 CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID = 0x20000, 0x08000000, 0x10000000, 0x20000000
 MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
-PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 4, 22, 24, 36, 38
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 24, 38
+NO_MORE = 3  # exit status of a keeper that found no request
 
 # System calls that no answer needs, by machine: sockets, System V memory (which outlives its process and escapes the
 # limit on address space), keys, tracing, namespaces and mounts, and the kernel's larger attack surfaces.
@@ -184,8 +187,19 @@ def answer(request: bytes, out: int) -> None:
             message = message[os.write(out, message) :]
 
 
-def child(request: bytes, limits: dict, out: int, unsafe: bool) -> None:
+def receive(size: int) -> bytes:
+    """So many bytes of stdin, or fewer at its end; no buffer, which would read what belongs to another process."""
+    parts = []
+    while size and (data := os.read(0, min(size, 1 << 20))):
+        parts.append(data)
+        size -= len(data)
+    return b"".join(parts)
+
+
+def child(size: int, limits: dict, out: int, unsafe: bool) -> None:
     try:
+        request = receive(size)
+        os.write(out, b".")  # the first byte, before any of the student's code
         os.setsid()  # kill(0, ...) reaches the whole process group, also its members outside the namespace
         null = os.open("/dev/null", os.O_RDWR)
         for stream in (0, 1, 2):
@@ -195,6 +209,8 @@ def child(request: bytes, limits: dict, out: int, unsafe: bool) -> None:
         warm = mapped()  # torch's libraries and this request; a CUDA build maps gigabytes that it never touches
         if not unsafe:
             own_files(limits["disk"])
+        if sys.platform == "linux":
+            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         limit(limits, warm)
         if not unsafe:
             give_up_rights()
@@ -203,51 +219,52 @@ def child(request: bytes, limits: dict, out: int, unsafe: bool) -> None:
         os._exit(0)
 
 
-def serve(request: bytes, limits: dict, unsafe: bool) -> tuple[dict, bytes]:
-    """One child for one request: how it ended, and what it wrote until then, up to the cap."""
+def keep(replies: int, unsafe: bool) -> int:
+    """One request: run its process, reply how it ended and what it wrote until then, up to the cap. An exit status."""
+    if len(sizes := receive(16)) < 16:
+        return NO_MORE
+    first, second = struct.unpack("<QQ", sizes)
+    limits = json.loads(receive(first))
+    began = time.monotonic()
+    if not unsafe:
+        own_namespaces()
     source, out = os.pipe()
-    pids, tell = os.pipe()
-    middle = os.fork()
-    if middle == 0:  # makes the namespaces, and its child is the first process in them
-        try:
-            if not unsafe:
-                own_namespaces()
-            pid = os.fork()
-            if pid == 0:
-                child(request, limits, out, unsafe)
-            os.write(tell, struct.pack("<q", pid))
-        finally:
-            os._exit(0)
+    pid = os.fork()
+    if pid == 0:
+        child(second, limits, out, unsafe)
     os.close(out)
-    os.close(tell)
-    os.waitpid(middle, 0)
-    told = os.read(pids, 8)
-    os.close(pids)
-    if len(told) < 8:
-        os.close(source)
-        return {"end": "no namespaces"}, b""
-    (pid,) = struct.unpack("<q", told)  # now a child of this process, which is the nearest subreaper
+    if os.read(source, 1) != b".":
+        raise EOFError("the process of a student ended before it had its request")
 
     end, parts, size = "", [], 0
     last = first = time.monotonic()
     while not end:
-        left = min(last + limits["seconds"], first + limits["total"]) - time.monotonic()
+        call, total = last + limits["seconds"], first + limits["total"]
+        left = min(call, total) - time.monotonic()
         if left <= 0 or not select.select([source], [], [], left)[0]:
-            end = "time"
+            end = "time" if call <= total else "total"
         elif not (data := os.read(source, 1 << 20)):
             end = "done"
-        elif (size := size + len(data)) > limits["output"] * 2**20:
+        elif (size := size + len(data)) > limits["output"]:
             end = "output"
         else:
             parts.append(data)
             last = time.monotonic()
     os.close(source)
     os.kill(pid, signal.SIGKILL)  # it is not reaped yet, so the number is still its own
-    _, status, usage = os.wait4(pid, 0)
+    _, status, _ = os.wait4(pid, 0)
     killed = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     if killed == signal.SIGXCPU:
-        end = "time"
-    return {"end": end, "signal": killed, "cpu": usage.ru_utime + usage.ru_stime}, b"".join(parts)
+        end = "total"
+    send(replies, {"end": end, "signal": killed, "seconds": time.monotonic() - began}, b"".join(parts))
+    return 0
+
+
+def send(replies: int, status: dict, data: bytes) -> None:
+    text = json.dumps(status).encode()
+    message = memoryview(struct.pack("<QQ", len(text), len(data)) + text + data)
+    while message:
+        message = message[os.write(replies, message) :]
 
 
 def warm_up() -> None:
@@ -277,9 +294,8 @@ def main() -> None:
     if not unsafe:
         prctl(PR_SET_NO_NEW_PRIVS, 1)
         prctl(PR_SET_DUMPABLE, 1)  # or its /proc/self belongs to root, and the namespaces cannot be set up
-    prctl(PR_SET_CHILD_SUBREAPER, 1)
     sys.path[:0] = [path for path in sys.argv[1:] if path != "--unsafe"]
-    stdin, stdout = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    replies = os.dup(1)
     os.dup2(2, 1)  # a stray print must not end up in the replies
     stand_in()
     warm_up()
@@ -287,17 +303,19 @@ def main() -> None:
         assert len(os.listdir("/proc/self/task")) == 1, "a forked process keeps one thread only"
     gc.collect()
     gc.freeze()  # children share these objects' pages
-
-    def reply(status: dict, data: bytes) -> None:
-        text = json.dumps(status).encode()
-        stdout.write(struct.pack("<QQ", len(text), len(data)) + text + data)
-        stdout.flush()
-
-    reply({"end": "ready"}, b"")
-    while len(sizes := stdin.read(16)) == 16:
-        first, second = struct.unpack("<QQ", sizes)
-        limits = json.loads(stdin.read(first))
-        reply(*serve(stdin.read(second), limits, unsafe))
+    send(replies, {"end": "ready"}, b"")
+    status = 0
+    while status == 0:
+        keeper = os.fork()
+        if keeper == 0:
+            status = 1
+            try:
+                status = keep(replies, unsafe)
+            except Exception as error:
+                print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            finally:
+                os._exit(status)
+        status = os.waitpid(keeper, 0)[1]
 
 
 if __name__ == "__main__":

@@ -58,15 +58,26 @@ class Formula(nn.Module):
         self.forward = formula
 
 
+class Different(AssertionError):
+    """What `close` raises; ``untold`` says it without a value, for inputs that nobody may work back to."""
+
+    def __init__(self, told: str, untold: str) -> None:
+        super().__init__(told)
+        self.untold = untold
+
+
 def close(got: Tensor, want: Tensor, what: str, *, tolerance: float = 1e-4) -> None:
     """Fail with ``what`` and the largest difference if that exceeds ``tolerance`` times max(1, abs(want))."""
     same_kind(got, want, what)
     difference = (got - want).abs()
-    if difference.numel() and difference.max() > tolerance * max(1.0, want.abs().max().item()):
+    if difference.numel() and difference.max() > tolerance * (size := max(1.0, want.abs().max().item())):
         worst = tuple(int(i) for i in torch.unravel_index(difference.argmax(), difference.shape))
-        raise AssertionError(
+        share = difference[worst].item() / size
+        raise Different(
             f"{what}\nThe largest difference is {difference[worst]:.3g}, at index {worst}: "
-            f"got {got[worst]:.4g}, expected {want[worst]:.4g}."
+            f"got {got[worst]:.4g}, expected {want[worst]:.4g}.",
+            f"{what}\nThe largest difference is at index {worst}, where your result is {got[worst]:.4g}: it is "
+            f"{'above' if share > 0.1 else 'below'} a tenth of the largest right value, or of 1 if that is larger.",
         )
 
 

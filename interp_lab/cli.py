@@ -6,6 +6,7 @@ parsed arguments, and stands in ``COMMANDS``, or is an entry point of another pa
 """
 
 import argparse
+import io
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import entry_points
@@ -82,8 +83,13 @@ def run_check(options: argparse.Namespace) -> None:
         visible_score.remember(score, path.parent)
         print(f"{score}\n")
     here = Path("exercises") if Path("exercises").is_dir() else Path()
+    full, empty = "█", "░"
+    try:
+        (full + empty).encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # a pipe of Windows
+        full, empty = "#", "-"
     for folder in dict.fromkeys(path.parent for path in options.notebooks) or [here]:
-        print(visible_score.bars(folder))
+        print(visible_score.bars(folder, full=full, empty=empty))
 
 
 def add_live(commands: argparse._SubParsersAction) -> None:
@@ -132,6 +138,8 @@ def run(commands: Iterable[Callable[[argparse._SubParsersAction], None]], argume
     for add in commands:
         add(parsers)
     options = parser.parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a name that the terminal cannot write must not end the run
     try:
         options.run(options)
     except (ValueError, FileNotFoundError) as error:

@@ -119,12 +119,18 @@ def progress(folder: Path) -> dict[str, dict[str, float]]:
         return {}
     try:
         scores = json.loads(path.read_text(encoding="utf-8"))
-        return {name: {key: float(score[key]) for key in ("earned", "points")} for name, score in scores.items()}
-    except (ValueError, TypeError, KeyError, AttributeError):
+        found = {name: {key: float(score[key]) for key in ("earned", "points")} for name, score in scores.items()}
+        if not all(
+            name.isprintable() and 0 <= s["earned"] <= s["points"] and 0 < s["points"] < 1e6
+            for name, s in found.items()
+        ):
+            raise ValueError
+        return found
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         raise ValueError(f"{path} cannot be read; delete it, and check the exercises again to have a new one") from None
 
 
-def bars(folder: Path, *, width: int = 30) -> str:
+def bars(folder: Path, *, width: int = 30, full: str = "█", empty: str = "░") -> str:
     """A line with a bar for every exercise of the folder."""
     scores = progress(folder)
     names = sorted({path.stem for path in folder.glob("[0-9][0-9]_*.ipynb")} | scores.keys())
@@ -136,5 +142,5 @@ def bars(folder: Path, *, width: int = 30) -> str:
         if score := scores.get(name):
             done = int(width * score["earned"] / score["points"])
             text = f"{score['earned']:g} of {score['points']:g} points"
-        lines.append(f"{name:{longest}}  {'█' * done}{'░' * (width - done)}  {text}")
+        lines.append(f"{name:{longest}}  {full * done}{empty * (width - done)}  {text}")
     return "\n".join(lines)

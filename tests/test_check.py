@@ -23,6 +23,18 @@ def test_close_names_the_largest_difference_and_scales_its_tolerance():
         check.close(torch.tensor([torch.nan, torch.inf, 0]), torch.zeros(3), "why")
 
 
+@pytest.mark.parametrize("answer", [0.0, 1000.0, 0.8, -2.0])
+def test_close_says_it_for_hidden_inputs_without_a_value_to_work_back_from(answer):
+    said = {}
+    for want in (0.7316, 0.7419):  # two right values, one sentence
+        with pytest.raises(check.Different) as error:
+            check.close(torch.tensor([answer, 0.0]), torch.tensor([want, 0.0]), "why")
+        said[want] = error.value.untold
+        assert said[want].startswith("why\nThe largest difference is at index (0,)")
+        assert f"{want:.4g}" in str(error.value)  # on the student's own machine it is told
+    assert len(set(said.values())) == 1
+
+
 def test_within_takes_both_ends_and_no_nan():
     for value in (0.0, 0.5, 1.0):
         check.within(value, 0, 1, "why")

@@ -1,6 +1,10 @@
 """The student's own score: what the checks of a notebook say, and the progress over all notebooks."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -9,6 +13,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from interp_lab.cli import main
 from interp_lab.notebook import checksum
 from interp_lab.visible_score import PROGRESS, bars, progress, remember, visible_score
+
+ROOT = Path(__file__).parents[1]
 
 
 def graded(source, name, points, *, solution=False, task=False):
@@ -114,6 +120,46 @@ def test_a_broken_progress_file_is_named_and_kept(tmp_path, capsys):
     assert (tmp_path / PROGRESS).read_text() == "[1"
     with pytest.raises(ValueError, match="cannot be read"):
         remember(None, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"01_a": {"earned": NaN, "points": 2}}',
+        '{"01_a": {"earned": 0, "points": 0}}',
+        '{"01_a": {"earned": 1e308, "points": 1e-308}}',
+        '{"01_a": {"earned": 1, "points": 1e308}}',
+        '{"01_a": {"earned": -1, "points": 2}}',
+        '{"01_a": {"earned": 3, "points": 2}}',
+        '{"01_a": {"earned": 1' + "0" * 400 + ', "points": 2}}',
+        '{"\\ud800": {"earned": 1, "points": 2}}',
+        '{"\\u001b[2J": {"earned": 1, "points": 2}}',
+        "[" * 100_000,
+        '{"01_a": [1, 2]}',
+        "\0",
+    ],
+)
+def test_a_damaged_progress_file_is_named_whatever_it_holds(tmp_path, monkeypatch, capsys, text):
+    written(tmp_path)
+    (tmp_path / PROGRESS).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert main(["check"]) == 2
+    assert f"{PROGRESS} cannot be read; delete it" in capsys.readouterr().err
+
+
+def test_the_bars_are_drawn_where_the_output_has_no_blocks(tmp_path):
+    """As in a pipe on Windows."""
+    (tmp_path / PROGRESS).write_text(
+        json.dumps({"01_ü": {"earned": 1, "points": 2}, "02_数": {"earned": 2, "points": 2}})
+    )
+    command = [sys.executable, "-m", "interp_lab.cli", "check"]
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": path, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=120, check=True)
+    assert run.stdout.decode("cp1252").splitlines() == [
+        "01_ü  " + "#" * 15 + "-" * 15 + "  1 of 2 points",
+        "02_?  " + "#" * 30 + "  2 of 2 points",
+    ]
 
 
 def test_no_exercises_is_an_error(tmp_path):

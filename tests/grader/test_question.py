@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import interp_lab
-from grader import calls, extract
+from grader import calls, extract, judges
 from grader.exercise import Exercise, references
 from grader.question import Part, Question, generator, mark
 
@@ -60,6 +60,29 @@ def test_the_reference_runs_with_one_thread_as_the_sandbox_does():
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("judge", [judges.same, judges.repeatable])
+@pytest.mark.parametrize("answer", [0.0, 1e3, -1e-3])
+def test_feedback_on_hidden_inputs_tells_no_expected_value(judge, answer):
+    """Nor a difference from which, with the answer, it could be worked out."""
+    times = 3 if judge is judges.repeatable else 1
+
+    def calls_of(g):
+        return [calls.Call("f", [torch.rand(2, generator=g).double()])] * times
+
+    asked = (Question("1", "Hidden", (Part("easy", 1, "A hidden input.", calls_of, judge),)),)
+
+    def run(plans):
+        wrong = [calls.Outcome({"result": torch.full((2,), answer + i).double()}, "Tensor") for i in range(3)]
+        return [wrong[: len(plan)] for plan in plans]
+
+    faults = {
+        mark(asked, key, ("01", "anna"), run, {"f": lambda x: x + 0.1}, threading.Lock())["1"][0].split("\n", 1)[1]
+        for key in (b"a", b"b", b"c", b"d")
+    }
+    assert all(faults)
+    assert len({fault.replace("(0,)", "(1,)") for fault in faults}) == 1  # right values do not show
 
 
 def test_calls_travel_unchanged():
