@@ -88,6 +88,7 @@ class Call:
         inspect: also return what the call left behind: the values and modes of its networks, the values of its tensors
             and the global random state, which is set before.
         on_simulated_device: the tensors and networks lie on a simulated device that is not the CPU.
+        question: its name; of the student's notebook counts what stands before its check. See `interp_lab.extract`.
     """
 
     function: str
@@ -95,16 +96,22 @@ class Call:
     options: dict[str, Any] = field(default_factory=dict)
     inspect: bool = False
     on_simulated_device: bool = False
+    question: str = ""
 
 
 @dataclass
 class Outcome:
-    """What a call gave: ``tensors["result"]`` and what `Call.inspect` adds, or an error in words."""
+    """What a call gave: ``tensors["result"]`` and what `Call.inspect` adds, or an error in words.
+
+    Args:
+        left_out: what of the notebook did not run or does not count, in words.
+    """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     kind: str = ""  # type of the result: "Tensor", "float", "list", ...
     attached: bool = False  # it still hangs on a graph
     error: str = ""
+    left_out: str = ""
 
     @property
     def result(self) -> Tensor:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from . import extract
+from interp_lab import extract
+
 from .question import Question
 
 
@@ -55,8 +56,7 @@ def references(exercise: Exercise) -> tuple[dict[str, str], dict[str, Callable]]
         for part in question.parts:
             for call in part.draw(torch.Generator().manual_seed(0)):
                 if call.function not in answers:
-                    namespace: dict = {"__name__": "solution"}
-                    problems = extract.execute(extract.select(statements, call.function), namespace)
+                    namespace, problems = extract.prepare(statements, call.function, question.name)
                     if call.function not in namespace or problems:
                         why = "; ".join(problems)
                         raise ValueError(f"the solution of {exercise.name} gives no {call.function}: {why}")

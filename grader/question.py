@@ -52,6 +52,10 @@ class Question:
     def points(self) -> float:
         return sum(part.points for part in self.parts)
 
+    def draw(self, part: Part, generator: torch.Generator) -> list[Call]:
+        """The calls of a part for one student."""
+        return [replace(call, question=self.name) for call in part.draw(generator)]
+
 
 def generator(key: bytes, *names: str) -> torch.Generator:
     """Random numbers that belong to these names and cannot be predicted without the key."""
@@ -80,7 +84,7 @@ def mark(
         lock: held around whatever uses the global random state, which all threads share.
     """
     with lock, torch.random.fork_rng([]):
-        plans = [[part.draw(generator(key, *names, q.name, part.kind)) for part in q.parts] for q in asked]
+        plans = [[q.draw(part, generator(key, *names, q.name, part.kind)) for part in q.parts] for q in asked]
     outcomes = run([[call for part in plan for call in part] for plan in plans])
     with lock, torch.random.fork_rng([]), one_thread():
         return {q.name: _faults(q, plan, got, answers) for q, plan, got in zip(asked, plans, outcomes, strict=True)}
@@ -102,7 +106,8 @@ def _faults(
             needed = faults.get(part.needs or "")
             faults[part.kind] = f"Counts nothing as long as the {part.needs} case is wrong." if needed else ""
         except AssertionError as fault:
-            faults[part.kind] = str(fault)
+            left_out = {outcome.left_out for outcome in got if outcome.left_out}
+            faults[part.kind] = "\n".join([str(fault), *(f"In your notebook: {each}." for each in sorted(left_out))])
     return list(faults.values())
 
 

@@ -30,10 +30,10 @@ import pytest
 import torch
 from PIL import Image
 
-from grader import extract
 from grader.calls import perform
 from grader.exercise import Exercise, references
 from grader.question import generator, mark
+from interp_lab import extract
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = sorted(path for path in (ROOT / "solutions").iterdir() if path.is_dir())
@@ -94,11 +94,12 @@ def said(name, check, **changed):
     return ""
 
 
-def lost(lane, name, question, *sources, student="anna"):
-    """The parts of a question that are wrong when these cells follow those of the solution, with what is wrong."""
+def lost(lane, name, question, source=None, *, student="anna", **changed):
+    """The parts of a question that are wrong with these sources in place of the solution's, with what is wrong."""
     given, functions = references(EXERCISES[name])
-    solution = code("solutions", name).values()
-    cells = given | {f"code cell {i}": source for i, source in enumerate([*solution, *sources], 1)}
+    changed |= {} if source is None else {f"q{question.name}_answer": source}
+    solution = {cell: changed.get(cell.replace("-", "_"), own) for cell, own in code("solutions", name).items()}
+    cells = given | {f"code cell {i}": source for i, source in enumerate(solution.values(), 1)}
     faults = mark((question,), b"key", (name, student), lambda c: lane.run(cells, c), functions, threading.Lock())
     return {part.kind: fault for part, fault in zip(question.parts, faults[question.name], strict=True) if fault}
 
