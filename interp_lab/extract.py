@@ -35,34 +35,11 @@ MAX_CELLS = 2_000
 COURSE = ("interp_lab", "interp_lab.networks", "interp_lab.data", "interp_lab.plot")  # not there while grading
 
 # Methods that change their object, and functions that change an argument, although their result is used.
-CHANGING = set(
-    [
-        "append",
-        "extend",
-        "insert",
-        "remove",
-        "pop",
-        "popitem",
-        "clear",
-        "update",
-        "setdefault",
-        "add",
-        "discard",
-        "sort",
-        "reverse",
-        "appendleft",
-        "popleft",
-        "extendleft",
-        "rotate",
-        "send",
-        "step",
-        "backward",
-        "train",
-        "eval",
-        "load_state_dict",
-        "fill",
-    ]
-)
+CHANGING = {
+    *("append", "extend", "insert", "remove", "pop", "popitem", "clear", "update", "setdefault", "add", "discard"),
+    *("sort", "reverse", "appendleft", "popleft", "extendleft", "rotate", "fill", "send"),
+    *("step", "backward", "train", "eval", "load_state_dict"),
+}
 CHANGING_ARGUMENTS = {"next", "setattr", "delattr", "heappush", "heappop", "heapify", "shuffle"}
 # Functions of a module that change what its other functions do.
 SETTING = re.compile(r"set_\w+|manual_seed|seed|filterwarnings|simplefilter")
@@ -483,7 +460,7 @@ class _Effects:
         elif isinstance(call.func, ast.Attribute):
             known, name, own = self.methods.get(call.func.attr, []), call.func.attr, _shared(call.func.value)
         else:
-            return passed
+            return passed - self.defined if thrown_away else set()
         changed = {name for word, value in arguments if word == "out" for name in _shared(value)}
         for function in known:
             parameters = function.parameters[isinstance(call.func, ast.Attribute) :]  # without self
