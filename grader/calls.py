@@ -140,13 +140,21 @@ def perform(function: Callable, call: Call) -> Outcome:
             result = simulated_device.fetch(result)
         with torch._C.DisableTorchFunctionSubclass():
             outcome.tensors["result"] = result.detach().as_subclass(Tensor).cpu().contiguous().clone()
-    elif not isinstance(result, float | int | list | tuple):
-        raise TypeError(f"the result must be a torch.Tensor or made of numbers, got {type(result).__name__}")
+    elif kinds := [kind.__name__ for kind in (bool, float, int, list, tuple) if isinstance(result, kind)]:
+        outcome.kind = kinds[0]  # np.float64 is a float
+        outcome.tensors["result"] = torch.tensor(_plain(result), dtype=torch.float64)
     else:
-        outcome.tensors["result"] = torch.tensor(result, dtype=torch.float64)
+        raise TypeError(f"the result must be a torch.Tensor or made of numbers, got {type(result).__name__}")
     if call.inspect:
         outcome.tensors |= side_effects(args)
     return outcome
+
+
+def _plain(value: Any) -> Any:
+    """Numbers, and lists of them, as Python's own: whatever of torch or numpy stands in a list."""
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def side_effects(args: list) -> dict[str, Tensor]:

@@ -40,15 +40,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interp_lab import _torchvision, check, extract
+from interp_lab import _torchvision, check, extract, simulated_device
 
 from . import calls as protocol
 from .calls import Call, Outcome
 
 HERE = Path(__file__).parent
 # All that a student's code can see of the course; the first is the program.
-INSIDE = [HERE / "worker.py", HERE / "calls.py", HERE / "simulated_device.py"]
-INSIDE += [Path(str(module.__file__)) for module in (check, extract, _torchvision)]
+INSIDE = [HERE / "worker.py", HERE / "calls.py"]
+INSIDE += [Path(str(module.__file__)) for module in (check, extract, simulated_device, _torchvision)]
 # Choose the kernels of torch, oneDNN and MKL: the answer runs on the same ones as the reference outside.
 KERNELS = ("ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS")
 

@@ -5,6 +5,7 @@ finite difference, an identity. A failed one raises AssertionError with a senten
 on which input and by how much. Nothing here calls a method of the course, and no message holds code.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -68,6 +69,23 @@ def close(got: Tensor, want: Tensor, what: str, *, tolerance: float = 1e-4) -> N
             f"{what}\nThe largest difference is {difference[worst]:.3g}, at index {worst}: "
             f"got {got[worst]:.4g}, expected {want[worst]:.4g}."
         )
+
+
+def elsewhere(function: Callable) -> Callable:
+    """The function with tensors and networks moved to a simulated device, which is not the CPU, and its result moved back.
+
+    Raises, when called:
+        RuntimeError: the function mixes tensors of that device with such as it made on the CPU, or returns one of these.
+    """
+    from . import simulated_device
+
+    def moved(*args: Any, **options: Any) -> Any:
+        args = tuple(simulated_device.move(copy.deepcopy(arg)) for arg in args)
+        with simulated_device.DeviceMode():
+            result = function(*args, **options)
+        return simulated_device.fetch(result).detach() if isinstance(result, Tensor) else result
+
+    return moved
 
 
 def within(value: float, low: float, high: float, what: str) -> None:
