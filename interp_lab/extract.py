@@ -210,7 +210,7 @@ def stand_in(check: types.ModuleType) -> Iterator[None]:
 
 def _missing(name: str) -> Callable:
     def function(*_, **__):
-        raise NotImplementedError(f"{name} is not there while grading: a graded function has to do without it")
+        raise RuntimeError(f"{name} is not there while grading: a graded function has to do without it")
 
     return function
 
@@ -223,7 +223,7 @@ class _Shell:
             self.__dict__["what"] = what
 
         def __getattr__(self, _: str):
-            raise NotImplementedError(f"{self.__dict__['what']} is not run while grading, so its result is not there")
+            raise RuntimeError(f"{self.__dict__['what']} is not run while grading, so its result is not there")
 
         __iter__ = __len__ = __getitem__ = __float__ = __bool__ = lambda self, *_: self.result
 

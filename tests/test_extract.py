@@ -145,8 +145,8 @@ REFUSED = {
     "does not parse": ["N = = 2", "def f(x): return N"],
 }
 WORDS = {
-    "result of a command": "code cell 2, line 1: NotImplementedError: !pwd is not run while grading",
-    "result of a magic": "code cell 2, line 1: NotImplementedError: %timeit -o 1 is not run while grading",
+    "result of a command": "code cell 2, line 1: RuntimeError: !pwd is not run while grading",
+    "result of a magic": "code cell 2, line 1: RuntimeError: %timeit -o 1 is not run while grading",
     "method of the course": "interp_lab.saliency is not there while grading",
     "error at the top": "code cell 1, line 1: ZeroDivisionError: division by zero",
     "behind its check": "code cell 2, line 1: this f stands behind the check of question 1, so it does not count",
