@@ -51,17 +51,18 @@ def references(exercise: Exercise) -> tuple[dict[str, str], dict[str, Callable]]
         ValueError: the solution lacks a function that a question asks for.
     """
     answers: dict[str, Callable] = {}
-    statements, _ = extract.parse(extract.code_cells(exercise.solution))
+    given = extract.code_cells(exercise.solution, given=True)
+    statements, _ = extract.parse(given | extract.code_cells(exercise.solution))
     for question in exercise.questions:
         for part in question.parts:
-            for call in part.draw(torch.Generator().manual_seed(0)):
+            for call in question.draw(part, torch.Generator().manual_seed(0)):
                 if call.function not in answers:
                     namespace, problems = extract.prepare(statements, call.function, question.name)
                     if call.function not in namespace or problems:
                         why = "; ".join(problems)
                         raise ValueError(f"the solution of {exercise.name} gives no {call.function}: {why}")
                     answers[call.function] = namespace[call.function]
-    return extract.code_cells(exercise.solution, given=True), answers
+    return given, answers
 
 
 def find(folder: Path, submitted: Path, name: str | None) -> Exercise:

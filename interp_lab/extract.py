@@ -10,7 +10,8 @@ from top to bottom, which could take minutes of training for one function; what 
   does one of these to its argument, or to any other function whose result is thrown away, unless that only shows it. A
   change through another name of the same object counts, so does one inside a called function or a decorator.
 - A function needs every statement that binds or changes its name, or a name that such a statement reads. They run in the
-  notebook's order, as far as they stand before the last check of the question; a check itself never runs.
+  notebook's order, as far as they stand before the last check of the question; a check itself never runs. Where a
+  notebook lacks one of the cells that were given out, the grader has it.
 
 `code_cells` reads the file as JSON. All else handles the student's code, so the grader calls it inside the sandbox.
 Standard library and IPython only: the sandbox imports this file on its own.
@@ -27,7 +28,6 @@ import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Any
 
 MAX_SOURCE = 500_000  # characters of code in one notebook
@@ -112,13 +112,14 @@ def parse(cells: dict[str, str]) -> tuple[list[Statement], list[str]]:
 
 
 def before(statements: list[Statement], question: str) -> list[Statement]:
-    """Those that stand before the last check of the question, in the given cells and in the student's; else all."""
-    kept: list[Statement] = []
-    for _, group in groupby(statements, lambda statement: statement.cell.startswith("given")):
-        part = list(group)
-        checks = [i for i, s in enumerate(part) if s.check and re.fullmatch(f"{re.escape(question)}[a-z]?", s.check)]
-        kept += part[: checks[-1]] if checks else part
-    return kept
+    """Those that stand before the last check of the question, or all if there is none; and all of the given cells.
+
+    What is given out may ask for a graded function behind its check, to try a student's answers together.
+    """
+    given = [s for s in statements if s.cell.startswith("given")]
+    own = [s for s in statements if not s.cell.startswith("given")]
+    checks = [i for i, s in enumerate(own) if s.check and re.fullmatch(f"{re.escape(question)}[a-z]?", s.check)]
+    return given + (own[: checks[-1]] if checks else own)
 
 
 def select(statements: list[Statement], name: str) -> list[Statement]:
@@ -156,7 +157,8 @@ def prepare(statements: list[Statement], name: str, question: str) -> tuple[dict
     namespace: dict = {"__name__": "__main__"}
     counted = before(statements, question)
     problems = execute(select(counted, name), namespace)
-    late = [s for s in statements if s not in counted and name in s.binds and not s.cell.startswith("given")]
+    late = [s for s in statements if s not in counted and name in s.binds]
+    late = [] if any(name in s.binds and s.cell.startswith("given") for s in counted) else late
     problems += [
         f"{s.place}: this {name} stands behind the check of question {question}, so it does not count" for s in late
     ]

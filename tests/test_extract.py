@@ -142,6 +142,7 @@ REFUSED = {
     "method of the course": ["from interp_lab import saliency", "N = saliency(1, 2)", "def f(x): return N"],
     "error at the top": ["N = 1 / 0", "def f(x): return N"],
     "behind its check": [CHECK, "def f(x): return x"],
+    "stub before its check": ["def f(x): raise NameError", CHECK, "def f(x): return x"],
     "does not parse": ["N = = 2", "def f(x): return N"],
 }
 WORDS = {
@@ -150,6 +151,7 @@ WORDS = {
     "method of the course": "interp_lab.saliency is not there while grading",
     "error at the top": "code cell 1, line 1: ZeroDivisionError: division by zero",
     "behind its check": "code cell 2, line 1: this f stands behind the check of question 1, so it does not count",
+    "stub before its check": "code cell 3, line 1: this f stands behind the check",
     "does not parse": "code cell 1, line 1 does not parse: SyntaxError",
 }
 
@@ -185,8 +187,12 @@ def test_the_last_check_of_a_question_counts():
     assert [extract.prepare(statements, "f", q)[0]["f"](1) for q in ("2", "2a", "2b", "3", "4")] == [2, 1, 2, 3, 4]
 
 
-def test_given_cells_and_the_students_are_cut_apart():
+def test_given_cells_come_first_and_whole():
     check_ = 'with check.question("1"):\n    f(1)'
     given = {"given cell 1": "N = 1", "given cell 2": check_, "given cell 3": "N = 2"}
     mine = {"code cell 1": "def f(x): return N", "code cell 2": check_, "code cell 3": "N = 3"}
+    assert extract.prepare(extract.parse(given | mine)[0], "f", "1")[0]["f"](1) == 2
+    mine["code cell 1"] = "N = 1\n" + mine["code cell 1"]
     assert extract.prepare(extract.parse(given | mine)[0], "f", "1")[0]["f"](1) == 1
+    given["given cell 3"] = "def tried(x): return f(x) + 1"
+    assert extract.prepare(extract.parse(given | mine)[0], "tried", "1")[0]["tried"](1) == 2
