@@ -111,15 +111,19 @@ def parse(cells: dict[str, str]) -> tuple[list[Statement], list[str]]:
     return statements, problems
 
 
-def before(statements: list[Statement], question: str) -> list[Statement]:
-    """Those that stand before the last check of the question, or all if there is none; and all of the given cells.
+def before(statements: list[Statement], question: str, name: str) -> list[Statement]:
+    """Those that stand before the last check of the question, or all if there is none.
 
-    What is given out may ask for a graded function behind its check, to try a student's answers together.
+    Of the given cells, which come first, also those up to the definition of ``name``: what is given out may ask for a
+    graded function behind its check, to try a student's answers together.
     """
-    given = [s for s in statements if s.cell.startswith("given")]
-    own = [s for s in statements if not s.cell.startswith("given")]
-    checks = [i for i, s in enumerate(own) if s.check and re.fullmatch(f"{re.escape(question)}[a-z]?", s.check)]
-    return given + (own[: checks[-1]] if checks else own)
+    kept: list[Statement] = []
+    for given in (True, False):
+        part = [s for s in statements if s.cell.startswith("given") == given]
+        checks = [i for i, s in enumerate(part) if s.check and re.fullmatch(f"{re.escape(question)}[a-z]?", s.check)]
+        bound = [i + 1 for i, s in enumerate(part) if given and name in s.binds]
+        kept += part[: max(checks[-1:] + bound)] if checks else part
+    return kept
 
 
 def select(statements: list[Statement], name: str) -> list[Statement]:
@@ -155,8 +159,10 @@ def execute(statements: list[Statement], namespace: dict) -> list[str]:
 def prepare(statements: list[Statement], name: str, question: str) -> tuple[dict, list[str]]:
     """A namespace in which ``name`` is what it is at the check of the question, and what went wrong on the way."""
     namespace: dict = {"__name__": "__main__"}
-    counted = before(statements, question)
-    problems = execute(select(counted, name), namespace)
+    counted = before(statements, question, name)
+    chosen = select(counted, name)
+    execute([s for s in chosen if s.cell.startswith("given")], namespace)  # may use answers, so it comes again below
+    problems = execute([s for s in chosen if not s.cell.startswith("given")], namespace)
     late = [s for s in statements if s not in counted and name in s.binds]
     late = [] if any(name in s.binds and s.cell.startswith("given") for s in counted) else late
     problems += [
