@@ -1,5 +1,6 @@
 """An exercise as the grader has it: a folder ``solutions/NN_topic/``, read into one object."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -35,6 +36,37 @@ class Exercise:
         """The graded questions: ``QUESTIONS`` of the source, which is executed once in a process."""
         return _execute(self)["QUESTIONS"]
 
+    def agree(self) -> None:
+        """Compare the points of the solution's check cells with those of the graded questions.
+
+        Raises:
+            ValueError: a check cell has points and no question grades it, a question has no check cell, or the points
+                differ; the sentence says what is missing where.
+        """
+        asked = {question.name: question.points for question in self.questions}
+        visible: dict[str, float] = dict.fromkeys(asked, 0.0)
+        cells: dict[str, list[str]] = {name: [] for name in asked}
+        for cell in json.loads(self.solution)["cells"]:
+            grader = cell.get("metadata", {}).get("nbgrader", {})
+            if not grader.get("grade") or grader.get("solution"):
+                continue
+            name = grader["grade_id"].removeprefix("q").removesuffix("-check")
+            name = name if name in asked else name[:-1]
+            if name not in asked:
+                raise ValueError(
+                    f"solutions/{self.name}/solution.ipynb gives {grader['points']:g} points to its check "
+                    f"{grader['grade_id']!r}, but QUESTIONS in solutions/{self.name}/questions.py has no question that it "
+                    "belongs to: add one, or take the points away"
+                )
+            visible[name] += grader["points"]
+            cells[name].append(f"{grader['grade_id']}: {grader['points']:g}")
+        for name, points in asked.items():
+            if visible[name] != points:
+                raise ValueError(
+                    f"question {name} of {self.name} has {points:g} points in questions.py and {visible[name]:g} in "
+                    f"solution.ipynb ({', '.join(cells[name]) or f'no check cell q{name}-check'}): make them equal"
+                )
+
 
 @cache
 def _execute(exercise: Exercise) -> dict:
@@ -48,8 +80,9 @@ def references(exercise: Exercise) -> tuple[dict[str, str], dict[str, Callable]]
     """The cells that every student is given, and the solution's functions, by name.
 
     Raises:
-        ValueError: the solution lacks a function that a question asks for.
+        ValueError: the solution lacks a function that a question asks for, or its points are not those of the questions.
     """
+    exercise.agree()
     answers: dict[str, Callable] = {}
     given = extract.code_cells(exercise.solution, given=True)
     statements, _ = extract.parse(given | extract.code_cells(exercise.solution))

@@ -103,11 +103,13 @@ def _faults(
             if errors := [outcome.error for outcome in got if outcome.error]:
                 raise AssertionError(f"{part.what}\n{_in_words(errors[0])}")
             part.judge(part.what, plan, got, reference)
-            needed = faults.get(part.needs or "")
-            faults[part.kind] = f"Counts nothing as long as the {part.needs} case is wrong." if needed else ""
+            faults[part.kind] = ""
         except AssertionError as fault:
             left_out = {outcome.left_out for outcome in got if outcome.left_out}
             faults[part.kind] = "\n".join([str(fault), *(f"In your notebook: {each}." for each in sorted(left_out))])
+    needs = {part.kind: part.needs for part in question.parts if part.needs}
+    while without := [kind for kind, other in needs.items() if faults[other] and not faults[kind]]:
+        faults |= {kind: f"Counts nothing as long as the {needs[kind]} case is wrong." for kind in without}
     return list(faults.values())
 
 
