@@ -51,7 +51,7 @@ def findings(notebook: bytes) -> list[str]:
         state = _try(before, statement, {name: _absent(f) for name, f in functions.items()})
         said += [f"as graded: {state}"] if state else []
         if not state:
-            there = _try(before, statement, {name: _absent(check.elsewhere(f)) for name, f in functions.items()})
+            there = _try(before, statement, {name: check.elsewhere(_absent(f)) for name, f in functions.items()})
             blamed = there if any(f"({cell}, line" in there for cell in own) or "lies on the CPU" in there else ""
             said += [f"on another device than the CPU: {blamed}"] if blamed else []
         told += [f"{'passed' if not said else 'look  '}  {statement.check}"]

@@ -79,13 +79,27 @@ def elsewhere(function: Callable) -> Callable:
     """
     from . import simulated_device
 
+    if hasattr(function, "elsewhere"):
+        return function
+
     def moved(*args: Any, **options: Any) -> Any:
         args = tuple(simulated_device.move(copy.deepcopy(arg)) for arg in args)
         with simulated_device.DeviceMode():
             result = function(*args, **options)
         return simulated_device.fetch(result).detach() if isinstance(result, Tensor) else result
 
+    moved.elsewhere = True  # type: ignore[attr-defined]
     return moved
+
+
+def follows(function: Callable, *args: Any, **options: Any) -> None:
+    """Fail unless the function gives on a simulated device, which is not the CPU, what it gives on the CPU."""
+    here = function(*args, **options)
+    try:
+        there = elsewhere(function)(*args, **options)
+    except RuntimeError as error:
+        raise AssertionError(f"Inputs on another device than the CPU: {error}") from error
+    close(there.double(), here.double(), "Inputs on another device than the CPU: the same result is expected.")
 
 
 def within(value: float, low: float, high: float, what: str) -> None:
