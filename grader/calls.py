@@ -165,7 +165,9 @@ def perform(function: Callable, call: Call) -> Outcome:
             f"{GRADIENT} {n}": arg for n, arg in enumerate(args, 1) if isinstance(arg, Tensor) and arg.requires_grad
         }
         found = torch.autograd.grad(result.sum(), list(leaves.values()), allow_unused=True)
-        outcome.tensors |= {name: torch.empty(0) if g is None else g for name, g in zip(leaves, found, strict=True)}
+        outcome.tensors |= {
+            name: torch.zeros_like(leaves[name]) if g is None else g for name, g in zip(leaves, found, strict=True)
+        }
     if call.inspect:
         outcome.tensors |= side_effects(args)
         now = [list(arg) for arg in args if isinstance(arg, nn.Sequential)]

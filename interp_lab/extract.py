@@ -508,7 +508,8 @@ def _function(arguments: ast.arguments, body: list) -> _Function:
 
 def _executed(statement: ast.stmt) -> list[ast.AST]:
     """The nodes of a statement that run with it: all but the bodies of functions."""
-    found, waiting = [], [statement]
+    found: list[ast.AST] = []
+    waiting: list[Any] = [statement]
     while waiting:
         node: Any = waiting.pop()
         found.append(node)

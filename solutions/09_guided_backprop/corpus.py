@@ -240,7 +240,7 @@ WRONG = [
     ("3", "mean over the batch", "    return signal\n", "    return signal / len(x)\n", "q3a", "product", "batch side effects device",
      "difference"),
     ("3", "times the input", "    return signal\n", "    return signal * x\n", "q3a", "product", ALL, "difference"),
-    ("3", "hooks by module", BODY, HOOKED, "q3b", "one ReLU module that stands at two", "side effects", "difference"),
+    ("3", "hooks by module", BODY, HOOKED, "q3b", "one ReLU module that stands at two", "side effects", "RuntimeError"),
     ("3", "hooks left behind", BODY, HOOKED.replace("hook.remove()", "pass"), "q3c", "Does a hook still act?",
      ALL, "difference"),
     ("3", "train mode", "    inputs =", "    model.train()\n    inputs =", "q3b", "how fast each target's logit moves",

@@ -46,6 +46,7 @@ WRONG = [
     for name in NAMES
     for row in CORPUS[name].WRONG
 ]
+ONE_SIDED = [row for row in WRONG if not (row.values[5] and row.values[7])]
 GRADED = [
     pytest.param(name, question, id=f"{name[:2]}-{question.name}")
     for name in NAMES
@@ -145,6 +146,17 @@ def test_wrong_answers_are_told_why_and_lose_the_points_of_the_right_parts(
         faults = lost(lane, name, asked(name, question), wrong)
         assert set(faults) == kinds(parts)
         assert any(feedback in fault for fault in faults.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "question", "_", "old", "new", "check", "words", "parts", "feedback"), ONE_SIDED)
+def test_the_hidden_tests_contain_the_visible_checks(lane, name, question, _, old, new, check, words, parts, feedback):
+    """What a visible check refuses never gets all points, and what all visible checks pass never gets none."""
+    wrong = code("solutions", name)[f"q{question}-answer"].replace(old, new)
+    if check:
+        assert lost(lane, name, asked(name, question), wrong)
+    elif kinds(parts) == {part.kind for part in asked(name, question).parts}:
+        assert any(said(name, each, **{f"q{question}_answer": wrong}) for each in checks(name, question))
 
 
 @pytest.mark.parametrize("body", BODIES)
