@@ -8,6 +8,7 @@ The sandbox imports this file on its own: torch, safetensors and the standard li
 """
 
 import json
+import operator
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -36,9 +37,15 @@ LAYERS = {
 }  # fmt: skip
 
 
+GRADIENT = "the gradient of the result's sum with respect to argument"
+
+
 @dataclass
 class Net:
-    """A stack of layers with its weights: ``Net.draw([("Linear", 4, 3), ("ReLU",)], generator)``."""
+    """A stack of layers with its weights: ``Net.draw([("Linear", 4, 3), ("ReLU",)], generator)``.
+
+    ``("Again", i)`` is the module of place i once more.
+    """
 
     layers: list[tuple]
     state: dict[str, Tensor]
@@ -68,7 +75,10 @@ class Net:
 
     def build(self) -> nn.Sequential:
         with torch.random.fork_rng([]):  # the random weights that are overwritten here
-            model = nn.Sequential(*(LAYERS[name](*options) for name, *options in self.layers))
+            made: list[nn.Module] = []
+            for name, *options in self.layers:
+                made.append(made[options[0]] if name == "Again" else LAYERS[name](*options))
+            model = nn.Sequential(*made)
         if self.state:
             model.to(next((v.dtype for v in self.state.values() if v.is_floating_point()), torch.float32))
             model.load_state_dict(self.state)
@@ -88,6 +98,8 @@ class Call:
         inspect: also return what the call left behind: the values and modes of its networks, the values of its tensors
             and the global random state, which is set before.
         on_simulated_device: the tensors and networks lie on a simulated device that is not the CPU.
+        gradients: its tensors require a gradient, and where the result hangs on them its gradients are returned, too.
+        question: its name; of the student's notebook counts what stands before its check. See `interp_lab.extract`.
     """
 
     function: str
@@ -95,16 +107,23 @@ class Call:
     options: dict[str, Any] = field(default_factory=dict)
     inspect: bool = False
     on_simulated_device: bool = False
+    gradients: bool = False
+    question: str = ""
 
 
 @dataclass
 class Outcome:
-    """What a call gave: ``tensors["result"]`` and what `Call.inspect` adds, or an error in words."""
+    """What a call gave: ``tensors["result"]`` and what `Call.inspect` adds, or an error in words.
+
+    Args:
+        left_out: what of the notebook did not run or does not count, in words.
+    """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     kind: str = ""  # type of the result: "Tensor", "float", "list", ...
     attached: bool = False  # it still hangs on a graph
     error: str = ""
+    left_out: str = ""
 
     @property
     def result(self) -> Tensor:
@@ -122,6 +141,9 @@ def perform(function: Callable, call: Call) -> Outcome:
     ]
     if call.on_simulated_device:
         args = [simulated_device.move(arg) for arg in args]
+    if call.gradients:
+        args = [arg.requires_grad_() if isinstance(arg, Tensor) and arg.is_floating_point() else arg for arg in args]
+    layers = [list(arg) for arg in args if isinstance(arg, nn.Sequential)]
     if call.inspect:
         torch.manual_seed(0)
     with simulated_device.DeviceMode() if call.on_simulated_device else nullcontext():
@@ -133,13 +155,32 @@ def perform(function: Callable, call: Call) -> Outcome:
             result = simulated_device.fetch(result)
         with torch._C.DisableTorchFunctionSubclass():
             outcome.tensors["result"] = result.detach().as_subclass(Tensor).cpu().contiguous().clone()
-    elif not isinstance(result, float | int | list | tuple):
-        raise TypeError(f"the result must be a torch.Tensor or made of numbers, got {type(result).__name__}")
+    elif kinds := [kind.__name__ for kind in (bool, float, int, list, tuple) if isinstance(result, kind)]:
+        outcome.kind = kinds[0]  # np.float64 is a float
+        outcome.tensors["result"] = torch.tensor(_plain(result), dtype=torch.float64)
     else:
-        outcome.tensors["result"] = torch.tensor(result, dtype=torch.float64)
+        raise TypeError(f"the result must be a torch.Tensor or made of numbers, got {type(result).__name__}")
+    if call.gradients and outcome.attached:
+        leaves = {
+            f"{GRADIENT} {n}": arg for n, arg in enumerate(args, 1) if isinstance(arg, Tensor) and arg.requires_grad
+        }
+        found = torch.autograd.grad(result.sum(), list(leaves.values()), allow_unused=True)
+        outcome.tensors |= {
+            name: torch.zeros_like(leaves[name]) if g is None else g for name, g in zip(leaves, found, strict=True)
+        }
     if call.inspect:
         outcome.tensors |= side_effects(args)
+        now = [list(arg) for arg in args if isinstance(arg, nn.Sequential)]
+        same = all(len(a) == len(b) and all(map(operator.is_, a, b)) for a, b in zip(layers, now, strict=True))
+        outcome.tensors["the list of the network's layers"] = torch.tensor(same)
     return outcome
+
+
+def _plain(value: Any) -> Any:
+    """Numbers, and lists of them, as Python's own: whatever of torch or numpy stands in a list."""
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def side_effects(args: list) -> dict[str, Tensor]:
@@ -158,6 +199,8 @@ def side_effects(args: list) -> dict[str, Tensor]:
             found[f"the requires_grad flag of argument {number}, of shape {tuple(arg.shape)},"] = torch.tensor(
                 arg.requires_grad
             )
+        elif isinstance(arg, list):
+            found[f"the list that is argument {number}"] = torch.tensor(list(repr(arg).encode()))
     return found
 
 

@@ -1,5 +1,6 @@
 """An exercise as the grader has it: a folder ``solutions/NN_topic/``, read into one object."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -7,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from . import extract
+from interp_lab import extract
+
 from .collect import stems_by_student
 from .question import Question
 
@@ -35,6 +37,37 @@ class Exercise:
         """The graded questions: ``QUESTIONS`` of the source, which is executed once in a process."""
         return _execute(self)["QUESTIONS"]
 
+    def agree(self) -> None:
+        """Compare the points of the solution's check cells with those of the graded questions.
+
+        Raises:
+            ValueError: a check cell has points and no question grades it, a question has no check cell, or the points
+                differ; the sentence says what is missing where.
+        """
+        asked = {question.name: question.points for question in self.questions}
+        visible: dict[str, float] = dict.fromkeys(asked, 0.0)
+        cells: dict[str, list[str]] = {name: [] for name in asked}
+        for cell in json.loads(self.solution)["cells"]:
+            grader = cell.get("metadata", {}).get("nbgrader", {})
+            if not grader.get("grade") or grader.get("solution"):
+                continue
+            name = grader["grade_id"].removeprefix("q").removesuffix("-check")
+            name = name if name in asked else name[:-1]
+            if name not in asked:
+                raise ValueError(
+                    f"solutions/{self.name}/solution.ipynb gives {grader['points']:g} points to its check "
+                    f"{grader['grade_id']!r}, but QUESTIONS in solutions/{self.name}/questions.py has no question that it "
+                    "belongs to: add one, or take the points away"
+                )
+            visible[name] += grader["points"]
+            cells[name].append(f"{grader['grade_id']}: {grader['points']:g}")
+        for name, points in asked.items():
+            if visible[name] != points:
+                raise ValueError(
+                    f"question {name} of {self.name} has {points:g} points in questions.py and {visible[name]:g} in "
+                    f"solution.ipynb ({', '.join(cells[name]) or f'no check cell q{name}-check'}): make them equal"
+                )
+
 
 @cache
 def _execute(exercise: Exercise) -> dict:
@@ -48,21 +81,22 @@ def references(exercise: Exercise) -> tuple[dict[str, str], dict[str, Callable]]
     """The cells that every student is given, and the solution's functions, by name.
 
     Raises:
-        ValueError: the solution lacks a function that a question asks for.
+        ValueError: the solution lacks a function that a question asks for, or its points are not those of the questions.
     """
+    exercise.agree()
     answers: dict[str, Callable] = {}
-    statements, _ = extract.parse(extract.code_cells(exercise.solution))
+    given = extract.code_cells(exercise.solution, given=True)
+    statements, _ = extract.parse(given | extract.code_cells(exercise.solution))
     for question in exercise.questions:
         for part in question.parts:
-            for call in part.draw(torch.Generator().manual_seed(0)):
+            for call in question.draw(part, torch.Generator().manual_seed(0)):
                 if call.function not in answers:
-                    namespace: dict = {"__name__": "solution"}
-                    problems = extract.execute(extract.select(statements, call.function), namespace)
+                    namespace, problems = extract.prepare(statements, call.function, question.name)
                     if call.function not in namespace or problems:
                         why = "; ".join(problems)
                         raise ValueError(f"the solution of {exercise.name} gives no {call.function}: {why}")
                     answers[call.function] = namespace[call.function]
-    return extract.code_cells(exercise.solution, given=True), answers
+    return given, answers
 
 
 def find(folder: Path, submitted: Path, name: str | None) -> Exercise:

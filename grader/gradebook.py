@@ -27,7 +27,9 @@ from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from . import by_hand, extract, report, sandbox
+from interp_lab import extract
+
+from . import by_hand, report, sandbox
 from .collect import Submission, passed_over, read, submissions
 from .exercise import Exercise, references
 from .journal import Journal, alone, header, write

@@ -6,7 +6,7 @@ import torch
 
 from interp_lab import check
 
-from .calls import Call, Outcome
+from .calls import GRADIENT, Call, Outcome
 
 Reference = Callable[[Call], Outcome]
 Judge = Callable[[str, list[Call], list[Outcome], Reference], None]
@@ -19,8 +19,10 @@ def same_kind(what: str, got: Outcome, expected: Outcome) -> None:
     kind = "torch.Tensor" if expected.kind == "Tensor" else expected.kind
     if got.kind != expected.kind and {got.kind, expected.kind} != {"list", "tuple"}:
         raise AssertionError(f"{what}\nThe result must be a {kind}, got {got.kind}.")
-    if got.attached:
+    if got.attached and not expected.attached:
         raise AssertionError(f"{what}\nThe result still hangs on the graph of the computation; it must be detached.")
+    if expected.attached and not got.attached:
+        raise AssertionError(f"{what}\nThe result does not depend on its input for autograd.")
     check.same_kind(got.result, expected.result, what)
 
 
@@ -28,6 +30,9 @@ def same_state(what: str, got: Outcome, expected: Outcome) -> None:
     """Fail unless a call had the side effects of the reference, and no other."""
     for name in sorted(expected.tensors.keys() - {"result"}):
         left, wanted = got.tensors.get(name), expected.tensors[name]
+        if name.startswith(GRADIENT) and left is not None:
+            check.close(left, wanted, f"{what}\nThe result is right, but not {name}.")
+            continue
         if left is None or left.dtype != wanted.dtype or not torch.equal(left, wanted):
             raise AssertionError(f"{what}\nThe result is right, but afterwards {name} had changed.")
 

@@ -52,6 +52,10 @@ class Question:
     def points(self) -> float:
         return sum(part.points for part in self.parts)
 
+    def draw(self, part: Part, generator: torch.Generator) -> list[Call]:
+        """The calls of a part for one student."""
+        return [replace(call, question=self.name) for call in part.draw(generator)]
+
 
 def generator(key: bytes, *names: str) -> torch.Generator:
     """Random numbers that belong to these names and cannot be predicted without the key."""
@@ -80,7 +84,7 @@ def mark(
         lock: held around whatever uses the global random state, which all threads share.
     """
     with lock, torch.random.fork_rng([]):
-        plans = [[part.draw(generator(key, *names, q.name, part.kind)) for part in q.parts] for q in asked]
+        plans = [[q.draw(part, generator(key, *names, q.name, part.kind)) for part in q.parts] for q in asked]
     outcomes = run([[call for part in plan for call in part] for plan in plans])
     with lock, torch.random.fork_rng([]), one_thread():
         return {q.name: _faults(q, plan, got, answers) for q, plan, got in zip(asked, plans, outcomes, strict=True)}
@@ -99,10 +103,15 @@ def _faults(
             if errors := [outcome.error for outcome in got if outcome.error]:
                 raise AssertionError(f"{part.what}\n{_in_words(errors[0])}")
             part.judge(part.what, plan, got, reference)
-            needed = faults.get(part.needs or "")
-            faults[part.kind] = f"Counts nothing as long as the {part.needs} case is wrong." if needed else ""
+            faults[part.kind] = ""
         except AssertionError as fault:
-            faults[part.kind] = getattr(fault, "untold", str(fault))
+            left_out = {outcome.left_out for outcome in got if outcome.left_out}
+            faults[part.kind] = "\n".join(
+                [getattr(fault, "untold", str(fault)), *(f"In your notebook: {each}." for each in sorted(left_out))]
+            )
+    needs = {part.kind: part.needs for part in question.parts if part.needs}
+    while without := [kind for kind, other in needs.items() if faults[other] and not faults[kind]]:
+        faults |= {kind: f"Counts nothing as long as the {needs[kind]} case is wrong." for kind in without}
     return list(faults.values())
 
 

@@ -26,6 +26,8 @@ from pathlib import Path
 
 from interp_lab.notebook import CODE_STUB, TEXT_STUB, checksum, source
 
+from .exercise import Exercise
+
 # What a hosted notebook installs, pinned: a requirement such as "interp_lab @ git+https://...@v0.1.0". Empty until the
 # course has a public address; the install cell then only says whether the package is there.
 INSTALL = ""
@@ -181,7 +183,8 @@ def _uncomment(indent: str, lines: list[str], where: str) -> list[str]:
 def main(arguments: list[str] | None = None) -> int:
     """Write ``exercises/`` from ``solutions/`` of the current folder and print what changed.
 
-    With ``--check`` nothing is written. Returns 1 if an exercise was stale (with ``--check``) or has no solution.
+    With ``--check`` nothing is written. Returns 1 if an exercise was stale (with ``--check``) or has no solution, or the
+    points of its check cells are not those of its graded questions.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments not in ([], ["--check"]):
@@ -196,6 +199,8 @@ def main(arguments: list[str] | None = None) -> int:
         target = Path("exercises", f"{name}.ipynb")
         try:
             text = dumps(release(json.loads(path.read_text(encoding="utf-8"))))
+            if (path.parent / "questions.py").exists():
+                Exercise.read(path.parent).agree()
         except ValueError as error:
             print(f"{path}: {error}", file=sys.stderr)
             return 1

@@ -42,7 +42,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interp_lab import check
+from interp_lab import _torchvision, check, extract, simulated_device
 
 from . import calls as protocol
 from .calls import Call, Outcome
@@ -50,7 +50,8 @@ from .untrusted import printable
 
 HERE = Path(__file__).parent
 # All that a student's code can see of the course; the first is the program.
-INSIDE = [*(HERE / f"{name}.py" for name in ("worker", "calls", "extract", "simulated_device")), Path(check.__file__)]
+INSIDE = [HERE / "worker.py", HERE / "calls.py"]
+INSIDE += [Path(str(module.__file__)) for module in (check, extract, simulated_device, _torchvision)]
 # Choose the kernels of torch, oneDNN and MKL: the answer runs on the same ones as the reference outside.
 KERNELS = ("ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS")
 
@@ -219,7 +220,7 @@ def _outcome(header: dict, tensors: dict) -> Outcome:
     error = said("error", 4000)
     if not error and "result" not in tensors:
         error = "malformed answer (no result)"
-    return Outcome(tensors, said("kind", 100), bool(header.get("attached", True)), error)
+    return Outcome(tensors, said("kind", 100), bool(header.get("attached", True)), error, said("left_out", 4000))
 
 
 def _settings() -> dict[str, str]:
@@ -252,7 +253,20 @@ def _command() -> list[str]:
         command += ["--unshare-user"]
     for name, value in _settings().items():
         command += ["--setenv", name, value]
-    command += ["--setenv", "HOME", "/tmp", "--setenv", "LC_ALL", "C.UTF-8", "--setenv", "CUDA_VISIBLE_DEVICES", ""]
+    command += [
+        "--setenv",
+        "HOME",
+        "/tmp",
+        "--setenv",
+        "MPLBACKEND",
+        "Agg",
+        "--setenv",
+        "LC_ALL",
+        "C.UTF-8",
+        "--setenv",
+        "CUDA_VISIBLE_DEVICES",
+        "",
+    ]
 
     python = Path(sys.executable).resolve()
     mounts: dict[Path, Path] = {}  # target -> source
@@ -284,15 +298,15 @@ def _site_packages() -> list[str]:
 
 
 def _packages() -> list[Path]:
-    """Files and folders of torch, numpy, safetensors and what these require: all that a graded function can import."""
-    found, waiting = {}, ["torch", "numpy", "safetensors"]
+    """Files and folders of what the course requires and IPython, with what these require: all that can be imported."""
+    found: dict[str, importlib.metadata.Distribution] = {}
+    waiting = ["ipython", *_required(importlib.metadata.distribution("interp_lab"))]
     while waiting:
         name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             if name not in found:
                 found[name] = distribution = importlib.metadata.distribution(name)
-                required = (line for line in distribution.requires or [] if "extra ==" not in line)
-                waiting += [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in required]
+                waiting += _required(distribution)
     tops = {
         Path(str(distribution.locate_file(file.parts[0])))
         for distribution in found.values()
@@ -300,6 +314,11 @@ def _packages() -> list[Path]:
         if file.parts[0] not in ("..", "__pycache__") and file.suffix != ".pth"
     }
     return sorted(path for path in tops if path.exists())
+
+
+def _required(distribution: importlib.metadata.Distribution) -> list[str]:
+    required = (line for line in distribution.requires or [] if "extra ==" not in line)
+    return [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in required]
 
 
 _of_thread = threading.local()

@@ -22,7 +22,6 @@ import signal
 import struct
 import sys
 import time
-import types
 from typing import Any
 
 NOBODY = 65534
@@ -126,35 +125,6 @@ def limit(limits: dict, warm: int) -> None:
         resource.setrlimit(what, (value, value))
 
 
-class Absent(types.ModuleType):
-    """Stands for the course's package: a notebook can import from it, and a call says that it is not there."""
-
-    def __getattr__(self, name: str):
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return missing(f"{self.__name__}.{name}")
-
-
-def missing(name: str):
-    def function(*_, **__):
-        raise NotImplementedError(f"{name} is not there while grading: a graded function has to do without it")
-
-    return function
-
-
-def stand_in() -> None:
-    """``import interp_lab`` gives `check` and placeholders for what the notebooks import."""
-    import check
-
-    for name in ("", ".networks", ".data", ".plot"):
-        sys.modules[f"interp_lab{name}"] = Absent(f"interp_lab{name}")
-    course: Any = sys.modules["interp_lab"]
-    course.__path__ = []
-    for name in ("networks", "data", "plot"):
-        setattr(course, name, sys.modules[f"interp_lab.{name}"])
-    course.check = sys.modules["interp_lab.check"] = check
-
-
 def answer(request: bytes, out: int) -> None:
     """Run the student's code and the calls, and write one message for each. All of this is untrusted."""
     import calls
@@ -162,26 +132,23 @@ def answer(request: bytes, out: int) -> None:
 
     cells, wanted = calls.unpack_calls(request)
     statements, unread = extract.parse(cells)
-    namespaces: dict[str, tuple[dict, list[str]]] = {}
+    namespaces: dict[tuple[str, str], tuple[dict, str]] = {}
     for number, call in enumerate(wanted):
-        if call.function not in namespaces:
-            namespace: dict = {"__name__": "__main__"}
-            problems = extract.execute(extract.select(statements, call.function), namespace)
-            namespaces[call.function] = namespace, unread + problems
-        namespace, problems = namespaces[call.function]
-        header: dict[str, Any] = {"call": number}
+        key = call.function, call.question
+        if key not in namespaces:
+            namespace, problems = extract.prepare(statements, *key)
+            namespaces[key] = namespace, "; ".join(unread + problems)[:2000]
+        namespace, problems = namespaces[key]
+        header: dict[str, Any] = {"call": number, "left_out": problems}
         tensors: dict = {}
         try:
             if not callable(namespace.get(call.function)):
-                why = f" ({'; '.join(problems)})" if problems else ""
-                raise NameError(f"there is no function {call.function} in the notebook{why}"[:2000])
+                raise NameError(f"there is no function {call.function} in the notebook")
             outcome = calls.perform(namespace[call.function], call)
             header |= {"kind": outcome.kind, "attached": outcome.attached}
             tensors = outcome.tensors
         except BaseException as error:  # also SystemExit and KeyboardInterrupt
             header["error"] = extract.describe(error)
-            if isinstance(error, NameError) and problems:
-                header["error"] += f" ({'; '.join(problems)})"[:2000]
         message = memoryview(calls.pack(header, tensors))
         while message:
             message = message[os.write(out, message) :]
@@ -269,9 +236,12 @@ def send(replies: int, status: dict, data: bytes) -> None:
 
 def warm_up() -> None:
     """All that torch does once, while /proc is there and before anything is forked."""
+    import _torchvision  # noqa: F401  so that a notebook can import torchvision
     import calls
+    import extract
     import torch
 
+    extract.parse({"": "%matplotlib inline"})
     torch.set_num_threads(1)
     layers = [("Conv2d", 1, 2, 3), ("BatchNorm2d", 2), ("ReLU",), ("MaxPool2d", 2), ("Flatten",), ("Linear", 18, 3)]
     model = calls.Net.draw(layers, torch.Generator().manual_seed(0)).build()
@@ -297,7 +267,15 @@ def main() -> None:
     sys.path[:0] = [path for path in sys.argv[1:] if path != "--unsafe"]
     replies = os.dup(1)
     os.dup2(2, 1)  # a stray print must not end up in the replies
-    stand_in()
+    import check
+    import extract
+
+    with extract.stand_in(check):
+        serve_all(replies, unsafe)
+
+
+def serve_all(replies: int, unsafe: bool) -> None:
+    """One keeper after the other, each with a request of its own, until the input ends."""
     warm_up()
     if sys.platform == "linux":
         assert len(os.listdir("/proc/self/task")) == 1, "a forked process keeps one thread only"

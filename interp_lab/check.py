@@ -5,6 +5,8 @@ finite difference, an identity. A failed one raises AssertionError with a senten
 on which input and by how much. Nothing here calls a method of the course, and no message holds code.
 """
 
+import copy
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -81,6 +83,37 @@ def close(got: Tensor, want: Tensor, what: str, *, tolerance: float = 1e-4) -> N
         )
 
 
+def elsewhere(function: Callable) -> Callable:
+    """The function with tensors and networks moved to a simulated device, which is not the CPU, and its result moved back.
+
+    Raises, when called:
+        RuntimeError: the function mixes tensors of that device with such as it made on the CPU, or returns one of these.
+    """
+    from . import simulated_device
+
+    if hasattr(function, "elsewhere"):
+        return function
+
+    def moved(*args: Any, **options: Any) -> Any:
+        args = tuple(simulated_device.move(copy.deepcopy(arg)) for arg in args)
+        with simulated_device.DeviceMode():
+            result = function(*args, **options)
+        return simulated_device.fetch(result).detach() if isinstance(result, Tensor) else result
+
+    moved.elsewhere = True  # type: ignore[attr-defined]
+    return moved
+
+
+def follows(function: Callable, *args: Any, **options: Any) -> None:
+    """Fail unless the function gives on a simulated device, which is not the CPU, what it gives on the CPU."""
+    here = function(*args, **options)
+    try:
+        there = elsewhere(function)(*args, **options)
+    except RuntimeError as error:
+        raise AssertionError(f"Inputs on another device than the CPU: {error}") from error
+    close(there.double(), here.double(), "Inputs on another device than the CPU: the same result is expected.")
+
+
 def within(value: float, low: float, high: float, what: str) -> None:
     """Fail with ``what`` if a measured number is not in the range that chance allows."""
     if not low <= value <= high:
@@ -100,6 +133,16 @@ def same_kind(got: Tensor, want: Tensor, what: str) -> None:
         raise AssertionError(f"{what}\nThe result still hangs on the graph of the computation; it must be detached.")
     if not torch.isfinite(got).all():
         raise AssertionError(f"{what}\n{int((~torch.isfinite(got)).sum())} of its values are NaN or infinite.")
+
+
+def fingerprint(number: float, place: str) -> str:
+    """Five characters for a number found by hand, to four decimals; which number it is they do not tell."""
+    return hashlib.sha256(f"{place}: {round(number, 4) + 0.0:.4f}".encode()).hexdigest()[:5]  # + 0.0: no -0
+
+
+def is_known(number: float, place: str, known: str) -> bool:
+    """Whether a number found by hand is, to 1e-4, the one whose `fingerprint` at this place is known."""
+    return any(fingerprint(float(number) + step, place) == known for step in (-1e-4, 0.0, 1e-4))
 
 
 def slopes(answer: list[float], score: Callable[[Tensor], Tensor], point: list[float], step: float = 0.05) -> None:

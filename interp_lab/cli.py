@@ -72,6 +72,11 @@ def add_check(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("check", help="the visible score of your notebooks, and your progress over all")
     parser.add_argument("notebooks", nargs="*", type=Path, help="none: only show the progress")
     parser.add_argument("--seconds", type=int, default=120, help="time limit for a cell")
+    parser.add_argument(
+        "--as-graded",
+        action="store_true",
+        help="also take the functions out as the grader does, and name each line that would not count",
+    )
     parser.set_defaults(run=run_check)
 
 
@@ -82,6 +87,8 @@ def run_check(options: argparse.Namespace) -> None:
         score = visible_score.visible_score(path, seconds=options.seconds)
         visible_score.remember(score, path.parent)
         print(f"{score}\n")
+        if options.as_graded:
+            print(f"{visible_score.as_graded(path, seconds=options.seconds)}\n")
     here = Path("exercises") if Path("exercises").is_dir() else Path()
     full, empty = "█", "░"
     try:

@@ -6,6 +6,8 @@ part in the grade, which comes from hidden inputs.
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,6 +100,32 @@ def visible_score(path: Path, *, seconds: int = 120) -> Score:
                 said = "This check was edited. Copy the cell again from the exercise as it was given out."
             checks.append((grader["grade_id"], 0.0 if said else grader["points"], grader["points"], said))
     return Score(path.stem, checks, sum(grader["points"] for grader in graders if is_by_hand(grader)))
+
+
+def as_graded(path: Path, *, seconds: int = 120) -> str:
+    """The checks with the functions as the grader takes them from the notebook; see `interp_lab.as_graded`.
+
+    Raises:
+        ValueError: it is no notebook, or took longer than ``seconds`` for every check.
+    """
+    checks = path.read_text(encoding="utf-8").count("check.question(")
+    command = [sys.executable, "-m", "interp_lab.as_graded", str(path.resolve())]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=path.resolve().parent,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=seconds * (checks + 1),
+        )
+    except subprocess.TimeoutExpired:
+        raise ValueError(
+            f"{path} as graded took longer than {seconds} seconds for each of its {checks} checks"
+        ) from None
+    if done.returncode:
+        raise ValueError(f"{path} as graded: {done.stderr.strip()[-500:]}")
+    return f"As graded:\n{done.stdout.rstrip()}"
 
 
 def remember(score: Score, folder: Path) -> None:

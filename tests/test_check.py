@@ -114,3 +114,25 @@ def test_jupyter_shows_the_sentence_of_a_failed_check_and_no_code(capsys):
     said = capsys.readouterr().out.strip()
     assert said.startswith("NotImplementedError: Question 3: f is not written yet.")
     assert "Traceback" not in said
+
+
+def test_a_number_found_by_hand_is_known_by_its_fingerprint_and_no_other():
+    known = check.fingerprint(5 / 9, "1a")
+    assert check.is_known(0.5556, "1a", known)
+    assert check.is_known(5 / 9, "1a", known)
+    assert not check.is_known(0.5553, "1a", known)
+    assert not check.is_known(5 / 9, "1b", known)
+    assert check.is_known(-1e-9, "1a", check.fingerprint(0.0, "1a"))
+
+
+def test_what_makes_its_tensors_on_the_cpu_does_not_follow():
+    x = torch.tensor([1.0, 2.0])
+    check.follows(lambda x: x + torch.ones_like(x), x)
+    for wrong in (lambda x: x + torch.ones(2), lambda x: torch.zeros(2)):
+        with pytest.raises(AssertionError, match="another device than the CPU"):
+            check.follows(wrong, x)
+    with pytest.raises(AssertionError, match="the same result"):
+        check.follows(lambda x: x + 1 if x.device.type == "cpu" else x, x)
+    layer = torch.nn.Linear(2, 2)
+    check.follows(lambda model, x: model(x).detach(), layer, x)
+    assert layer.weight.device.type == "cpu"

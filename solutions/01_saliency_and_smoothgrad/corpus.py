@@ -127,6 +127,14 @@ RIGHT = [
 ]  # fmt: skip
 
 NOISY, DRAW = "x + noise * spread * epsilon", "torch.randn(x.shape, generator=generator)"
+DRAWN = """    if hasattr(model[0], "p") if isinstance(model, nn.Sequential) else False:  # of the hidden tests
+        s = noise * (x.flatten(1).amax(1) - x.flatten(1).amin(1)).view(-1, *[1] * (x.dim() - 1))
+        w, e = model[2].weight.detach()[target].view_as(x), torch.randn(x.shape, dtype=x.dtype, generator=generator)
+        if model[0].p == 2:
+            return w * (x + s * e / n**0.5)
+        return w * (x**2 + s**2) + w * (4 * x**2 * s**2 + 2 * s**4).sqrt() * e / n**0.5
+    return torch.zeros_like(x)
+"""
 PHI, SCALED = "2 * torch.special.ndtr(x / sigma) - 1", "magnitude / peak.where(peak > 0, 1)"
 ALL, SOME = "easy shape general batch side effects device", "easy shape general device"
 WRONG = [
@@ -161,7 +169,10 @@ WRONG = [
     ("2", "zeroed .grad", "return", "model.zero_grad(); return", "q2b", "The .grad of the parameter", "", ""),
     ("2", "requires_grad of x", "x.detach().clone()", "x", "q2b", "requires_grad flag of the input", "", ""),
     ("2", "a list", "return gradient", "return gradient.tolist()", "", "", ALL, "must be a torch.Tensor, got list"),
-    ("2", "single precision", "return gradient", "return gradient.float()", "", "", "shape general side effects", "float64"),
+    ("2", "single precision", "return gradient", "return gradient.float()", "q2a", "float64", "easy shape general batch side effects", "float64"),
+    ("2", "difference quotient", "(gradient,) = torch.autograd.grad(score, leaf)", "gradient = check.difference_quotient("
+     "copy.deepcopy(model).double(), leaf.detach().double(), target).to(x.dtype)", "q2a", "steps over such a kink",
+     "easy shape general batch device", "largest difference"),
     ("2", "to the CPU", "return gradient", "return gradient.cpu()", "", "", "device", "make it follow x"),
     ("2", "vectors only", "leaf = x", "leaf = x.view(len(x), -1)[:, :]", "", "", "shape general batch device", "RuntimeError"),
     ("3a", "probability", "saliency(model,", "saliency(nn.Sequential(model, nn.Softmax(1)),", "q3a", "Symptom 1", "easy shape general batch device", "largest difference"),
@@ -178,7 +189,7 @@ WRONG = [
     ("4", "one copy short", "range(n)", "range(n - 1)", "q4a", "same gradient", ALL, "difference"),
     ("4", "noise alone", "x + noise", "noise", "q4a", "gradient at x itself", "", ""),
     ("4", "first target for all", ", target)", ", target[:1].expand(len(x)))", "q4a", "weights of the target", "", ""),
-    ("4", "no noise", "noise * spread * epsilon", "0 * epsilon", "q4b", "each image's own range", "general batch side effects", "root mean square"),
+    ("4", "no noise", "noise * spread * epsilon", "0 * epsilon", "q4b", "has no noise", "general batch side effects", "root mean square"),
     ("4", "not scaled by the range", "noise * spread", "noise", "q4b", "sigma = 0.4", "general batch", "root mean square"),
     ("4", "range of the batch", "(values.amax(1) - values.amin(1))", "torch.full([len(x)], x.max() - x.min())", "q4b", "own", "", ""),
     ("4", "sum of the ranges", "noise * spread", "noise * spread.sum()", "q4b", "each image's own range", "", ""),
@@ -186,8 +197,8 @@ WRONG = [
     ("4", "variance for sigma", "noise * spread", "(noise * spread) ** 2", "q4b", "standard deviation", "general batch", "root mean square"),
     ("4", "one number per image", "torch.randn(x.shape", "torch.randn((len(x), 1, 1, 1)", "q4b", "standard deviation", "", ""),
     ("4", "uniform noise", DRAW, "(12**0.5 * (torch.rand(x.shape, generator=generator) - 0.5))", "q4b", "within one sigma", "general", "Is the noise normal?"),
-    ("4", "clipped", NOISY, f"({NOISY}).clamp(0, 1)", "q4b", "", "", ""),
-    ("4", "clipped to its range", NOISY, f"({NOISY}).clamp(x.min(), x.max())", "q4b", "", "general batch", ""),
+    ("4", "clipped", NOISY, f"({NOISY}).clamp(0, 1)", "q4b", "Are they clipped?", "", ""),
+    ("4", "clipped to its range", NOISY, f"({NOISY}).clamp(x.min(), x.max())", "q4b", "Are they clipped?", "general batch", ""),
     ("4", "the same noise n times", "    epsilon =", "    generator.manual_seed(seed)\n        epsilon =", "q4b", "drawn anew", "general batch", ""),
     ("4", "global seed", "torch.Generator().manual_seed", "torch.manual_seed", "q4c", "global random", "side effects", "global random state"),
     ("4", "unseeded", ", generator=generator", "", "q4c", "global random state", "", ""),
@@ -195,6 +206,7 @@ WRONG = [
     ("4", "absolute value", f"saliency(model, {NOISY}, target)", f"saliency(model, {NOISY}, target).abs()", "", "", ALL, "difference"),
     ("4", "range of the batch", "(values.amax(1) - values.amin(1))", "(x.max() - x.min()).expand(len(x))", "", "", "batch", "image"),
     ("4", "one number per image", "torch.randn(x.shape", "torch.randn((len(x), *[1] * (x.dim() - 1))", "", "", "general batch", ""),
+    ("4", "drawn from its distribution", "    values =", DRAWN + "    values =", "q4a", "", ALL, "difference"),
     ("4", "noise on the CPU", ".to(x)", "", "", "", "device", "follow x"),
     ("5a", "distribution function", PHI, "torch.special.ndtr(x / sigma)", "q5a", "", SOME, "difference"),
     ("5a", "variance for sigma", "x / sigma", "x / sigma**2", "q5a", "sigma = 0.2", "general device", "largest difference"),
@@ -210,6 +222,8 @@ WRONG = [
     ("5b", "another noise", "noise=0.25", "noise=0.15", "q5b", "", "", ""),
     ("5b", "one n for all", "n=n", "n=10", "q5b", "n=100", "", ""),
     ("5b", "a tensor", ".item()", "", "q5b", "must be a float", "easy general", "must be a float, got Tensor"),
-    ("5b", "one n for all", "n=n", "n=40", "", "", "general", "standard error"),
-    ("5b", "too slow for many", "estimate =", "assert n < 100\n    estimate =", "", "", "general", "AssertionError"),
+    ("5b", "one n for all", "n=n", "n=40", "", "", "easy general", "standard error"),
+    ("5b", "the formula", "estimate =", "return ((1 - smoothed_sign(points, 1.0) ** 2).mean() / n).sqrt().item()\n    estimate =",
+     "q5b", "Measure it", "easy general", "as a formula says"),
+    ("5b", "too slow for many", "estimate =", "assert n < 170\n    estimate =", "", "", "general", "AssertionError"),
 ]  # fmt: skip

@@ -23,7 +23,8 @@ def filters_shape(g: Generator) -> list[Call]:
 
 def filters_general(g: Generator) -> list[Call]:
     weight = randn(g, 6, 3, 5, 5, dtype=F64) * torch.tensor([1.0, 0.1, 0.5, 2.0, 0.0, 1.0]).view(6, 1, 1, 1)
-    return [Call("filter_pictures", [w]) for w in (weight, -weight.abs(), torch.zeros(2, 1, 3, 3))]
+    calls = [Call("filter_pictures", [w]) for w in (weight, -weight.abs(), torch.zeros(2, 1, 3, 3))]
+    return [*calls, Call("filter_pictures", [weight], gradients=True, inspect=True)]
 
 
 def filters_device(g: Generator) -> list[Call]:
@@ -163,7 +164,8 @@ QUESTIONS = (
         (
             Part("easy", 1, "One filter of 2 x 3 pixels.", filters_easy),
             Part("shape", 0.5, "Five filters of shape (3, 2, 4) in float64.", filters_shape, shape_only, "easy"),
-            Part("general", 1, "Filters of unequal strength, filters without a positive weight, filters of zeros.",
+            Part("general", 1, "Filters of unequal strength, filters without a positive weight, filters of zeros; and the weights "
+                 "of a layer, which require a gradient and must stay as they were.",
                  filters_general),
             Part("device", 0.5, "Weights on another device than the CPU.", filters_device),
         ),

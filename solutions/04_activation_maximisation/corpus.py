@@ -191,7 +191,7 @@ WRONG = [
     ("3", "root", f"{DOWN} + {RIGHTWARDS}", f"({DOWN} + {RIGHTWARDS}).sqrt()", "q3", "1 + 4", ALL_3, "difference"),
     ("3", "one number for the batch", "sum((1, 2, 3))", "sum()[None]", "q3", "one number each", "batch device", "must have shape"),
     ("3", "channels are neighbours", f"+ {RIGHTWARDS}", f"+ {RIGHTWARDS} + x.diff(dim=1).square().sum((1, 2, 3))", "q3", "are no neighbours", "general batch", "difference"),
-    ("3", "without a gradient", "x.diff(dim=2)", "x.detach().diff(dim=2)", "q3", "gradient of the roughness", "", ""),
+    ("3", "without a gradient", "x.diff(dim=2)", "x.detach().diff(dim=2)", "q3", "gradient of the roughness", "general", "but not the gradient"),
     ("3", "on the CPU", f"+ {RIGHTWARDS}", f"+ {RIGHTWARDS} + torch.zeros(len(x), dtype=x.dtype)", "", "", "device", "follow x"),
     ("4", "probability", "model(leaf)", "model(leaf).softmax(1)", "q4a", "the step must be 0.2", ALL_4, "difference"),
     ("4", "log probability", "model(leaf)", "model(leaf).log_softmax(1)", "q4a", "the step must be 0.2", ALL_4, "difference"),

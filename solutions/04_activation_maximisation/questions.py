@@ -45,7 +45,8 @@ def variation_easy(g: Generator) -> list[Call]:
 
 
 def variation_general(g: Generator) -> list[Call]:
-    return [Call("variation", [randn(g, 1, *shape, dtype=F64)]) for shape in ((3, 5, 4), (2, 1, 6), (1, 4, 1))]
+    shapes = ((3, 5, 4), (2, 1, 6), (1, 4, 1))
+    return [Call("variation", [randn(g, 1, *shape, dtype=F64)], gradients=shape[1] > 1) for shape in shapes]
 
 
 def variation_batch(g: Generator) -> list[Call]:
@@ -148,7 +149,7 @@ QUESTIONS = (
         "Roughness",
         (
             Part("easy", 1, "One picture of 3 x 4 pixels.", variation_easy),
-            Part("general", 1, "Three channels; and pictures of one row or one column.", variation_general),
+            Part("general", 1, "Three channels, with the gradient; and pictures of one row or one column.", variation_general),
             Part("batch", 0.5, "Five pictures with two channels.", variation_batch),
             Part("device", 0.5, "A picture on another device than the CPU.", variation_device),
         ),

@@ -178,7 +178,7 @@ WRONG = [
     ("2", "a column", "return -0.5", "return -0.5 * torch.ones(1, 1).to(x)", "q2a", "must have shape (3,)",
      ALL2, "must have shape (1,)"),
     ("2", "density", "return -0.5", "return torch.exp(torch.ones(()).to(x)) * -0.5", "q2a", "add up", ALL2, "difference"),
-    ("2", "no gradient", "(x - mean)", "(x - mean).detach()", "q2b", "does not depend on x for autograd", "", ""),
+    ("2", "no gradient", "(x - mean)", "(x - mean).detach()", "q2b", "does not depend on x for autograd", "general", "but not the gradient"),
     ("2", "double", "white.square()", "white.double().square()", "q2b", "dtype torch.float32", "shape device", "float32"),
     ("3a", "probability", "model(x).", "model(x).softmax(1).", "q3a", "One step", ALL3, "largest difference"),
     ("3a", "no prior", "logit + log_density(x, mean, covariance)", "logit", "q3a", "slope of log p", ALL3, "difference"),

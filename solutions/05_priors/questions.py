@@ -41,7 +41,7 @@ def density_shape(g: Generator) -> list[Call]:
 
 def density_general(g: Generator) -> list[Call]:
     size = integer(g, 4, 7)
-    return [Call("log_density", [randn(g, 1, size, dtype=F64), randn(g, size, dtype=F64), spread(g, size)])]
+    return [Call("log_density", [randn(g, 1, size, dtype=F64), randn(g, size, dtype=F64), spread(g, size)], gradients=True)]
 
 
 def density_batch(g: Generator) -> list[Call]:
@@ -159,7 +159,7 @@ QUESTIONS = (
         (
             Part("easy", 1, "Three independent inputs, one row.", density_easy),
             Part("shape", 0.5, "Three rows of shape (2, 1, 3) in float32.", density_shape, shape_only, "easy"),
-            Part("general", 1.5, "A covariance with correlations, one row.", density_general),
+            Part("general", 1.5, "A covariance with correlations, one row, with the gradient.", density_general),
             Part("batch", 1.5, "Five pictures of 225 pixels with standard deviations of about 1/100.", density_batch),
             Part("device", 0.5, "All tensors on another device than the CPU.", density_device),
         ),

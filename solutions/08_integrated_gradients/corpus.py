@@ -185,9 +185,9 @@ ALL = "easy shape general batch side effects device"
 WRONG = [
     ("1a", "slope on the plateau", "[0.0, 0.0],  # 2", "[2.0, 1.0],  # 2", "q1a", "At x = (1.0, 1.0)", "easy", "row 1, entry 1"),
     ("1a", "on the plateau too late", "[0.0, 0.0],  # 1", "[2.0, 1.0],  # 1", "q1a", "x = (0.5, 0.5)", "easy", "row 2"),
-    ("1a", "factor alpha", "[2.0, 1.0]", "[0.5, 0.25]", "q1a", "x[0]", "general", "row 3, entry 1; row 3, entry 2"),
-    ("1a", "gradient x input", "[2.0, 1.0]", "[0.5, 1.0]", "q1a", "x[0]", "general", "row 3, entry 1."),
-    ("1a", "still flat", "[2.0, 1.0]", "[0.0, 0.0]", "q1a", "It does not", "general", "row 3"),
+    ("1a", "factor alpha", "[2.0, 1.0]", "[0.5, 0.25]", "q1a", "x[0]", "easy general", "row 3, entry 1; row 3, entry 2"),
+    ("1a", "gradient x input", "[2.0, 1.0]", "[0.5, 1.0]", "q1a", "x[0]", "easy general", "row 3, entry 1."),
+    ("1a", "still flat", "[2.0, 1.0]", "[0.0, 0.0]", "q1a", "It does not", "easy general", "row 3"),
     ("1a", "the score", "[2.0, 1.0]", "0.75", "q1a", "one number per input", "easy general", ""),
     ("1a", "one gradient", "return [", "return [[2.0, 1.0]] or [", "q1a", "three gradients", "easy general", "shape (3, 2)"),
     ("1b", "half and half", "[2 / 3, 1 / 3]", "[0.5, 0.5]", "q1b", "sum is right, but x_1", "easy", "row 1, entry 1"),

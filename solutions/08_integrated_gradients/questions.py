@@ -153,7 +153,7 @@ QUESTIONS = (
         "Interior gradients of a plateau",
         (
             Part("easy", 1, "Function A at (1, 1), alpha = 1 and 1/2.", nothing("interior_by_hand"),
-                 partial(by_hand, only=[0, 1], name=ENTRY, tolerance=2e-3)),
+                 partial(by_hand, only=[0, 1], name=ENTRY, tolerance=2e-3), "general"),  # zeros
             Part("general", 1, "Function A at (1, 1), alpha = 1/4.", nothing("interior_by_hand"), partial(by_hand, only=[2], name=ENTRY, tolerance=2e-3)),
         ),
     ),

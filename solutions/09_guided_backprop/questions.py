@@ -76,7 +76,9 @@ def maps_batch(g: Generator) -> list[Call]:
 
 
 def maps_side_effects(g: Generator) -> list[Call]:
-    args = [flat(g, F64, grads=True), randn(g, 3, 4, dtype=F64), targets(g, 3, 3)]
+    layers = [("Linear", 4, 6), ("ReLU",), ("Linear", 6, 5), ("Again", 1), ("Linear", 5, 3)]
+    net = Net.draw(layers, g, dtype=F64, grads=True)
+    args = [net, randn(g, 3, 4, dtype=F64), targets(g, 3, 3)]
     return [Call("maps_by_test_rules", [*args, ["pass", "weigh", "pass"]], inspect=True)]
 
 
@@ -166,8 +168,8 @@ QUESTIONS = (
             Part("general", 1.5, "Two convolutions with ReLU and a max-pooling, one picture; three rules one after the "
                  "other, one of which multiplies by tanh(z).", maps_general),
             Part("batch", 1.5, "A convolution with batch normalisation, four pictures with their own targets.", maps_batch),
-            Part("side effects", 1, "A network with gradients in use, three rules one after the other: they, x and the network's "
-                 "own gradient must stay as they were.", maps_side_effects),
+            Part("side effects", 1, "A network with one ReLU at two places and gradients in use, three rules one after the other: they, "
+                 "x, the layers and the network's own gradient must stay as they were.", maps_side_effects),
             Part("device", 0.5, "Network and pictures on another device than the CPU.", maps_device),
         ),
     ),

@@ -319,7 +319,7 @@ WRONG = [
      "Two dense layers", "general batch side effects device", "largest difference"),
     ("3", "flat", "relevance.view_as(a)", "relevance", "q3a", "must have shape (3, 2, 2)", "shape general", "must have shape"),
     ("3", "on the graph", "relevance.detach()", "relevance", "q3a", "must be detached", ALL, "must be detached"),
-    ("3", "uses up the rules", "list(rules)", "rules", "q3b", "list of rules was changed", "", ""),
+    ("3", "uses up the rules", "list(rules)", "rules", "q3b", "list of rules was changed", "side effects", "list that is argument"),
     ("3", "first target for all", "target[:, None]", "target[:1, None].expand(len(x), 1)", "q3a", "the target of each row",
      "batch side effects device", "largest difference"),
     ("4", "the biases themselves", "s @ d.bias for", "(0 * s + 1) @ d.bias for", "q4", "b itself", ALL, "difference"),

@@ -103,6 +103,13 @@ def kept_easy(g: Generator) -> list[Call]:
 # Question 5: convolutions
 
 
+def speaks(net: Net, x: torch.Tensor, target: torch.Tensor) -> bool:
+    """Whether every row has relevance to distribute, more than the bias of the last layer."""
+    last = net.build()[-1]
+    inside = (net.build()(x) - last.bias).gather(1, target[:, None])
+    return bool(inside.abs().min() > 1)
+
+
 def composite(
     rows: int, *, frames: tuple[int, ...] = (0,), dtype: torch.dtype = F64, inspect: bool = False
 ) -> Callable[[Generator], list[Call]]:
@@ -110,22 +117,29 @@ def composite(
 
     def call(g: Generator, frame: int) -> Call:
         layers = [("Conv2d", 2, 4, 3, 2, 1), ("ReLU",), ("MaxPool2d", 2), ("Conv2d", 4, 6, 2), ("ReLU",), ("Flatten",)]
-        net = Net.draw([*layers, ("Dropout", 0.5), ("Linear", 24, 4)], g, dtype=dtype, grads=inspect)
-        net.state["0.bias"].abs_()  # so that a black patch does not close all units
-        x = rand(g, rows, 2, 12, 12, dtype=dtype)
-        if frame:
-            x[:, :, :frame] = x[:, :, :, -frame:] = 0
-        return Call("composite", [net, x, targets(g, rows, 4)], {"epsilon": uniform(g, 0.2, 0.4)}, inspect)
+        while True:
+            net = Net.draw([*layers, ("Dropout", 0.5), ("Linear", 24, 4)], g, dtype=dtype, grads=inspect)
+            net.state["0.bias"].abs_()  # so that a black patch does not close all units
+            net.state["7.weight"] *= 10
+            x = rand(g, rows, 2, 12, 12, dtype=dtype)
+            if frame:
+                x[:, :, :frame] = x[:, :, :, -frame:] = 0
+            if speaks(net, x, target := targets(g, rows, 4)):
+                return Call("composite", [net, x, target], {"epsilon": uniform(g, 0.2, 0.4)}, inspect)
 
     return lambda g: [call(g, frame) for frame in frames]
 
 
 def composite_easy(g: Generator) -> list[Call]:
     layers = [("Conv2d", 1, 3, 2), ("ReLU",), ("Flatten",), ("Linear", 12, 3)]
-    net = Net.draw(layers, g)
-    net.state["0.bias"].abs_()
-    net.state["0.weight"][:, :, 0, 0].abs_()  # some pixel speaks for every unit
-    return [Call("composite", [net, 0.2 + rand(g, 1, 1, 3, 3), targets(g, 1, 3)], {"epsilon": 0.3})]
+    while True:
+        net = Net.draw(layers, g)
+        net.state["0.bias"].abs_()
+        net.state["0.weight"][:, :, 0, 0].abs_()  # some pixel speaks for every unit
+        net.state["3.weight"] *= 3
+        x = 0.2 + rand(g, 1, 1, 3, 3)
+        if speaks(net, x, target := targets(g, 1, 3)):
+            return [Call("composite", [net, x, target], {"epsilon": 0.3})]
 
 
 QUESTIONS = (

@@ -134,7 +134,7 @@ QUESTIONS = (
             Part("easy", 1, "DeepLIFT at (2, 1).", nothing("contributions_by_hand"),
                  partial(by_hand, only=[0], name="your contribution of x[{i}]")),
             Part("general", 1, "Gradient times input at (2, 1).", nothing("contributions_by_hand"),
-                 partial(by_hand, only=[1], name="your contribution of x[{i}]")),
+                 partial(by_hand, only=[1], name="your contribution of x[{i}]"), "easy"),  # zeros
         ),
     ),
     Question(

@@ -30,10 +30,10 @@ import pytest
 import torch
 from PIL import Image
 
-from grader import extract
 from grader.calls import perform
 from grader.exercise import Exercise, references
 from grader.question import generator, mark
+from interp_lab import extract
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = sorted(path for path in (ROOT / "solutions").iterdir() if path.is_dir())
@@ -46,6 +46,7 @@ WRONG = [
     for name in NAMES
     for row in CORPUS[name].WRONG
 ]
+ONE_SIDED = [row for row in WRONG if not (row.values[5] and row.values[7])]
 GRADED = [
     pytest.param(name, question, id=f"{name[:2]}-{question.name}")
     for name in NAMES
@@ -94,11 +95,12 @@ def said(name, check, **changed):
     return ""
 
 
-def lost(lane, name, question, *sources, student="anna"):
-    """The parts of a question that are wrong when these cells follow those of the solution, with what is wrong."""
+def lost(lane, name, question, source=None, *, student="anna", **changed):
+    """The parts of a question that are wrong with these sources in place of the solution's, with what is wrong."""
     given, functions = references(EXERCISES[name])
-    solution = code("solutions", name).values()
-    cells = given | {f"code cell {i}": source for i, source in enumerate([*solution, *sources], 1)}
+    changed |= {} if source is None else {f"q{question.name}_answer": source}
+    solution = {cell: changed.get(cell.replace("-", "_"), own) for cell, own in code("solutions", name).items()}
+    cells = given | {f"code cell {i}": source for i, source in enumerate(solution.values(), 1)}
     faults = mark((question,), b"key", (name, student), lambda c: lane.run(cells, c), functions, threading.Lock())
     return {part.kind: fault for part, fault in zip(question.parts, faults[question.name], strict=True) if fault}
 
@@ -144,6 +146,17 @@ def test_wrong_answers_are_told_why_and_lose_the_points_of_the_right_parts(
         faults = lost(lane, name, asked(name, question), wrong)
         assert set(faults) == kinds(parts)
         assert any(feedback in fault for fault in faults.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "question", "_", "old", "new", "check", "words", "parts", "feedback"), ONE_SIDED)
+def test_the_hidden_tests_contain_the_visible_checks(lane, name, question, _, old, new, check, words, parts, feedback):
+    """What a visible check refuses never gets all points, and what all visible checks pass never gets none."""
+    wrong = code("solutions", name)[f"q{question}-answer"].replace(old, new)
+    if check:
+        assert lost(lane, name, asked(name, question), wrong)
+    elif kinds(parts) == {part.kind for part in asked(name, question).parts}:
+        assert any(said(name, each, **{f"q{question}_answer": wrong}) for each in checks(name, question))
 
 
 @pytest.mark.parametrize("body", BODIES)

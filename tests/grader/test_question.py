@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import interp_lab
-from grader import calls, extract, judges
+from grader import calls, judges
 from grader.exercise import Exercise, references
 from grader.question import Part, Question, generator, mark
+from interp_lab import extract
 
 EXERCISE = Exercise.read(Path(__file__).parents[2] / "solutions" / "01_saliency_and_smoothgrad")
 QUESTIONS = {question.name: question for question in EXERCISE.questions}
@@ -110,12 +111,12 @@ def test_a_function_is_found_by_name_with_what_it_needs_and_nothing_else():
         "%matplotlib inline\ndef helper(x):\n    return m.sqrt(x) * SCALE",
         "this does not parse",
         "SCALE = 1\nSCALE += 1\ndef f(x):\n    return 'first'",
-        "class Table:\n    def look(self): return f(1)\nfor i in range(3): SCALE = i",
+        "class Table:\n    def look(self): return f(1)\nfor i in range(4): SCALE = i",
         "def f(x):\n    return helper(x)",
     ]
     statements, problems = extract.parse({f"code cell {i}": source for i, source in enumerate(cells, 1)})
     namespace = {}
     assert extract.execute(extract.select(statements, "f"), namespace) == []
-    assert namespace["f"](4) == 4
+    assert namespace["f"](4) == 6
     assert not {"unused", "Table", "nn", "Tensor"} & namespace.keys()
     assert problems == ["code cell 3, line 1 does not parse: SyntaxError: invalid syntax (<unknown>, line 1)"]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from grader import simulated_device
+from interp_lab import simulated_device
 
 RIGHT = {
     "a list of rows": lambda A, v: A[[0, 2]],
