@@ -18,6 +18,12 @@ def test_answers_are_taken_in_their_order_and_none_before_its_turn():
     assert (len(found), wrong) == (1, "malformed answer (no header of this call)")
 
 
+def test_no_more_answers_are_parsed_than_calls_were_made():
+    small = calls.pack({}, {})
+    assert len(calls.unpack(small * 5, answers=3)[0]) == 3
+    assert len(calls.unpack(small * 5)[0]) == 5
+
+
 def test_an_answer_that_says_nothing_of_its_graph_counts_as_attached_to_one():
     assert sandbox._outcome({"kind": "Tensor"}, ONE).attached
     assert not sandbox._outcome({"kind": "Tensor", "attached": False}, ONE).attached
