@@ -134,11 +134,11 @@ def answer(request: bytes, out: int) -> None:
     statements, unread = extract.parse(cells)
     namespaces: dict[tuple[str, str], tuple[dict, str]] = {}
     for number, call in enumerate(wanted):
-        key = call.function, call.question
-        if key not in namespaces:
-            namespace, problems = extract.prepare(statements, *key)
-            namespaces[key] = namespace, "; ".join(unread + problems)[:2000]
-        namespace, problems = namespaces[key]
+        name = call.function, call.question
+        if name not in namespaces:
+            namespace, problems = extract.prepare(statements, *name)
+            namespaces[name] = namespace, "; ".join(unread + problems)[:2000]
+        namespace, problems = namespaces[name]
         header: dict[str, Any] = {"call": number, "left_out": problems}
         tensors: dict = {}
         try:
