@@ -60,24 +60,24 @@ def lrp(
 ) -> Tensor | tuple[Tensor, Balance]:
     r"""Layer-wise relevance propagation: the logit, shared out layer by layer.
 
-        With the contributions :math:`z_{ij} = a_i w_{ij}` and :math:`z^\pm` their positive and negative parts:
+    With the contributions :math:`z_{ij} = a_i w_{ij}` and :math:`z^\pm` their positive and negative parts:
 
-        ==================== =====================================================================================
-        ``"epsilon"``        :math:`R_i = \sum_j z_{ij} / (z_j + \epsilon\,\mathrm{sign}\,z_j) R_j`
-        ``"gamma"``          :math:`z_{ij} + \gamma z_{ij}^+` in place of :math:`z_{ij}` (:math:`z_{ij}^-` if :math:`z_j<0`)
-        ``"z_plus"``         :math:`R_i = \sum_j z_{ij}^+ / z_j^+ R_j`
-        ``"alpha2_beta1"``   :math:`R_i = \sum_j (2 z_{ij}^+ / z_j^+ - z_{ij}^- / z_j^-) R_j`
-        ``"z_b"``            :math:`x_i w_{ij} - l_i w_{ij}^+ - h_i w_{ij}^-` in place of :math:`z_{ij}`; input layer only
-        ``"w_squared"``      :math:`w_{ij}^2` in place of :math:`z_{ij}`; input layer only
-        ``"flat"``           1 in place of :math:`z_{ij}`; input layer only
-        ``"composite"``      ``"epsilon"`` in dense layers, ``"z_plus"`` in convolutions; the default for images
-        ==================== =====================================================================================
+    ==================== =====================================================================================
+    ``"epsilon"``        :math:`R_i = \sum_j z_{ij} / (z_j + \epsilon\,\mathrm{sign}\,z_j) R_j`
+    ``"gamma"``          :math:`z_{ij} + \gamma z_{ij}^+` in place of :math:`z_{ij}` (:math:`z_{ij}^-` if :math:`z_j<0`)
+    ``"z_plus"``         :math:`R_i = \sum_j z_{ij}^+ / z_j^+ R_j`
+    ``"alpha2_beta1"``   :math:`R_i = \sum_j (2 z_{ij}^+ / z_j^+ - z_{ij}^- / z_j^-) R_j`
+    ``"z_b"``            :math:`x_i w_{ij} - l_i w_{ij}^+ - h_i w_{ij}^-` in place of :math:`z_{ij}`; input layer only
+    ``"w_squared"``      :math:`w_{ij}^2` in place of :math:`z_{ij}`; input layer only
+    ``"flat"``           1 in place of :math:`z_{ij}`; input layer only
+    ``"composite"``      ``"epsilon"`` in dense layers, ``"z_plus"`` in convolutions; the default for images
+    ==================== =====================================================================================
 
-        A unit that has no positive contribution hands on through its negative ones in ``"z_plus"``; in ``"alpha2_beta1"`` a
-        unit whose contributions all have one sign gains or loses (see ``balance``). With ``low`` and ``high`` a named rule
-        uses ``"z_b"`` in the input layer. What scales and shifts a layer's values by constants, as BatchNorm does, is part
-        of the layer, where the values are no more than moved between, and concatenated side by side (not pooled, upsampled,
-        padded or added). A nonlinearity passes its relevance unchanged. Of a product of two activations the signal takes
+    A unit that has no positive contribution hands on through its negative ones in ``"z_plus"``; in ``"alpha2_beta1"`` a
+    unit whose contributions all have one sign gains or loses (see ``balance``). With ``low`` and ``high`` a named rule
+    uses ``"z_b"`` in the input layer. What scales and shifts a layer's values by constants, as BatchNorm does, is part
+    of the layer, where the values are no more than moved between, and concatenated side by side (not pooled, upsampled,
+    padded or added). A nonlinearity passes its relevance unchanged. Of a product of two activations the signal takes
     all and the gate is its weight: a gate is what sigmoid, hardsigmoid, softmax, 1 / z or rsqrt gives (then ReLU6 or a clamp to
     :math:`[\ge 0, h]`), a function of it, or a sum, concatenation or product of gates, all scaled and moved at will; else the
     factor that is broadcast; where neither tells, each gets half.
@@ -89,43 +89,43 @@ def lrp(
     relevance of a transformer without biases then sums to the logit.
     With epsilon -> 0 ``"epsilon"`` is gradient times input on a network of ReLU, pooling and linear layers.
 
-        Bach et al. 2015, doi:10.1371/journal.pone.0130140; gamma and composites: Montavon et al. 2019,
-        doi:10.1007/978-3-030-28954-6_10; gates: Arras et al. 2017, doi:10.18653/v1/W17-5221; halves, softmax and
-        norms (AttnLRP): Achtibat et al. 2024, arXiv:2402.05602; CP-LRP: Ali et al. 2022, arXiv:2202.07304.
+    Bach et al. 2015, doi:10.1371/journal.pone.0130140; gamma and composites: Montavon et al. 2019,
+    doi:10.1007/978-3-030-28954-6_10; gates: Arras et al. 2017, doi:10.18653/v1/W17-5221; halves, softmax and
+    norms (AttnLRP): Achtibat et al. 2024, arXiv:2402.05602; CP-LRP: Ali et al. 2022, arXiv:2202.07304.
 
-        Args:
-            model: a module or function from ``(N, ...)`` to logits ``(N, K)``.
-            x: float batch ``(N, ...)``.
-            target: None (the predicted class), an int, or a LongTensor ``(N,)``.
-            rule: a name, or an ordered list of (predicate of a :class:`~interp_lab.backprop.layers.Layer`, rule);
-                the first predicate that holds decides, and a rule may be a function (layer, signal) -> (signal below,).
-            epsilon: stabiliser added to every denominator with its sign, at least 0.
-            gamma: weight of the favoured contributions in ``"gamma"``, at least 0.
-            low, high: bounds of x for ``"z_b"``, numbers or tensors that broadcast to x.
-            bias: ``"share"``: a bias keeps its share of the relevance. ``"inputs"``: it keeps nothing; its share goes to the
-                layer's inputs in proportion to their contributions (with trained biases most of the map may else be gone).
-            attention: ``"attn_lrp"``: the scores of attention get half of the relevance. ``"cp_lrp"``: its weights are constants.
-            custom: a rule of your own for a module or a function of torch, by name. It is called as
-                ``rule(a, y, signal)`` with the input, the output and the signal at it (the relevance is ``y * signal``),
-                and gives the signal at the input, so that ``a * signal`` is its relevance; with several inputs, as
-                ``rule(a, b, ..., y, signal)``, a sequence. It must conserve: both sums of a row agree to one part in a
-                thousand. Of several outputs the rule is for the first; the others must not be read.
-            balance: also return where the relevance of every row went; takes one pass for each row.
+    Args:
+        model: a module or function from ``(N, ...)`` to logits ``(N, K)``.
+        x: float batch ``(N, ...)``.
+        target: None (the predicted class), an int, or a LongTensor ``(N,)``.
+        rule: a name, or an ordered list of (predicate of a :class:`~interp_lab.backprop.layers.Layer`, rule);
+            the first predicate that holds decides, and a rule may be a function (layer, signal) -> (signal below,).
+        epsilon: stabiliser added to every denominator with its sign, at least 0.
+        gamma: weight of the favoured contributions in ``"gamma"``, at least 0.
+        low, high: bounds of x for ``"z_b"``, numbers or tensors that broadcast to x.
+        bias: ``"share"``: a bias keeps its share of the relevance. ``"inputs"``: it keeps nothing; its share goes to the
+            layer's inputs in proportion to their contributions (with trained biases most of the map may else be gone).
+        attention: ``"attn_lrp"``: the scores of attention get half of the relevance. ``"cp_lrp"``: its weights are constants.
+        custom: a rule of your own for a module or a function of torch, by name. It is called as
+            ``rule(a, y, signal)`` with the input, the output and the signal at it (the relevance is ``y * signal``),
+            and gives the signal at the input, so that ``a * signal`` is its relevance; with several inputs, as
+            ``rule(a, b, ..., y, signal)``, a sequence. It must conserve: both sums of a row agree to one part in a
+            thousand. Of several outputs the rule is for the first; the others must not be read.
+        balance: also return where the relevance of every row went; takes one pass for each row.
 
-        Returns:
-            The relevance, of the shape, dtype and device of x; with ``balance`` the pair of it and a :class:`Balance`.
+    Returns:
+        The relevance, of the shape, dtype and device of x; with ``balance`` the pair of it and a :class:`Balance`.
 
-        Raises:
-            ValueError: x, target, the logits or an option are not as above, or a custom rule does not conserve or is for
-                what never runs on x.
-            UnsupportedModelError: an operation without a rule, by name: an exponential that is no softmax, sort and topk, compiled
-                code, a user's ``autograd.Function``, what has no gradient (a mask or an index from x); a softmax as the last operation.
+    Raises:
+        ValueError: x, target, the logits or an option are not as above, or a custom rule does not conserve or is for
+            what never runs on x.
+        UnsupportedModelError: an operation without a rule, by name: an exponential that is no softmax, sort and topk, compiled
+            code, a user's ``autograd.Function``, what has no gradient (a mask or an index from x); a softmax as the last operation.
 
-        >>> model = lambda x: x @ torch.tensor([[1.0], [-2.0]])
-        >>> lrp(model, torch.tensor([[3.0, 1.0]]), rule="epsilon", epsilon=0.0)  # w x, which sums to the logit
-        tensor([[ 3., -2.]])
-        >>> lrp(model, torch.tensor([[3.0, 1.0]]), rule="z_plus", epsilon=0.0)  # what speaks for it shares it all
-        tensor([[1., 0.]])
+    >>> model = lambda x: x @ torch.tensor([[1.0], [-2.0]])
+    >>> lrp(model, torch.tensor([[3.0, 1.0]]), rule="epsilon", epsilon=0.0)  # w x, which sums to the logit
+    tensor([[ 3., -2.]])
+    >>> lrp(model, torch.tensor([[3.0, 1.0]]), rule="z_plus", epsilon=0.0)  # what speaks for it shares it all
+    tensor([[1., 0.]])
     """
     options = Options(epsilon, gamma, bias, attention)
     relevance = balanced_relevance if balance else relevance_of
