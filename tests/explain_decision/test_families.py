@@ -102,7 +102,7 @@ def family(request):
 
 
 def families(*names: str):
-    values = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in names]
+    values = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.exhaustive) for name in names]
     return pytest.mark.parametrize("family", values, indirect=True)
 
 

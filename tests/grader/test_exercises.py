@@ -148,7 +148,7 @@ def test_wrong_answers_are_told_why_and_lose_the_points_of_the_right_parts(
         assert any(feedback in fault for fault in faults.values())
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("name", "question", "_", "old", "new", "check", "words", "parts", "feedback"), ONE_SIDED)
 def test_the_hidden_tests_contain_the_visible_checks(lane, name, question, _, old, new, check, words, parts, feedback):
     """What a visible check refuses never gets all points, and what all visible checks pass never gets none."""

@@ -57,7 +57,7 @@ def fresh_inputs(images: torch.Tensor) -> torch.Tensor:
     params=[
         "small",
         pytest.param("digits_cnn", marks=pytest.mark.slow),
-        pytest.param("scenes_cnn", marks=pytest.mark.slow),
+        pytest.param("scenes_cnn", marks=pytest.mark.exhaustive),
     ],
 )
 def recorded(request):
