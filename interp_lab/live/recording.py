@@ -254,6 +254,17 @@ def _kthvalue(x, k, dim=-1, keepdim=False):
     return (value, at) if keepdim else (value.squeeze(dim), at.squeeze(dim))
 
 
+def _nan_to_num(x, nan=None, posinf=None, neginf=None):
+    limits = torch.finfo(x.dtype)
+    for hit, value, default in (
+        (x.isnan(), nan, 0.0),
+        (x > limits.max, posinf, limits.max),
+        (x < limits.min, neginf, limits.min),
+    ):
+        x = torch.where(hit, torch.full((), default if value is None else value, dtype=x.dtype), x)
+    return x
+
+
 def _scale_and_shift(x, weight, bias, mean, variance, eps):
     scale = (variance + eps).rsqrt() * (1 if weight is None else weight)
     shift = (0 if bias is None else bias) - mean * scale
@@ -286,6 +297,8 @@ DECOMPOSED: dict[Any, Callable] = {
     aten.threshold_backward.default: lambda g, a, threshold: torch.where(a <= threshold, 0.0, g),
     aten.slice_backward.default: _slice_backward,
     aten.kthvalue.default: _kthvalue,
+    aten.stack.default: lambda parts, dim=0: torch.cat([part.unsqueeze(dim) for part in parts], dim),
+    aten.nan_to_num.default: _nan_to_num,
     aten.copysign.Tensor: lambda a, sign: torch.where(sign < 0, -a.abs(), a.abs()),
     aten.sign.default: lambda a: (a > 0).to(a) - (a < 0).to(a),
     aten.masked_fill.Scalar: lambda a, mask, value: torch.where(mask, torch.full((), value, dtype=a.dtype), a),
