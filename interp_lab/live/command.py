@@ -19,6 +19,8 @@ from ..explain_decision.methods import METHODS
 from .graphs import export
 from .page import NEEDS_SALIENCY, laboratory, page
 
+REMOVAL = ("occlusion", "rise", "shapley")  # each map takes hundreds of passes
+
 
 def write_page(
     network: str,
@@ -39,7 +41,7 @@ def write_page(
         out: the page.
         weights: safetensors with the network's state; only a network of the book has its own.
         classes: their names.
-        methods: names of ``METHODS``; None is all.
+        methods: names of ``METHODS``; None is all but those that take parts of the input away, in hundreds of passes.
         draw: give the reader a pen.
         title: of the page.
 
@@ -58,7 +60,7 @@ def write_page(
     names = tuple(classes or map(str, range(logits.shape[1])))
     if len(names) != logits.shape[1]:
         raise ValueError(f"the network has {logits.shape[1]} classes, got {len(names)} names")
-    maps = list(methods or METHODS)
+    maps = list(methods or [name for name in METHODS if name not in REMOVAL])
     wanted = dict.fromkeys("saliency" if name in NEEDS_SALIENCY else name for name in maps)
     live = export(model, {name: METHODS[name] for name in wanted}, x[:3], names)
     labels = held.get("labels")
