@@ -32,7 +32,9 @@ def saliency_easy(g: Generator) -> list[Call]:
     # ReLUs that are on or off by 2^-40, too little for a difference quotient; all numbers are binary fractions, so that
     # every order of summation gives them.
     x = torch.randint(-16, 17, (1, 3), generator=g).double() / 8
-    weight = (torch.randint(1, 9, (6, 3), generator=g) * (2 * torch.randint(0, 2, (6, 3), generator=g) - 1)).double() / 4
+    weight = (
+        torch.randint(1, 9, (6, 3), generator=g) * (2 * torch.randint(0, 2, (6, 3), generator=g) - 1)
+    ).double() / 4
     above = torch.tensor([1.0, -1.0]).repeat(3).double() * 2.0**-40
     state = {"0.weight": weight, "0.bias": above - (weight * x).sum(1)}
     state |= {"2.weight": 1 + torch.arange(12).double().view(2, 6) / 4, "2.bias": torch.zeros(2).double()}

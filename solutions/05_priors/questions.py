@@ -41,7 +41,9 @@ def density_shape(g: Generator) -> list[Call]:
 
 def density_general(g: Generator) -> list[Call]:
     size = integer(g, 4, 7)
-    return [Call("log_density", [randn(g, 1, size, dtype=F64), randn(g, size, dtype=F64), spread(g, size)], gradients=True)]
+    return [
+        Call("log_density", [randn(g, 1, size, dtype=F64), randn(g, size, dtype=F64), spread(g, size)], gradients=True)
+    ]
 
 
 def density_batch(g: Generator) -> list[Call]:
