@@ -8,12 +8,11 @@ from typing import Any
 
 from tqdm import tqdm
 
+from benchmarks import verdicts
+
 from . import RESULTS, ROOT, all_claims
 
-KERNELS = {
-    "native": {},
-    "default": {"ATEN_CPU_CAPABILITY": "default", "DNNL_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"},
-}
+KERNELS = {name: verdicts.KERNELS[name] for name in ("native", "default")}
 Row = tuple[str, str, str, float]  # claim, fingerprint, setting, value
 
 
@@ -32,7 +31,7 @@ def measure(tasks: list[tuple[str, str, dict[str, Any]]]) -> list[Row]:
 
 
 def measure_missing(kernel: str, names: list[str], executor: str) -> None:
-    """Add to the journal what it lacks, in units of one network and one seed."""
+    """Add to the journal what it lacks, in units of one network and one seed, or of one training."""
     from interp_lab.executors import open_executor
 
     path, claims = journal(kernel), all_claims()
@@ -43,9 +42,12 @@ def measure_missing(kernel: str, names: list[str], executor: str) -> None:
         claim = claims[name]
         for setting in claim.settings():
             if (name, claim.fingerprint, json.dumps(setting)) not in known:
-                shared = claim.measure.__module__, setting.get("network"), setting.get("seed"), setting.get("training")
+                if "training" in setting:  # takes minutes, so that one process does all that share it
+                    shared = (claim.measure.__module__, setting["training"])
+                else:
+                    shared = (claim.measure.__module__, setting.get("network"), setting.get("seed"))
                 units[shared].append((name, claim.fingerprint, setting))
-    work = [units[shared] for shared in sorted(units, key=lambda shared: shared[-1] is not None)]  # trainings last
+    work = sorted(units.values(), key=lambda tasks: "training" in tasks[0][2])  # trainings last
     bar = tqdm(total=sum(map(len, units.values())), desc=f"claims, {kernel} kernels", unit="setting")
     with open_executor(executor) as pool, path.open("a") as file:
         futures = [pool.submit(measure, tasks) for tasks in work] if pool else []

@@ -3,15 +3,13 @@
 import json
 import math
 import re
-import sys
 
 import pytest
 
 from book.claims import RESULTS, ROOT, all_claims
 
-sys.path.insert(0, str(ROOT / "book" / "_ext"))
-pytest.importorskip("sphinx", reason="needs Sphinx (extra `book`)")
-from claims import Result, results
+extension = pytest.importorskip("claims", reason="needs the extra `book`")
+Result, results = extension.Result, extension.results
 
 CLAIMS = all_claims()
 STORED = json.loads(RESULTS.read_text(encoding="utf-8"))
@@ -50,6 +48,43 @@ def test_one_setting_decides_the_verdict_and_where_it_breaks():
     assert depends.shares("b") == {"x": (2, 2), "y": (2, 2), "z": (0, 2)}
     assert depends.decisive() == "b"
     assert Result(stored | {"values": {"native": [-1] * 6}}).verdict == "fails"
+
+
+@pytest.fixture
+def printed(render):
+    """A function from a claim and the verdict that its page expects to the page, and the warnings."""
+
+    def run(name: str, verdict: str, page: str) -> tuple[str, str]:
+        pages = {
+            f"book/{page}.md": f"# Page\n\n```{{claim}} {name}\n:verdict: {verdict}\n```\n",
+            "book/since/how_firm.md": "# All\n",
+        }
+        return render(pages, ["myst_parser", "claims"], "text")
+
+    return run
+
+
+def test_a_page_prints_a_claim_with_its_range(printed):
+    name = next(name for name, result in results().items() if result.verdict == "depends")
+    result = results()[name]
+    page, warnings = printed(name, "depends", result.page)
+    words = " ".join(page.split())
+    assert "the claim" not in warnings
+    assert result.sentence in words
+    assert f"True in {result.counted()}" in words
+    assert "what decides most is" in words
+
+
+@pytest.mark.parametrize("expected", ["holds", "fails"])
+def test_a_page_that_expects_another_verdict_does_not_build(printed, expected):
+    name, result = next((name, result) for name, result in results().items() if result.verdict == "depends")
+    assert f"the claim '{name}' depends on the options" in printed(name, expected, result.page)[1]
+
+
+def test_a_claim_stands_on_no_other_page_and_has_to_exist(printed):
+    name, result = next(iter(results().items()))
+    assert f"belongs to {result.page}" in printed(name, result.verdict, "part9/elsewhere")[1]
+    assert "no claim 'no_such_claim'" in printed("no_such_claim", "holds", result.page)[1]
 
 
 def nearest_to_its_bound(name: str) -> int:

@@ -1,29 +1,22 @@
 """book/_ext/code_of.py: the lines of a method on a page are those of the package, or the page does not build."""
 
 import ast
-import io
-import sys
-from pathlib import Path
 
 import pytest
 
-application = pytest.importorskip("sphinx.application", reason="needs Sphinx (extra `book`)")
-docutils = pytest.importorskip("sphinx.util.docutils")
 pytest.importorskip("myst_nb", reason="needs the extra `book`")
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "book" / "_ext"))
 code_of = pytest.importorskip("code_of").code_of
 
 
-def build(folder: Path, directive: str) -> tuple[str, str]:
-    """The page of one directive, and the warnings."""
-    (folder / "index.md").write_text(f"# Page\n\n```{{code-of}} {directive}\n```\n", encoding="utf-8")
-    warnings = io.StringIO()
-    folders = folder, None, folder / "out", folder / "doctrees"
-    with docutils.patch_docutils(), docutils.docutils_namespace():
-        settings = {"extensions": ["myst_parser", "code_of"], "pygments_style": "none"}
-        application.Sphinx(*folders, "text", settings, status=None, warning=warnings).build()
-    return (folder / "out" / "index.txt").read_text(encoding="utf-8"), warnings.getvalue()
+@pytest.fixture
+def build(render):
+    """A function from a directive to its page, and the warnings."""
+
+    def run(directive: str) -> tuple[str, str]:
+        pages = {"index.md": f"# Page\n\n```{{code-of}} {directive}\n```\n"}
+        return render(pages, ["myst_parser", "code_of"], "text", pygments_style="none")
+
+    return run
 
 
 def test_code_without_its_docstring():
@@ -34,8 +27,8 @@ def test_code_without_its_docstring():
     assert code_of("interp_lab.explain_model.priors.Gaussians.log_prob")[0].startswith("def log_prob")
 
 
-def test_a_part_of_a_function(tmp_path):
-    page, warnings = build(tmp_path, "interp_lab.rectgrad\n:start-at: def rule\n:end-at: product =")
+def test_a_part_of_a_function(build):
+    page, warnings = build("interp_lab.rectgrad\n:start-at: def rule\n:end-at: product =")
     assert warnings == ""
     assert [line.strip() for line in page.splitlines() if line.strip()][2:] == [
         "def rule(a: Tensor, g: Tensor) -> Tensor:",
@@ -55,5 +48,5 @@ def test_a_part_of_a_function(tmp_path):
         ),
     ],
 )
-def test_what_is_not_there_is_a_warning(directive, message, tmp_path):
-    assert message in build(tmp_path, directive)[1]
+def test_what_is_not_there_is_a_warning(directive, message, build):
+    assert message in build(directive)[1]

@@ -1,8 +1,6 @@
 """book/_ext/course.py on one-page Sphinx projects: where alt text comes from, what is refused without it, repairs."""
 
-import io
 import re
-from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
@@ -11,21 +9,13 @@ from nbformat import v4
 
 from interp_lab import plot
 
-application = pytest.importorskip("sphinx.application", reason="needs Sphinx (extra `book`)")
-docutils = pytest.importorskip("sphinx.util.docutils")
+course = pytest.importorskip("course", reason="needs the extra `book`")
 
-EXTENSIONS = Path(__file__).parents[2] / "book" / "_ext"
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 
 @pytest.fixture
-def course(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXTENSIONS))
-    return pytest.importorskip("course", reason="needs the extra `book`")
-
-
-@pytest.fixture
-def build(course, tmp_path):
+def build(render):
     """A function from one output, or Markdown, to the <img> tags of the built page and the warnings."""
 
     def run(output: dict, output_metadata: dict, cell_metadata: dict, markdown: str = "") -> tuple[list[str], str]:
@@ -33,14 +23,9 @@ def build(course, tmp_path):
         cell = v4.new_code_cell("figure", outputs=[result] if output else [], metadata=cell_metadata)
         notebook = v4.new_notebook(cells=[v4.new_markdown_cell("# Page\n\n" + markdown), cell])
         notebook.metadata["language_info"] = {"name": "python"}
-        nbformat.write(notebook, tmp_path / "index.ipynb")
-        warnings = io.StringIO()
-        settings = {"extensions": ["myst_nb", "course"], "nb_execution_mode": "off", "suppress_warnings": ["image"]}
-        folders = tmp_path, None, tmp_path / "out", tmp_path / "doctrees"
-        with docutils.patch_docutils(), docutils.docutils_namespace():
-            application.Sphinx(*folders, "html", settings, status=None, warning=warnings).build()
-        page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
-        return re.findall(r"<img [^>]*>", page), warnings.getvalue()
+        pages, options = {"index.ipynb": nbformat.writes(notebook)}, {"nb_execution_mode": "off"}
+        page, warnings = render(pages, ["myst_nb", "course"], suppress_warnings=["image"], **options)
+        return re.findall(r"<img [^>]*>", page), warnings
 
     return run
 
@@ -88,13 +73,13 @@ def page_context(suffix: str) -> dict:
     }
 
 
-def test_repairs_of_the_page_body(course):
+def test_repairs_of_the_page_body():
     context = page_context(".md")
     course.repair_html(None, "page", "page.html", context, None)
     assert context["body"] == '<summary>Show</summary><div role="listitem">'
 
 
-def test_headers_of_a_data_frame_say_what_they_head(course):
+def test_headers_of_a_data_frame_say_what_they_head():
     pytest.importorskip("pandas", reason="needs the extra `book`")
     frames = [plot.table({"a_b": {"x": 1}, "c": {"x": 2}}, label=label)._repr_html_() for label in ("name", "")]
     context = page_context(".md") | {"body": f"<table><th>kept</th></table>{frames[0]}<p>between</p>{frames[1]}"}
@@ -106,13 +91,13 @@ def test_headers_of_a_data_frame_say_what_they_head(course):
 
 
 @pytest.mark.parametrize(("suffix", "kept"), [(".ipynb", 2), (".md", 1)])
-def test_launch_buttons_stay_only_where_the_services_can_open_the_page(suffix, kept, course):
+def test_launch_buttons_stay_only_where_the_services_can_open_the_page(suffix, kept):
     context = page_context(suffix)
     course.repair_html(None, "page", "page.html", context, None)
     assert len(context["header_buttons"]) == kept
 
 
-def test_one_value_switches_the_launch_buttons_on(course):
+def test_one_value_switches_the_launch_buttons_on():
     off = SimpleNamespace(course_repository="", html_theme_options={})
     course.switch_launch_buttons(None, off)
     assert off.html_theme_options == {}

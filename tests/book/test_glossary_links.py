@@ -1,16 +1,10 @@
 """book/_ext/glossary_links.py: the first use of a term leads to the glossary, and nothing else does."""
 
-import io
 import re
-import sys
-from pathlib import Path
 
 import pytest
 
-application = pytest.importorskip("sphinx.application", reason="needs Sphinx (extra `book`)")
-docutils = pytest.importorskip("sphinx.util.docutils")
 pytest.importorskip("myst_nb", reason="needs the extra `book`")
-sys.path.insert(0, str(Path(__file__).parents[2] / "book" / "_ext"))
 pattern = pytest.importorskip("glossary_links").pattern
 
 GLOSSARY = """# Glossary
@@ -29,24 +23,17 @@ baseline
 
 
 @pytest.fixture
-def linked(tmp_path):
+def linked(render):
     """A function from a page to the words that lead to the glossary."""
 
-    def build(page: str) -> list[str]:
-        for name, text in {"index": page, "appendix/glossary": GLOSSARY}.items():
-            path = tmp_path / "book" / f"{name}.md"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-        settings = {"extensions": ["myst_parser", "glossary_links"], "root_doc": "book/index"}
-        folders = tmp_path, None, tmp_path / "out", tmp_path / "doctrees"
-        with docutils.patch_docutils(), docutils.docutils_namespace():
-            application.Sphinx(*folders, "html", settings, status=None, warning=io.StringIO()).build()
-        html = (tmp_path / "out" / "book" / "index.html").read_text(encoding="utf-8")
+    def run(page: str) -> list[str]:
+        pages = {"book/index.md": page, "book/appendix/glossary.md": GLOSSARY}
+        html, _ = render(pages, ["myst_parser", "glossary_links"])
         return re.findall(
             r'<a class="[^"]*glossary-term[^"]*" href="appendix/glossary.html#term-[^"]+">([^<]+)</a>', html
         )
 
-    return build
+    return run
 
 
 def test_the_first_use_is_linked_also_in_the_plural(linked):
