@@ -115,7 +115,7 @@ def add_live(commands: argparse._SubParsersAction) -> None:
         help="safetensors with images (N, C, H, W) in [0, 1], and perhaps labels",
     )
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="their names; numbers by default")
-    parser.add_argument("--methods", nargs="+", metavar="NAME", help="names of METHODS; all of them by default")
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help="of interp_lab.live.SHOWN; all of them by default")
     parser.add_argument("--draw", action="store_true", help="a pen, for white strokes on black")
     parser.add_argument("--title", default="Laboratory")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page, HTML")

@@ -15,11 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .. import networks, plot
-from ..explain_decision.methods import METHODS
-from .graphs import export
+from .graphs import SHOWN, export
 from .page import NEEDS_SALIENCY, laboratory, page
-
-REMOVAL = ("occlusion", "rise", "shapley")  # each map takes hundreds of passes
 
 
 def write_page(
@@ -41,7 +38,7 @@ def write_page(
         out: the page.
         weights: safetensors with the network's state; only a network of the book has its own.
         classes: their names.
-        methods: names of ``METHODS``; None is all but those that take parts of the input away, in hundreds of passes.
+        methods: names of ``SHOWN``; None is all.
         draw: give the reader a pen.
         title: of the page.
 
@@ -49,8 +46,8 @@ def write_page(
         ValueError: a file is no safetensors file, or does not hold what is asked for; an unknown method or network.
         UnsupportedModelError: methods that cannot run in a page for this network, each by name.
     """
-    if unknown := set(methods or ()) - set(METHODS):
-        raise ValueError(f"unknown methods: {', '.join(sorted(unknown))}; there are {', '.join(METHODS)}")
+    if unknown := set(methods or ()) - set(SHOWN):
+        raise ValueError(f"unknown methods: {', '.join(sorted(unknown))}; there are {', '.join(SHOWN)}")
     model, held = _network(network, weights), read_tensors(Path(images))
     if "images" not in held or held["images"].dim() != 4:
         raise ValueError(f"{images} must hold a tensor 'images' (N, C, H, W), it holds {', '.join(held) or 'nothing'}")
@@ -60,15 +57,15 @@ def write_page(
     names = tuple(classes or map(str, range(logits.shape[1])))
     if len(names) != logits.shape[1]:
         raise ValueError(f"the network has {logits.shape[1]} classes, got {len(names)} names")
-    maps = list(methods or [name for name in METHODS if name not in REMOVAL])
+    maps = list(methods or SHOWN)
     wanted = dict.fromkeys("saliency" if name in NEEDS_SALIENCY else name for name in maps)
-    live = export(model, {name: METHODS[name] for name in wanted}, x[:3], names)
+    live = export(model, {name: SHOWN[name] for name in wanted}, x[:3], names)
     labels = held.get("labels")
     titles = [f"{k + 1}" + (f": {names[int(labels[k])]}" if labels is not None else "") for k in range(min(8, len(x)))]
     recorded = [name for name in maps if name in live.methods][:4] or ["saliency"]
     still = plot.panel(
         x[:1],
-        {name.replace("_", " "): METHODS[name](model, x[:1]) for name in recorded},
+        {name.replace("_", " "): SHOWN[name](model, x[:1]) for name in recorded},
         alt=f"The first of the inputs, and maps of it by {', '.join(recorded)}.",
     )
     figure = laboratory(

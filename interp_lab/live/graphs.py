@@ -14,7 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from ..contract import UnsupportedModelError, explaining, logits_of
+from ..explain_decision.methods import METHODS
 from .recording import Graph, Guard, Recorder, Ref, aten, is_unsupported
+
+SHOWN = {name: method for name, method in METHODS.items() if name not in ("occlusion", "rise", "shapley")}
+"""The methods of ``METHODS`` that a page can show; those that take parts of the input away need hundreds of passes."""
 
 TOLERANCE = 1e-5  # of a map's largest value
 

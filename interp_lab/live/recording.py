@@ -254,6 +254,11 @@ def _kthvalue(x, k, dim=-1, keepdim=False):
     return (value, at) if keepdim else (value.squeeze(dim), at.squeeze(dim))
 
 
+def _stack(parts, dim=0):
+    parts = [part.unsqueeze(dim) for part in parts]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+
+
 def _nan_to_num(x, nan=None, posinf=None, neginf=None):
     limits = torch.finfo(x.dtype)
     for hit, value, default in (
@@ -297,7 +302,7 @@ DECOMPOSED: dict[Any, Callable] = {
     aten.threshold_backward.default: lambda g, a, threshold: torch.where(a <= threshold, 0.0, g),
     aten.slice_backward.default: _slice_backward,
     aten.kthvalue.default: _kthvalue,
-    aten.stack.default: lambda parts, dim=0: torch.cat([part.unsqueeze(dim) for part in parts], dim),
+    aten.stack.default: _stack,
     aten.nan_to_num.default: _nan_to_num,
     aten.copysign.Tensor: lambda a, sign: torch.where(sign < 0, -a.abs(), a.abs()),
     aten.sign.default: lambda a: (a > 0).to(a) - (a < 0).to(a),

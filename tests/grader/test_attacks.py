@@ -8,35 +8,18 @@ import csv
 import json
 import os
 import socket
-from dataclasses import replace
 from pathlib import Path
 
 import nbformat
 import pytest
+from saliency_alone import EXERCISE, NAME, QUESTION, SOLUTION
 
 import grader
 from grader import gradebook, report, sandbox
-from grader.exercise import Exercise
 
 pytestmark = pytest.mark.xdist_group("attacks")  # one class is graded for all
 
 ROOT = Path(__file__).parents[2]
-NAME = "01_saliency_and_smoothgrad"
-SOLUTION = ROOT / "solutions" / NAME / "solution.ipynb"
-WHOLE = Exercise.read(SOLUTION.parent)
-
-
-def saliency_alone():
-    notebook = json.loads(WHOLE.solution)
-    for cell in notebook["cells"]:
-        if cell["id"].endswith("-check") and not cell["id"].startswith("q2"):
-            del cell["metadata"]["nbgrader"]
-    source = f"{WHOLE.source}\nQUESTIONS = QUESTIONS[2:3]\n"
-    return replace(WHOLE, source=source, solution=json.dumps(notebook).encode())
-
-
-EXERCISE = saliency_alone()
-(QUESTION,) = EXERCISE.questions
 SECRET = "a secret of the environment 5f1e"
 
 HEAD = """

@@ -16,17 +16,13 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from saliency_alone import EXERCISE, NAME, QUESTION
 
 from grader import by_hand, calls, collect, gradebook, sandbox, untrusted
-from grader.exercise import Exercise, find, references
+from grader.exercise import find, references
 from grader.journal import alone
 
 ROOT = Path(__file__).parents[2]
-NAME = "01_saliency_and_smoothgrad"
-SOLUTION = ROOT / "solutions" / NAME / "solution.ipynb"
-WHOLE = Exercise.read(SOLUTION.parent)
-EXERCISE = replace(WHOLE, source=f"{WHOLE.source}\nQUESTIONS = QUESTIONS[2:3]\n")  # saliency alone
-(QUESTION,) = EXERCISE.questions
 MARK = "# written by an honest student"
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 

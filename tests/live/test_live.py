@@ -13,7 +13,7 @@ from torch import nn
 
 import interp_lab as il
 from interp_lab.data import digits, scenes
-from interp_lab.live import Live, OutsideError, export
+from interp_lab.live import SHOWN, Live, OutsideError, export
 from interp_lab.live.graphs import TOLERANCE, Recording, agrees
 from interp_lab.live.recording import OPERATIONS
 from interp_lab.networks import load
@@ -23,7 +23,7 @@ LOOPS = ("smoothgrad", "integrated_gradients", "interior_gradient")  # they run 
 
 
 def methods_of(model, data) -> dict:
-    methods = {name: method for name, method in il.METHODS.items() if name not in LOOPS}
+    methods = {name: method for name, method in SHOWN.items() if name not in LOOPS}
     for rule in ("epsilon", "gamma", "z_plus", "alpha2_beta1"):
         methods[f"lrp_{rule}"] = partial(il.lrp, rule=rule)
     methods["lrp_z_b"] = partial(il.lrp, low=0.0, high=1.0)
