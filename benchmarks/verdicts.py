@@ -1,24 +1,29 @@
 """Every verdict of the tests that rests on a training, over seeds and kinds of kernel, with its margin.
 
-The tests marked ``trains`` run in a process for each kind of kernel, once for each seed, and tell every number that they
+The tests marked ``trains`` run in a process for each kind of kernel and each seed, and tell every number that they
 compare with a bound (the fixture `verdict`). The margin is the distance from the mean over the seeds to the nearest bound, in
 standard deviations over the seeds, for the kernels where it is smallest; a verdict holds with 3 or more. Without any
-deviation the margin is infinite.
+deviation the margin is infinite. What was measured stays in ``_build/verdicts`` until the code changes: start the same
+command again after an interruption.
 
     python -m benchmarks.verdicts [--seeds 8] [--kernel native] [OPTIONS OF PYTEST, as tests/evaluate]
 """
 
 import argparse
+import hashlib
 import json
 import math
 import os
 import statistics
 import subprocess
 import sys
-import tempfile
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tqdm import tqdm
+
+ROOT = Path(__file__).parents[1]
 KERNELS = {
     "native": {},
     "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "DNNL_MAX_CPU_ISA": "AVX2"},
@@ -39,17 +44,24 @@ class Teller:
         items[:] = [item for item in items if "verdict" in getattr(item, "fixturenames", ())]
 
 
-def measure(seeds: int, options: list[str], out: str) -> None:
-    """Run the tests once per seed with the kernels of this process, and write what they tell."""
+def measure(seed: int, options: list[str], out: Path) -> None:
+    """Run the tests once with the kernels of this process, and write what they tell."""
     import pytest
 
-    told = []
-    for seed in range(seeds):
-        teller = Teller(seed)
-        code = pytest.main(["-m", "trains", "-p", "no:cacheprovider", *options], [teller])
-        assert code == 0, f"the tests ended with {code}"
-        told += teller.verdicts
-        Path(out).write_text(json.dumps(told))
+    teller = Teller(seed)
+    code = pytest.main(["-m", "trains", "-p", "no:cacheprovider", *options], [teller])
+    assert code == 0, f"the tests ended with {code}"
+    out.write_text(json.dumps(teller.verdicts))
+
+
+def fingerprint(options: list[str]) -> str:
+    """Of the code and data that the tests can reach, and of their choice."""
+    files = (p for folder in ("interp_lab", "grader", "solutions", "tests") for p in (ROOT / folder).rglob("*"))
+    read = [p for p in files if p.suffix in (".py", ".ipynb", ".safetensors")]
+    hashed = hashlib.sha256(json.dumps(options).encode())
+    for path in sorted(read):
+        hashed.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    return hashed.hexdigest()[:12]
 
 
 def margin(values: list[float], above: float, below: float) -> float:
@@ -62,25 +74,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--kernel", action="append", choices=KERNELS, help="may be repeated; all by default")
-    parser.add_argument("--out", help=argparse.SUPPRESS)  # of a process for one kind
+    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)  # of a process for one kind and seed
+    parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
     arguments, options = parser.parse_known_args()
     if arguments.out:
-        return measure(arguments.seeds, options, arguments.out)
+        return measure(arguments.seed, options, arguments.out)
 
     kernels = arguments.kernel or list(KERNELS)
+    folder = ROOT / "_build" / "verdicts" / fingerprint(options)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def run(seed: int, kind: str) -> None:
+        out = folder / f"{kind}-{seed}.json"
+        if not out.exists():
+            command = [sys.executable, "-m", "benchmarks.verdicts", "--seed", str(seed), "--out", str(out), *options]
+            environment = os.environ | {"OMP_NUM_THREADS": "1"} | KERNELS[kind]
+            with out.with_suffix(".log").open("w") as log:
+                subprocess.run(command, env=environment, check=True, stdout=log, stderr=log)
+        bar.update()
+
+    cells = [(seed, kind) for seed in range(arguments.seeds) for kind in kernels]
+    with tqdm(total=len(cells), desc="verdicts", unit="run") as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+        for done in [pool.submit(run, *cell) for cell in cells]:
+            done.result()  # an error says which command failed; its log lies in the folder
     table: dict[tuple, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    with tempfile.TemporaryDirectory() as folder:
-        for kind in kernels:
-            out = Path(folder, kind)
-            command = [sys.executable, "-m", "benchmarks.verdicts", "--seeds", str(arguments.seeds), "--out", str(out)]
-            subprocess.run(
-                [*command, *options],
-                env=os.environ | {"OMP_NUM_THREADS": "1"} | KERNELS[kind],
-                check=True,
-                stdout=sys.stderr,
-            )
-            for test, what, value, above, below in json.loads(out.read_text()):
-                table[test, what, above, below][kind].append(value)
+    for seed, kind in cells:
+        for test, what, value, above, below in json.loads((folder / f"{kind}-{seed}.json").read_text()):
+            table[test, what, above, below][kind].append(value)
     print(f"| test | verdict | bounds | {' | '.join(kernels)} | margin |")
     print("|---" * (4 + len(kernels)) + "|")
     for (test, what, above, below), kinds in table.items():
@@ -89,7 +109,7 @@ def main() -> None:
         )
         shown = [f"{statistics.mean(v):.4g} ± {statistics.stdev(v):.2g}" for v in kinds.values()]
         least = min(margin(values, above, below) for values in kinds.values())
-        print(f"| {test.split('/')[-1]} | {what} | {bounds} | {' | '.join(shown)} | {least:.1f} |", flush=True)
+        print(f"| {test.split('/')[-1]} | {what} | {bounds} | {' | '.join(shown)} | {least:.1f} |")
     return None
 
 

@@ -23,6 +23,7 @@ def render(tmp_path) -> Callable[..., tuple[str, str]]:
             path.write_text(source, encoding="utf-8")
         root, warnings = Path(next(iter(pages))).with_suffix(""), io.StringIO()
         settings |= {"extensions": extensions, "root_doc": root.as_posix()}
+        settings["source_suffix"] = {".rst": "restructuredtext"}  # Sphinx's own default keeps what extensions add to it
         folders = tmp_path, None, tmp_path / "out", tmp_path / "doctrees"
         with docutils.patch_docutils(), docutils.docutils_namespace():
             application.Sphinx(*folders, builder, settings, status=None, warning=warnings).build()
