@@ -7,11 +7,11 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
 from interp_lab.antehoc import sparse_softmax
-from interp_lab.data import digits, paste_watermark
+from interp_lab.data import digits, paste_watermark, scenes
 from interp_lab.networks import load
 
 from . import claim
-from .scenes import attribution, drawn, network, object_mask
+from .scenes import attribution, drawn, object_mask, trained
 
 
 @claim(
@@ -27,8 +27,6 @@ def true_evidence_is_an_upper_bound(removed: float, method: str, network: str, f
     """Removing pixels of the true object in a random order costs the network more accuracy than removing those that a
     heatmap marks.
     """
-    from interp_lab.data import scenes
-
     data = drawn(seed)
     if fill == "background":
         other = scenes(64, seed=seed, draw_object=False).images
@@ -45,7 +43,7 @@ def true_evidence_is_an_upper_bound(removed: float, method: str, network: str, f
 def _accuracy_without(name: str, data, order: torch.Tensor, removed: float, other: torch.Tensor) -> float:
     k = int(removed * order[0].numel())
     gone = torch.zeros_like(order).flatten(1).scatter(1, order.flatten(1).topk(k, 1).indices, 1.0).view_as(order) > 0
-    says = network(name)(torch.where(gone[:, None], other, data.images)).argmax(1)
+    says = trained(name)(torch.where(gone[:, None], other, data.images)).argmax(1)
     return (says == data.labels).float().mean().item()
 
 
@@ -63,7 +61,7 @@ def the_mark_turns_decisions(seed: int, asked: str) -> float:
     chosen = data.labels != 0 if asked == "all other classes" else data.labels == int(asked.split()[1])
     marked = paste_watermark(data.images[chosen])
     suspect, honest = (
-        (network(name)(marked).argmax(1) == 0).float().mean() for name in ("scenes_watermark", "scenes_cnn")
+        (trained(name)(marked).argmax(1) == 0).float().mean() for name in ("scenes_watermark", "scenes_cnn")
     )
     return (suspect - honest).item()
 
@@ -86,7 +84,7 @@ def _test_answers(l1: float | None, cells: int = 0) -> torch.Tensor:
     cells=(8, 14, 28),
     test_digits=("all", "first half", "second half"),
 )
-def the_network_reads_digits_better_than_a_linear_model(l1: float, cells: int, test_digits: str) -> float:
+def the_network_reads_digits_better_than_a_lineartrained(l1: float, cells: int, test_digits: str) -> float:
     """On the held-out digits the convolutional network is more accurate than a sparse linear model, by more than chance
     (sign test on the digits that one of the two reads correctly, p < .05).
     """

@@ -1,10 +1,11 @@
-"""The conclusions of part 3: coherence, class sensitivity, selectivity."""
+"""The conclusions of part 3: coherence, class sensitivity, selectivity, ROAR."""
 
 import copy
+import warnings
 from functools import cache, partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp_lab import (
     METHODS,
@@ -12,6 +13,7 @@ from interp_lab import (
     coherence,
     integrated_gradients,
     lrp,
+    roar,
     selectivity,
     similarity,
 )
@@ -29,10 +31,11 @@ from .scenes import (
     SEEDS,
     SIGNS,
     drawn,
-    network,
+    object_mask,
     score_of,
     start,
     surely,
+    trained,
 )
 
 METHOD_NAMES = tuple(name for name in METHODS if name not in ("rise", "shapley"))  # which take hundreds of passes
@@ -54,8 +57,6 @@ REDISTRIBUTING, GRADIENTS = ("lrp", "deep_taylor", "rectgrad"), ("saliency", "gr
 )
 def maps_beat_chance(method: str, score: str, margin: int, sign: str, network: str, seed: int) -> float:
     """A method's map lies on the object more than a map that knows nothing."""
-    from .scenes import object_mask
-
     area = object_mask(seed, margin).flatten(1).float().mean(1)
     return surely(score_of(method, network, seed, score=score, margin=margin, sign=sign) - area)
 
@@ -128,7 +129,7 @@ def relevance_moves_to_the_mark(method: str, sign: str, seed: int) -> float:
     marked = marked[marked.labels == 0]
     masses = []
     for name in ("scenes_watermark", "scenes_cnn"):
-        map_ = EXPLAIN[method](network(name), marked.images, 0).sum(1)
+        map_ = EXPLAIN[method](trained(name), marked.images, 0).sum(1)
         masses.append(coherence(map_.abs() if sign == "magnitude" else map_, marked.masks["watermark"]).relevance_mass)
     return surely(masses[0] - masses[1])
 
@@ -164,10 +165,6 @@ def black_is_the_worse_baseline(
 )
 def untrained_maps_are_at_chance(method: str, baseline: str, score: str, weights: str, seed: int) -> float:
     """With random weights, no method's map lies on the object more than chance by .05."""
-    import warnings
-
-    from .scenes import object_mask
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # maps of zeros, which count as chance
         return (
@@ -185,7 +182,7 @@ def _two(name: str, seed: int):
     """Scenes with two objects for which a network gives both classes a positive logit."""
     two = scenes(96, seed=seed, objects=2)
     both = torch.stack([two.labels, two.second_labels], 1)
-    return two[(network(name)(two.images).gather(1, both) > 0).all(1)][:40]
+    return two[(trained(name)(two.images).gather(1, both) > 0).all(1)][:40]
 
 
 @cache
@@ -196,7 +193,7 @@ def _asked(method: str, name: str, seed: int, baseline: str = "black"):
         explain = partial(explain, baseline=start(two.images, baseline))
     return class_sensitivity(
         explain,
-        network(name),
+        trained(name),
         two.images,
         two.labels,
         two.second_labels,
@@ -324,13 +321,13 @@ def a_baseline_wins_where_it_is_the_fill(fill: str, network: str, score: str, pa
 @cache
 def _kept(method: str, name: str, head: int, seed: int, sign: str) -> float:
     """Rank correlation of a method's maps before and after the last layer got random weights."""
-    forgetful = copy.deepcopy(network(name))
+    forgetful = copy.deepcopy(trained(name))
     with torch.random.fork_rng([]):
         torch.manual_seed(head)
         forgetful[-1].reset_parameters()
     images = drawn(seed).images[:24]
-    target = network(name)(images).argmax(1)
-    maps = [METHODS[method](model, images, target).sum(1) for model in (network(name), forgetful)]
+    target = trained(name)(images).argmax(1)
+    maps = [METHODS[method](model, images, target).sum(1) for model in (trained(name), forgetful)]
     maps = [m.abs() for m in maps] if sign == "magnitude" else maps
     return similarity(*maps).spearman.nanmean().item()
 
@@ -352,3 +349,30 @@ def guided_outlives_the_last_layer(sign: str, network: str, head: int, seed: int
 def a_random_head_leaves_nothing_of_the_gradient(sign: str, network: str, head: int, seed: int) -> float:
     """The gradient of a network with a random last layer has nothing in common with that of the network itself (Spearman < .2)."""
     return _kept("saliency", network, head, seed, sign)
+
+
+# ROAR
+
+FRACTIONS = (0.5, 0.9, 0.3)
+
+
+@cache
+def _retrained(sign: str, training: int) -> dict[tuple[str, float], float]:
+    """Accuracy after retraining on half of the digits, for the page's two orders and fractions."""
+    halves = digits("train")[::2], digits("test")[::2]
+    deviation = halves[0].images.std(0)
+
+    def by_saliency(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
+        map_ = METHODS["saliency"](model, x, target)
+        return map_.abs() if sign == "magnitude" else map_
+
+    orders = {"saliency": by_saliency, "fixed": lambda model, x, target: deviation.expand_as(x)}
+    table = roar(orders, halves, fractions=FRACTIONS, seeds=(training,), epochs=6, progress=False)
+    return {(cell.method, cell.fraction): cell.accuracy for cell in table.cells}
+
+
+@claim("part3/roar_and_kar", above=0, fraction=FRACTIONS, sign=("signed", "magnitude"), training=(0, 1, 2, 3))
+def a_fixed_order_beats_saliency(fraction: float, sign: str, training: int) -> float:
+    """By ROAR, an order that is the same for every picture and asks no network explains digits better than saliency does."""
+    accuracy = _retrained(sign, training)
+    return accuracy["saliency", fraction] - accuracy["fixed", fraction]

@@ -5,6 +5,7 @@ from functools import cache, lru_cache, partial
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.transforms.functional import gaussian_blur
 
 from interp_lab import METHODS, bootstrap, pointing_game, relevance_mass, relevance_rank, saliency
 from interp_lab.data import Dataset, scenes
@@ -24,7 +25,7 @@ EXPLAIN = METHODS | {
 
 
 @cache
-def network(name: str) -> nn.Module:
+def trained(name: str) -> nn.Module:
     """A network of the package; ``"untrained 0"`` has random weights drawn with seed 0."""
     if name.startswith("untrained"):
         with torch.random.fork_rng([]):
@@ -40,7 +41,7 @@ def drawn(seed: int, n: int = 64) -> Dataset:
 
 @cache
 def answers(name: str, seed: int) -> Tensor:
-    return network(name)(drawn(seed).images).argmax(1)
+    return trained(name)(drawn(seed).images).argmax(1)
 
 
 def start(images: Tensor, baseline: str) -> Tensor:
@@ -49,8 +50,6 @@ def start(images: Tensor, baseline: str) -> Tensor:
         return torch.zeros_like(images)
     if baseline == "mean colour":
         return images.mean((2, 3), keepdim=True).expand_as(images)
-    from torchvision.transforms.functional import gaussian_blur
-
     return gaussian_blur(images, 31, 8.0)
 
 
@@ -61,7 +60,7 @@ def attribution(method: str, name: str, seed: int, baseline: str = "black") -> T
     if method == "colour":  # asks no network
         return (images - images.mean((2, 3), keepdim=True)).abs()
     options = {"baseline": start(images, baseline)} if method in FROM_BASELINE else {}
-    return EXPLAIN[method](network(name), images, target, **options)
+    return EXPLAIN[method](trained(name), images, target, **options)
 
 
 @cache
@@ -94,4 +93,4 @@ def share(map_: Tensor, mask: Tensor) -> Tensor:
 
 @lru_cache(50)
 def gradient(name: str, seed: int) -> Tensor:
-    return saliency(network(name), drawn(seed).images, answers(name, seed))
+    return saliency(trained(name), drawn(seed).images, answers(name, seed))
