@@ -78,9 +78,7 @@ class Result:
         """For a claim that depends: the option that decides most, with the count of each of its values."""
         option = self.decisive()
         ordered = sorted(self.shares(option).items(), key=lambda item: -item[1][0] / item[1][1])
-        return f"what decides most is the {option}: " + ", ".join(
-            f"{value} {true} of {of}" for value, (true, of) in ordered
-        )
+        return f"*{option}* decides most: " + ", ".join(f"{value} ({true} of {of})" for value, (true, of) in ordered)
 
 
 @cache
@@ -128,8 +126,8 @@ class ClaimsDirective(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         rows = ["| claim | verdict | true in | varied | where it breaks |", "|---|---|---|---|---|"]
-        for result in results().values():
-            link = f"[{result.sentence}](/book/{result.page}.md)"
+        for name, result in results().items():
+            link = f"[{result.sentence}](#claim-{name})"
             where = result.where() if result.verdict == "depends" else ""
             rows.append(
                 f"| {link} | {WORDS[result.verdict]} | {result.counted()} | {', '.join(result.options)} | {where} |"

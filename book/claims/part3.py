@@ -71,11 +71,21 @@ def maps_beat_chance(method: str, score: str, margin: int, sign: str, network: s
     network=NETWORKS,
     seed=SEEDS,
 )
-def redistribution_leads(baseline: str, margin: int, score: str, sign: str, network: str, seed: int) -> float:
-    """LRP, deep Taylor and RectGrad all lie on the object more than saliency, gradient x input and integrated gradients."""
+def redistribution_leads(
+    baseline: str,
+    margin: int,
+    score: str,
+    sign: str,
+    network: str,
+    seed: int,
+) -> float:
+    """LRP, deep Taylor and RectGrad all lie on the object more
+    than saliency, gradient x input and integrated gradients.
+    """
+    how = {"score": score, "margin": margin, "sign": sign}
 
     def mean(method: str) -> float:
-        return score_of(method, network, seed, baseline, score=score, margin=margin, sign=sign).mean().item()
+        return score_of(method, network, seed, baseline, **how).mean().item()
 
     return min(map(mean, REDISTRIBUTING)) - max(map(mean, GRADIENTS))
 

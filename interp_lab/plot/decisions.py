@@ -70,6 +70,8 @@ def panel(
 ) -> Figure:
     """A table of heatmaps: one row per image, one column per attribution, each map with its own scale.
 
+    A column with a negative value anywhere has diverging colours, any other one sequential ones.
+
     Args:
         images: ``(N, C, H, W)`` with one or three channels, the first column; None leaves it out.
         attributions: title -> ``(N, C, H, W)`` or ``(N, H, W)``; channels are summed.
@@ -103,21 +105,20 @@ def panel(
     shown = wrap(titles, len(titles), size)
     pictures, note = as_images(images) if images is not None else (None, "")
     figure, axes = grid(count.pop(), len(titles), size, text=0.45 + 0.15 * count_lines(shown))
+    signed = {title: _signed(a) for title, a in maps.items()}  # one language of colours a column
     for i, row in enumerate(axes):
         cells = list(row)
         if pictures is not None:
             show_image(cells.pop(0), pictures[i])
-        for cell, values in zip(cells, maps.values(), strict=True):
+        for cell, (title, values) in zip(cells, maps.items(), strict=True):
             under = pictures[i] if overlay else None
-            show_map(cell, values[i], signed=_signed(values[i]), percentile=percentile, under=under)
+            show_map(cell, values[i], signed=signed[title], percentile=percentile, under=under)
         if rows is not None:
             row[0].set_ylabel(rows[i], fontsize=9)
     for cell, title in zip(axes[0], shown, strict=True):
         cell.set_title(title, fontsize=9)
-    signed = {_signed(a[i]) for a in maps.values() for i in range(len(axes))}
-    keys = ["red positive, blue negative, white zero"] * (True in signed) + ["dark zero, bright large"] * (
-        False in signed
-    )
+    keys = ["red positive, blue negative, white zero"] * any(signed.values())
+    keys += ["dark zero, bright large"] * (not all(signed.values()))
     clip = "each map has its own scale" if percentile == 100 else f"each map clips at its {percentile:g}th percentile"
     if overlay:
         keys.append("the image shines through where values are small")
@@ -127,7 +128,7 @@ def panel(
 
 
 def _signed(values: Tensor) -> bool:
-    """Whether a map takes the diverging colours: it has negative values, or nothing at all to show."""
+    """Whether maps take the diverging colours: they have negative values, or nothing at all to show."""
     return bool((values < 0).any() or (values == 0).all())
 
 

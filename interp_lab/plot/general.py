@@ -152,11 +152,14 @@ def bars(
     ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # the reference may run behind a number
     axis.bar_label(drawn, fmt="%.3g", padding=3, fontsize=8, bbox=ground)
     axis.invert_yaxis()
-    axis.margins(x=0.12)
+    axis.margins(x=0.12, y=0.5 / len(values))
     if reference is not None:
         axis.axvline(reference[1], color=COLORS[1], linestyle="--", label=reference[0], zorder=1.5)
         figure.legend(loc="outside upper center", fontsize=8, frameon=False)
-    label_axes(axis, xlabel, "")
+    label_axes(axis, "", "")
+    figure.supxlabel(
+        xlabel, fontsize=9
+    )  # in the middle of the figure, which long names can leave much wider than the axis
     figure.alt = alt or f"{xlabel}: " + ", ".join(f"{name} {value:.3g}" for name, value in values.items()) + "."
     return figure
 

@@ -60,3 +60,10 @@ def test_the_caption_of_a_panel_tells_the_colours_that_are_there():
         told = caption(plot.panel(None, maps, percentile=100))
         assert ("red positive, blue negative, white zero" in told, "dark zero, bright large" in told) == (red, dark)
         assert told.endswith("each map has its own scale")
+
+
+def test_a_column_has_one_language_of_colours():
+    mixed = torch.tensor([[[1.0, -2.0]], [[1.0, 2.0]]])
+    figure = plot.panel(None, {"mixed": mixed, "magnitude": mixed.abs()}, percentile=100)
+    colours = [axis.images[0].get_cmap().name for axis in figure.axes]
+    assert colours == [plot.DIVERGING, plot.SEQUENTIAL] * 2

@@ -78,5 +78,14 @@ def test_bars_stand_from_top_to_bottom_with_their_numbers_and_the_reference_wher
     assert [(text.xy[0], text.get_text()) for text in axis.texts] == [(0.5, "0.5"), (-2.0, "-2")]
     assert axis.lines[0].get_xdata() == [0.25, 0.25]
     assert [text.get_text() for text in legend.get_texts()] == ["chance"]
-    assert axis.get_xlabel() == "share"
+    assert figure.get_supxlabel() == "share"
     assert figure.alt == "share: first 0.5, second -2."
+
+
+def test_what_the_bars_are_is_not_cut_where_long_names_leave_little_room():
+    figure = plot.bars(
+        {"a name that is as long as half of the figure": 1.0}, xlabel="share of the settings that are true"
+    )
+    figure.canvas.draw()
+    box = figure._supxlabel.get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
