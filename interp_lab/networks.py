@@ -110,6 +110,50 @@ def scenes_cnn(classes: int = 8, bias: bool = True) -> nn.Sequential:
     )
 
 
+class Tokens(nn.Module):
+    """Maps ``(N, D, H, W)`` as tokens ``(N, 1 + H W, D)``: a class token, then the places, each with its learned position."""
+
+    def __init__(self, width: int, places: int) -> None:
+        super().__init__()
+        self.class_token = nn.Parameter(torch.zeros(width))
+        self.positions = nn.Parameter(0.02 * torch.randn(1 + places, width))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        first = self.class_token.expand(len(maps), 1, -1)
+        return torch.cat([first, maps.flatten(2).mT], 1) + self.positions
+
+
+class ClassToken(nn.Module):
+    """The first of the tokens ``(N, T, D)``: ``(N, D)``."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens[:, 0]
+
+
+def vision_transformer(*stem: nn.Module, width: int, places: int, depth: int, classes: int) -> nn.Sequential:
+    """A stem that gives maps ``(N, width, H, W)``, their ``places`` as tokens, ``depth`` transformer blocks, a linear head.
+
+    The blocks are torch's own, with four heads and the norm before each branch. The logits are linear in the class token.
+    Dosovitskiy et al. 2021, arXiv:2010.11929; convolutions as the stem: Xiao et al. 2021, arXiv:2106.14881.
+    """
+    options: dict[str, Any] = {"dropout": 0.0, "activation": "gelu", "batch_first": True, "norm_first": True}
+    blocks = [nn.TransformerEncoderLayer(width, 4, 2 * width, **options) for _ in range(depth)]
+    head = ClassToken(), nn.LayerNorm(width), nn.Linear(width, classes)
+    return nn.Sequential(*stem, Tokens(width, places), *blocks, *head)
+
+
+def digits_vit(classes: int = 10) -> nn.Sequential:
+    """A transformer of two blocks on the 49 patches of 4 by 4 pixels of ``(N, 1, 28, 28)``."""
+    patches = nn.Conv2d(1, 32, 4, stride=4)
+    return vision_transformer(patches, width=32, places=49, depth=2, classes=classes)
+
+
+def scenes_vit(classes: int = 8) -> nn.Sequential:
+    """A transformer of three blocks on the 64 patches of 8 by 8 pixels of ``(N, 3, 64, 64)``."""
+    patches = nn.Conv2d(3, 48, 8, stride=8)
+    return vision_transformer(patches, width=48, places=64, depth=3, classes=classes)
+
+
 def fold_batch_norm(model: nn.Sequential) -> nn.Sequential:
     """The same function in eval mode, with every BatchNorm folded into the convolution before it.
 
