@@ -75,10 +75,10 @@ def test_gradient_x_attention_is_the_sum_over_all_paths_of_what_raises_the_logit
         for k, slope in enumerate(slopes):
             for place in itertools.product(*map(range, slope.shape[1:])):
                 added = [torch.zeros_like(p) for p in kept]
-                added[k][:, *place] = step
+                added[k][(slice(None), *place)] = step
                 rises = model(X, added)[:, 1]
-                added[k][:, *place] = -step
-                slope[:, *place] = (rises - model(X, added)[:, 1]) / (2 * step)
+                added[k][(slice(None), *place)] = -step
+                slope[(slice(None), *place)] = (rises - model(X, added)[:, 1]) / (2 * step)
     ours = gradient_x_attention(model, X, 1)
     for n in range(3):
         steps = [torch.eye(5) + (p[n] * s[n]).clamp(min=0).mean(0) for p, s in zip(kept, slopes, strict=True)]
