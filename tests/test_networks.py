@@ -174,6 +174,14 @@ def test_the_fast_gradient_sign_of_a_linear_model_is_known():
     assert not attacked.requires_grad
 
 
+def test_a_turned_image_is_one_of_eight():
+    x = torch.arange(18.0).view(2, 1, 3, 3)
+    ways = [y.rot90(k, (2, 3)) for y in (x, x.mT) for k in range(4)]
+    came = [networks.turned(nn.Identity(), x, torch.zeros(2)) for _ in range(100)]
+    assert all(any(torch.equal(image, way) for way in ways) for image in came)
+    assert all(any(torch.equal(image, way) for image in came) for way in ways)
+
+
 def test_a_training_step_learns_from_the_perturbed_images():
     perturbed, plain = nn.Linear(2, 2), nn.Linear(2, 2)
     plain.load_state_dict(perturbed.state_dict())
