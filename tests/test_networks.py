@@ -238,7 +238,7 @@ def test_the_shipped_scenes_networks_are_plain(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "least"), [("scenes_cnn", 0.97), ("scenes_retrained", 0.97), ("scenes_robust", 0.93), ("scenes_vit", 0.9)]
+    ("name", "least"), [("scenes_cnn", 0.97), ("scenes_retrained", 0.97), ("scenes_robust", 0.93), ("scenes_vit", 0.94)]
 )
 def test_the_shipped_scenes_networks_keep_their_accuracy(fresh, name, least):
     assert networks.accuracy(networks.load(name), fresh) >= least

@@ -5,7 +5,6 @@ token of the input, through all layers. Neither looks at values, at MLPs or at t
 """
 
 from collections.abc import Callable, Sequence
-from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -43,9 +42,12 @@ def attention_rollout(model: Model, x: Tensor) -> Tensor:
     torch.Size([2, 50, 50])
     """
     with explaining(model, x) as x:
-        means = _among_tokens([a.detach() for a in _attention_weights(model, x, None)[1]], len(x))
-        one = torch.eye(means[0].shape[-1], dtype=x.dtype, device=x.device)
-        return reduce(lambda rolled, a: (a + one) / 2 @ rolled, means, one.expand(len(x), -1, -1))
+        _, weights = _attention_weights(model, x, None)
+        means = _among_tokens([a.detach() for a in weights], len(x))
+        rolled = one = torch.eye(means[0].shape[-1], dtype=x.dtype, device=x.device)
+        for a in means:
+            rolled = (a + one) / 2 @ rolled
+        return rolled
 
 
 def gradient_x_attention(model: Model, x: Tensor, target: Target = None) -> Tensor:
@@ -76,8 +78,10 @@ def gradient_x_attention(model: Model, x: Tensor, target: Target = None) -> Tens
         chosen, weights = _attention_weights(model, x, target)
         slopes = differentiated(chosen.sum(), weights)
         steps = _among_tokens([(a.detach() * g).relu() for a, g in zip(weights, slopes, strict=True)], len(x))
-        one = torch.eye(steps[0].shape[-1], dtype=x.dtype, device=x.device)
-        return reduce(lambda rolled, step: rolled + step @ rolled, steps, one.expand(len(x), -1, -1))
+        rolled = torch.eye(steps[0].shape[-1], dtype=x.dtype, device=x.device)
+        for step in steps:
+            rolled = rolled + step @ rolled
+        return rolled
 
 
 def _attention_weights(model: Model, x: Tensor, target: Target) -> tuple[Tensor, list[Tensor]]:
