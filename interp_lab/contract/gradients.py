@@ -12,9 +12,7 @@ from .logits import logits_of, pick
 from .scripts import refuse_cuts
 
 
-def chosen_logit(
-    model: Model, x: Tensor, target: Target, table: Mapping[Callable, Rule] = ORDINARY_GRADIENT
-) -> Tensor:
+def chosen_logit(model: Model, x: Tensor, target: Target, table: Mapping[Callable, Rule] = ORDINARY_GRADIENT) -> Tensor:
     r""":math:`f_c(x)` of every row, ``(N,)``, differentiable to x; with the ordinary gradient of every operation.
 
     A ``table`` that contains :data:`ORDINARY_GRADIENT` may have more rules, which see the operations that they are for.
