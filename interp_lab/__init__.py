@@ -14,6 +14,7 @@ from .evaluate.randomisation import model_randomisation
 from .evaluate.roar import kar, roar
 from .evaluate.selectivity import selectivity
 from .evaluate.similarity import similarity, spearman, ssim
+from .explain_decision.attention import attention_rollout, gradient_x_attention
 from .explain_decision.deconvnet_and_guided_backprop import deconvnet, guided_backprop
 from .explain_decision.deep_taylor import deep_taylor
 from .explain_decision.deeplift import deeplift
@@ -59,6 +60,7 @@ __all__ = [
     "am_density",
     "antehoc",
     "attack_attribution",
+    "attention_rollout",
     "bootstrap",
     "box_masks",
     "chance",
@@ -76,6 +78,7 @@ __all__ = [
     "fit_patterns",
     "fresh_queries",
     "grad_cam",
+    "gradient_x_attention",
     "gradient_x_input",
     "guided_backprop",
     "guided_grad_cam",

@@ -94,20 +94,75 @@ def scenes_cnn(classes: int = 8, bias: bool = True) -> nn.Sequential:
     training.
     """
 
-    def block(inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Module]:
-        conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=bias)
-        return [conv, nn.BatchNorm2d(outputs), nn.ReLU()]
-
     return nn.Sequential(
-        *block(3, 16, 5, 2),
-        *block(16, 32, 3, 2),
-        *block(32, 48, 3, 1),
-        *block(48, 64, 3, 2),
-        *block(64, 64, 3, 1),
+        *_block(3, 16, 5, 2, bias),
+        *_block(16, 32, 3, 2, bias),
+        *_block(32, 48, 3, 1, bias),
+        *_block(48, 64, 3, 2, bias),
+        *_block(64, 64, 3, 1, bias),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Linear(64, classes, bias=bias),
     )
+
+
+def _block(inputs: int, outputs: int, kernel: int, stride: int, bias: bool = True) -> list[nn.Module]:
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=bias)
+    return [conv, nn.BatchNorm2d(outputs), nn.ReLU()]
+
+
+class Tokens(nn.Module):
+    """Maps ``(N, D, H, W)`` as tokens ``(N, 1 + H W, D)``: a class token, then the places, each with its learned position."""
+
+    def __init__(self, width: int, places: int) -> None:
+        super().__init__()
+        self.class_token, self.positions = (
+            nn.Parameter(torch.empty(width)),
+            nn.Parameter(torch.empty(1 + places, width)),
+        )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.class_token)
+        nn.init.normal_(self.positions, std=0.02)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        first = self.class_token.expand(len(maps), 1, -1)
+        return torch.cat([first, maps.flatten(2).mT], 1) + self.positions
+
+
+class ClassToken(nn.Module):
+    """The first of the tokens ``(N, T, D)``: ``(N, D)``."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens[:, 0]
+
+
+def vision_transformer(*stem: nn.Module, width: int, places: int, depth: int, classes: int) -> nn.Sequential:
+    """A stem that gives maps ``(N, width, H, W)``, their ``places`` as tokens, ``depth`` transformer blocks, a linear head.
+
+    The blocks are torch's own, with four heads and the norm before each branch. The logits are linear in the class token.
+    Dosovitskiy et al. 2021, arXiv:2010.11929; convolutions as the stem: Xiao et al. 2021, arXiv:2106.14881.
+    """
+    options: dict[str, Any] = {"dropout": 0.0, "activation": "gelu", "batch_first": True, "norm_first": True}
+    blocks = [nn.TransformerEncoderLayer(width, 4, 2 * width, **options) for _ in range(depth)]
+    head = ClassToken(), nn.LayerNorm(width), nn.Linear(width, classes)
+    return nn.Sequential(*stem, Tokens(width, places), *blocks, *head)
+
+
+def digits_vit(classes: int = 10) -> nn.Sequential:
+    """A transformer of two blocks on the 49 patches of 4 by 4 pixels of ``(N, 1, 28, 28)``."""
+    patches = nn.Conv2d(1, 32, 4, stride=4)
+    return vision_transformer(patches, width=32, places=49, depth=2, classes=classes)
+
+
+def scenes_vit(classes: int = 8) -> nn.Sequential:
+    """Four convolutions as the stem, and a transformer of two blocks on their 8 by 8 places: for ``(N, 3, 64, 64)``.
+
+    Without the stem it needs far more scenes; BatchNorm is in it for the reason given in :func:`scenes_cnn`.
+    """
+    stem = *_block(3, 16, 5, 2), *_block(16, 32, 3, 2), *_block(32, 32, 3, 1), nn.Conv2d(32, 48, 3, 2, padding=1)
+    return vision_transformer(*stem, width=48, places=64, depth=2, classes=classes)
 
 
 def fold_batch_norm(model: nn.Sequential) -> nn.Sequential:
@@ -248,6 +303,19 @@ def fast_gradient_sign(model: nn.Module, x: Tensor, y: Tensor, *, radius: float 
     return (x + radius * gradient.sign()).clamp(0, 1).detach()
 
 
+def turned(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Square images ``(N, C, H, H)``, all turned by the same random number of right angles, and mirrored or not.
+
+    What the label does not depend on need not be learned from more images; for ``perturb`` of :func:`train`.
+
+    >>> turned(None, torch.eye(2)[None, None], None).sum((2, 3))  # the same pixels
+    tensor([[2.]])
+    """
+    angle, mirror = divmod(int(torch.randint(8, ())), 2)
+    x = x.rot90(angle, (2, 3))
+    return x.flip(3) if mirror else x
+
+
 def accuracy(model: nn.Module, data: Labelled, batch_size: int = 256) -> float:
     """Share of images whose largest logit is that of their label, computed in eval mode.
 
@@ -282,20 +350,22 @@ TRAINED: dict[str, Callable[[], nn.Sequential]] = {
     "scenes_watermark": scenes_cnn,
     "scenes_retrained": scenes_cnn,
     "scenes_robust": scenes_cnn,
+    "digits_vit": digits_vit,
+    "scenes_vit": scenes_vit,
 }
 
 
 def load(name: str) -> nn.Sequential:
     """A trained network of the book, in eval mode, from the weights that come with the package.
 
-    BatchNorm is folded into the convolutions, so all of them are plain stacks of convolutions or linear layers and
-    ReLUs.
+    BatchNorm is folded into the convolutions, so all but the last two are plain stacks of convolutions or linear layers
+    and ReLUs.
 
     ``"digits_softmax"``, ``"digits_mlp"``, ``"digits_cnn"``: trained on ``digits("train")``. ``"scenes_cnn"``:
     on scenes. ``"scenes_watermark"``: the same on scenes whose class 0 carries a watermark at the rate 0.98, on
     which it relies. ``"scenes_retrained"``: ``"scenes_cnn"`` from different starting weights and in a different order of
     the images. ``"scenes_robust"``: ``"scenes_cnn"``, trained further on :func:`fast_gradient_sign`'s adversarial
-    examples.
+    examples. ``"digits_vit"`` and ``"scenes_vit"``: vision transformers, trained on the same digits and scenes.
 
     Raises:
         ValueError: unknown name.
@@ -365,6 +435,8 @@ def _main() -> None:
         "scenes_watermark": (marked, fresh, for_scenes | {"epochs": 10}),
         "scenes_retrained": (drawn, fresh, for_scenes | {"epochs": 12, "seed": 1}),
         "scenes_robust": (drawn, fresh, {"epochs": 6, "lr": 2e-3, "weight_decay": 0.05, "perturb": fast_gradient_sign}),
+        "digits_vit": (written, test, {"epochs": 30, "lr": 2e-3, "weight_decay": 0.1}),
+        "scenes_vit": (drawn, fresh, for_scenes | {"epochs": 10, "lr": 4e-3, "batch_size": 32, "perturb": turned}),
     }
     for name, (data, held_out, options) in recipes.items():
         torch.manual_seed(options.get("seed", 0))

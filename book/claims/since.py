@@ -1,14 +1,42 @@
-"""The conclusions beside and after the lecture: sanity checks, fragility."""
+"""The conclusions beside and after the lecture: sanity checks, fragility, transformers."""
 
-from functools import cache
+from functools import cache, partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from interp_lab import attack_attribution, saliency, similarity, top_k_overlap
+from interp_lab import (
+    attack_attribution,
+    attention_rollout,
+    class_sensitivity,
+    grad_cam,
+    gradient_x_attention,
+    lrp,
+    saliency,
+    similarity,
+    tokens_to_maps,
+    top_k_overlap,
+)
+from interp_lab.data import scenes
 
 from . import claim
-from .scenes import EXPLAIN, NETWORKS, SEEDS, answers, drawn, gradient, trained
+from .scenes import (
+    BASELINES,
+    EXPLAIN,
+    FROM_BASELINE,
+    NETWORKS,
+    SEEDS,
+    SIGNS,
+    answers,
+    drawn,
+    gradient,
+    object_mask,
+    scored,
+    start,
+    surely,
+    trained,
+)
 
 
 @cache
@@ -36,6 +64,9 @@ def a_second_training_gives_a_similar_map(sign: str, method: str, second: str, u
         return similarity(*(m.abs() if sign == "magnitude" else m for m in maps)).spearman.nanmean().item()
 
     return like(second) - like(f"untrained {untrained}")
+
+
+# Fragility
 
 
 @cache
@@ -69,3 +100,137 @@ def robust_training_holds_the_map(levels: int, k: int, seed: int, beside: str) -
     more than .1 of them).
     """
     return _kept("scenes_robust", levels, k, seed)["attack"] - _kept(beside, levels, k, seed)["attack"]
+
+
+# Transformers
+
+
+def _over(rolled: Tensor, x: Tensor) -> Tensor:
+    """What the class token has of every patch, enlarged to the size of x."""
+    patches = rolled[:, 0, 1:].unflatten(1, (8, 8))[:, None]
+    return F.interpolate(patches, x.shape[2:], mode="bilinear").expand_as(x)
+
+
+def _rollout(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
+    return _over(attention_rollout(model, x), x)
+
+
+def _gradient_x_attention(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
+    return _over(gradient_x_attention(model, x, target), x)
+
+
+def _grad_cam(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
+    return grad_cam(model, x, target, layer=model[-4].norm1, reshape=tokens_to_maps())  # of the last block
+
+
+OF_TRANSFORMERS = EXPLAIN | {
+    "grad_cam": _grad_cam,
+    "rollout": _rollout,
+    "gradient x attention": _gradient_x_attention,
+    "cp_lrp": partial(lrp, attention="cp_lrp"),
+}
+
+
+@cache
+def _of_transformer(method: str, seed: int, baseline: str) -> Tensor:
+    images, target = drawn(seed).images, answers("scenes_vit", seed)
+    options = {"baseline": start(images, baseline)} if method in FROM_BASELINE else {}
+    return OF_TRANSFORMERS[method](trained("scenes_vit"), images, target, **options)
+
+
+def _lies_on_the_object(method: str, seed: int, baseline: str, **options) -> Tensor:
+    return scored(_of_transformer(method, seed, baseline), seed, **options)
+
+
+@claim(
+    "since/transformers",
+    above=0,
+    baseline=("mean colour", "black"),
+    method=(
+        "saliency",
+        "integrated_gradients",
+        "lrp",
+        "cp_lrp",
+        "deeplift",
+        "occlusion",
+        "grad_cam",
+        "gradient x attention",
+    ),
+    score=("mass", "rank"),
+    margin=(0, 2),
+    sign=SIGNS,
+    seed=SEEDS,
+)
+def maps_of_a_transformer_beat_chance(
+    baseline: str, method: str, score: str, margin: int, sign: str, seed: int
+) -> float:
+    """On a vision transformer, a method's map lies on the object more than a map that knows nothing."""
+    area = object_mask(seed, margin).flatten(1).float().mean(1)
+    return surely(_lies_on_the_object(method, seed, baseline, score=score, margin=margin, sign=sign) - area)
+
+
+@claim(
+    "since/transformers",
+    above=0,
+    baseline=("mean colour", "black", "blurred"),
+    method=("lrp", "cp_lrp", "deeplift", "grad_cam", "gradient x attention"),
+    score=("mass", "rank", "pointing"),
+    margin=(0, 2),
+    sign=SIGNS,
+    seed=SEEDS,
+)
+def the_logit_beats_the_rollout(baseline: str, method: str, score: str, margin: int, sign: str, seed: int) -> float:
+    """A method that follows the logit of a vision transformer lies on the object more than attention rollout."""
+    options = {"score": score, "margin": margin, "sign": sign}
+    return surely(
+        _lies_on_the_object(method, seed, baseline, **options)
+        - _lies_on_the_object("rollout", seed, baseline, **options)
+    )
+
+
+@cache
+def _moved(method: str, seed: int, baseline: str) -> float:
+    two, model = scenes(96, seed=seed, objects=2), trained("scenes_vit")
+    both = torch.stack([two.labels, two.second_labels], 1)
+    two = two[(model(two.images).gather(1, both) > 0).all(1)]
+    explain = OF_TRANSFORMERS[method]
+    if method in FROM_BASELINE:
+        explain = partial(explain, baseline=start(two.images, baseline))
+    masks = two.masks["object"], two.masks["second_object"]
+    asked = class_sensitivity(explain, model, two.images, two.labels, two.second_labels, masks=masks)
+    return asked.moved.nanmean().item()
+
+
+@claim(
+    "since/transformers",
+    above=0.2,
+    baseline=BASELINES,
+    method=("lrp", "cp_lrp", "deeplift", "grad_cam", "gradient x attention"),
+    seed=(9, 19, 29),
+)
+def a_transformers_relevance_follows_the_question(baseline: str, method: str, seed: int) -> float:
+    """On a vision transformer, relevance moves to the object that was asked for (share that moves above .2)."""
+    return _moved(method, seed, baseline)
+
+
+@claim(
+    "since/transformers",
+    above=0,
+    block=("last", "first"),
+    score=("mass", "rank", "pointing"),
+    margin=(0, 2),
+    seed=SEEDS,
+)
+def grad_cam_on_tokens_is_better_without_its_mean(block: str, score: str, margin: int, seed: int) -> float:
+    """On a vision transformer, Grad-CAM lies on the object more if each token keeps its own gradient in place of the mean over all."""
+    model, images = trained("scenes_vit"), drawn(seed).images
+    start = len(model) - (4 if block == "last" else 5)  # the block's input
+    tokens = model[:start](images).detach().requires_grad_()
+    logit = model[start:](tokens).gather(1, answers("scenes_vit", seed)[:, None]).sum()
+    (slope,) = torch.autograd.grad(logit, tokens)
+
+    def lies(alpha: Tensor) -> Tensor:
+        cam = (tokens.detach() * alpha).sum(2).relu()
+        return scored(_over(cam[:, None], images)[:, :1], seed, score, margin)
+
+    return surely(lies(slope) - lies(slope[:, 1:].mean(1, keepdim=True)))

@@ -173,7 +173,8 @@ def check_graph(output: Tensor, leaves: Sequence[Tensor], allowed: frozenset[str
                 raise UnsupportedModelError(f"this method has no rule for the operation 'instance_norm'{where()}")
             raise UnsupportedModelError("batch_norm uses the statistics of the batch, so images are not independent")
         raise UnsupportedModelError(
-            f"this method has no rule for the operation {spelt(node)!r}{where()} as it is called here"
+            f"this method has no rule for the operation {spelt(node)!r}{where()} as it is called here; lrp and deeplift have "
+            "the most rules, and integrated_gradients needs none"
         )
 
 

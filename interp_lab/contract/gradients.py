@@ -1,25 +1,27 @@
 """The gradient of one logit per row, or a refusal where a part of it would be missing."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from .guard import scripts_that_ran
 from .inputs import Model, Target
-from .interception import CHOICES, ORDINARY_GRADIENT, Interception, UnsupportedModelError
+from .interception import CHOICES, ORDINARY_GRADIENT, Interception, Rule, UnsupportedModelError
 from .logits import logits_of, pick
 from .scripts import refuse_cuts
 
 
-def chosen_logit(model: Model, x: Tensor, target: Target) -> Tensor:
+def chosen_logit(model: Model, x: Tensor, target: Target, table: Mapping[Callable, Rule] = ORDINARY_GRADIENT) -> Tensor:
     r""":math:`f_c(x)` of every row, ``(N,)``, differentiable to x; with the ordinary gradient of every operation.
+
+    A ``table`` that contains :data:`ORDINARY_GRADIENT` may have more rules, which see the operations that they are for.
 
     Raises:
         UnsupportedModelError: a value is computed from x without a gradient and used, by the name of the operation, or
             the logits do not depend on x through differentiable operations.
     """
-    with Interception(ORDINARY_GRADIENT, [x], CHOICES):
+    with Interception(table, [x], CHOICES):
         chosen = pick(logits_of(model, x), target)
     for script in scripts_that_ran():
         refuse_cuts(script)

@@ -96,6 +96,7 @@ def scenes(
     watermark: float = 0.0,
     evidence: str | None = None,
     draw_object: bool = True,
+    without: str | None = None,
     device: torch.device | str = "cpu",
 ) -> Dataset:
     """``n`` colour scenes ``(n, 3, size, size)``, labelled by the shape of their object.
@@ -118,10 +119,12 @@ def scenes(
             means nothing. All three choices draw the same images. ``masks`` has every part and, as
             ``masks["evidence"]``, the deciding one.
         draw_object: False draws the same scenes, with the same labels and masks, without their objects.
+        without: a part of the objects of ``evidence`` that is not drawn: where it would be, the body is seen. The labels, the
+            masks and every pixel outside the part's mask are what they are with it.
         device: where the scenes are drawn and stay.
 
     Raises:
-        ValueError: an argument out of range, or ``evidence`` with two objects.
+        ValueError: an argument out of range, ``evidence`` with two objects, or ``without`` without ``evidence``.
 
     >>> data = scenes(4, seed=1)
     >>> data.images.shape, data.masks["object"].shape
@@ -137,11 +140,16 @@ def scenes(
         raise ValueError(f"evidence must be None or one of {', '.join(PARTS)}, got {evidence!r}")
     if evidence is not None and objects == 2:
         raise ValueError("evidence needs objects=1: with two objects it would not say whose part decides")
+    if without is not None and (without not in PARTS or evidence is None):
+        raise ValueError(
+            f"without must be None or one of {', '.join(PARTS)}, the parts of an object with evidence=, got {without!r} "
+            f"and evidence={evidence!r}"
+        )
     generator = torch.Generator().manual_seed(seed)
     rows: dict[str, Tensor] = {}
     with one_thread():
         for start in range(0, n, CHUNK):
-            chunk = _chunk(generator, size, objects, watermark, evidence, draw_object, torch.device(device))
+            chunk = _chunk(generator, size, objects, watermark, evidence, draw_object, without, torch.device(device))
             for name, value in chunk.items():
                 if name not in rows:
                     rows[name] = value.new_empty((n, *value.shape[1:]))
@@ -167,6 +175,7 @@ def _chunk(
     watermark: float,
     evidence: str | None,
     draw_object: bool,
+    without: str | None,
     device: torch.device,
 ) -> dict[str, Tensor]:
     """The next CHUNK scenes: images, labels, second labels and masks by name."""
@@ -220,7 +229,8 @@ def _chunk(
             parts = _parts(distance, u / unit, v / unit)
             for bit, (part, mask) in enumerate(parts.items()):
                 ink = _ink(part, states >> bit & 1, uniform(0, 1))
-                paint = torch.where(mask[:, None], ink[..., None, None], paint)
+                if part != without:
+                    paint = torch.where(mask[:, None], ink[..., None, None], paint)
             rows |= parts | {"evidence": parts[evidence]}
         direction = uniform(0, 2 * math.pi)[:, None, None]
         light = 1 + 0.25 * (u * direction.cos() + v * direction.sin()) / (REACH * scale[:, i, None, None])

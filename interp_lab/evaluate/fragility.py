@@ -6,6 +6,7 @@ Ghorbani, Abid & Zou 2019, Interpretation of Neural Networks Is Fragile, arXiv:1
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..backprop.modified_backprop import works_in_place
 from ..contract import Model, Target, decisions, differentiated, explaining, gradient, logits_of, pick, resolve
@@ -117,7 +118,8 @@ def _smooth_gradient(model: Model, x: Tensor, target: Tensor, beta: float) -> Te
         out = F.softplus(args[0].clone(), beta)
         return args[0].copy_(out) if works_in_place(func, args, kwargs) else out
 
-    with Interception(dict.fromkeys(operations("relu"), softplus), [x], CHOICES):
+    # Fused attention has no second derivative.
+    with Interception(dict.fromkeys(operations("relu"), softplus), [x], CHOICES), sdpa_kernel(SDPBackend.MATH):
         chosen = pick(logits_of(model, x), target).sum()
     return differentiated(chosen, [x], create_graph=True)[0]
 

@@ -200,6 +200,27 @@ def test_the_named_part_alone_is_the_label():
         assert (drawn[a].labels == drawn[b].labels).sum() == 256, "states are not independent"
 
 
+@pytest.mark.parametrize("part", PARTS)
+def test_without_a_part_its_pixels_show_the_body_and_no_other_pixel_changes(part):
+    whole, bare = (scenes(130, size=48, seed=3, evidence="stripe", without=name) for name in (None, part))
+    mask = whole.masks[part]
+    changed = (whole.images != bare.images).any(1)
+    assert not (changed & ~mask).any()
+    assert changed[mask].float().mean() > 0.9
+    assert torch.equal(whole.labels, bare.labels)
+    assert all(torch.equal(whole.masks[name], bare.masks[name]) for name in whole.masks)
+    if part == "rim":  # half of it lies on the edge, where the background shines through
+        return
+    body = whole.masks["object"] & ~torch.stack([whole.masks[name] for name in PARTS]).any(0)
+
+    def colour(images, where):
+        return (images * where[:, None]).sum((2, 3)) / where.sum((1, 2))[:, None]
+
+    seen = mask.any((1, 2)) & body.any((1, 2))
+    before, after = ((colour(d.images, mask) - colour(d.images, body))[seen].abs().mean() for d in (whole, bare))
+    assert after < 0.05 < before / 2
+
+
 def test_a_warm_dot_is_red_to_orange_and_a_cool_one_cyan_to_blue():
     data = scenes(256, evidence="dot")
     mask = data.masks["dot"]
@@ -219,6 +240,8 @@ def test_a_warm_dot_is_red_to_orange_and_a_cool_one_cyan_to_blue():
         ({"n": 4, "watermark": 1.5}, r"must lie in \[0, 1\], got 1.5"),
         ({"n": 4, "evidence": "shape"}, "dot, stripe, rim, got 'shape'"),
         ({"n": 4, "evidence": "dot", "objects": 2}, "evidence needs objects=1"),
+        ({"n": 4, "without": "dot"}, "without must be None or one of dot, stripe, rim.*'dot' and evidence=None"),
+        ({"n": 4, "evidence": "dot", "without": "object"}, "got 'object' and evidence='dot'"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):

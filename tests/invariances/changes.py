@@ -21,7 +21,7 @@ from torchvision.ops import FrozenBatchNorm2d
 import interp_lab as il
 
 from .functions import FUNCTIONS, REMOVAL, Answer, Function, tensors
-from .networks import CLASSES, NORMS, Apply, Case, Cell, Concatenated, Gated, Network, head, stack
+from .networks import CLASSES, NETWORKS, NORMS, Apply, Case, Cell, Concatenated, Gated, Network, head, stack
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 Edit = Callable[[Case], Case | None]
@@ -719,6 +719,9 @@ def gradient(model: nn.Module, x: Tensor, chosen: int) -> Tensor:
     return torch.autograd.grad(model(x)[:, chosen].sum(), x)[0]
 
 
+MAPS_OVER_X = tuple(name for name in NETWORKS if name not in ("attention", "normed tokens"))  # these have tokens in x
+
+
 def cam(case: Case) -> Tensor:
     kept: list[Tensor] = []
     handle = case.model.get_submodule(case.layer).register_forward_hook(
@@ -899,7 +902,8 @@ CHANGES: dict[str, Change] = {
     "under autocast": Change(single, single, run=inside(partial(torch.autocast, "cpu")), tolerance=1e-6),
     "under autocast and no_grad": Change(single, single, run=inside(torch.no_grad, partial(torch.autocast, "cpu", torch.float16)), tolerance=1e-6),
     "under matmul precision medium": Change(single, single, run=inside(matmul_precision), tolerance=1e-6),
-    "by definition": Change(unchanged, run_reference=by_definition, functions=lambda name, _: name in DEFINITIONS),
+    "by definition": Change(unchanged, run_reference=by_definition, functions=lambda name, _: name in DEFINITIONS and name != "grad_cam, layer"),
+    "by definition, maps": Change(unchanged, run_reference=by_definition, functions=named("grad_cam, layer"), networks=MAPS_OVER_X),
 }  # fmt: skip
 
 

@@ -209,6 +209,8 @@ FUNCTIONS: dict[str, Function] = {
     "deeplift reveal_cancel": Function(attribution(il.deeplift, rule="reveal_cancel")),
     "grad_cam, layer": Function(lambda c: il.grad_cam(c.model, c.x, c.target, layer=c.layer), layers=True, differentiates="maps"),
     "grad_cam, own size": Function(attribution(il.grad_cam, upsample=False), differentiates="maps"),
+    "attention_rollout": Function(lambda c: il.attention_rollout(c.model, c.x)),
+    "gradient_x_attention": Function(attribution(il.gradient_x_attention)),
     "shapley_values": Function(exact_shares, differentiates="", batch_size=True),
     "guided_grad_cam, layer": Function(lambda c: il.guided_grad_cam(c.model, c.x, c.target, layer=c.layer), layers=True),
     "fit_patterns": Function(lambda c: il.fit_patterns(c.model, batches(c)), rows=False, layers=True, differentiates="below"),

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
+from interp_lab.networks import ClassToken, Tokens
+
 CLASSES = 3
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -145,6 +147,17 @@ class Attention(nn.Module):
         return t + torch.softmax(self.q(t) @ self.k(t).transpose(1, 2) / t.shape[2] ** 0.5, -1) @ self.v(t)
 
 
+class Branch(nn.Module):
+    """A residual branch behind a norm, as a transformer's blocks have two."""
+
+    def __init__(self, width: int, body: nn.Module) -> None:
+        super().__init__()
+        self.norm, self.body = nn.LayerNorm(width), body
+
+    def forward(self, t: Tensor) -> Tensor:
+        return t + self.body(self.norm(t))
+
+
 def stack(**modules: nn.Module) -> nn.Sequential:
     return nn.Sequential(OrderedDict(modules))
 
@@ -196,6 +209,7 @@ NETWORKS: dict[str, Network] = {
     "LSTM": Network(lambda: stack(maps=Fused(3, 4), out=nn.Linear(4, CLASSES)), (4, 3)),
     "attention": Network(lambda: stack(embed=nn.Linear(4, 6), maps=Attention(6), out=nn.ReLU(), head=head(6, last)), (5, 4)),
     "convolution and attention": Network(lambda: stack(maps=stack(conv=nn.Conv1d(2, 6, 3, padding=1), act=nn.ReLU()), tokens=Apply(tokens), mix=Attention(6), head=head(6, last)), (2, 6)),
+    "vision transformer": Network(lambda: stack(maps=nn.Conv2d(2, 8, 3, stride=3), tokens=Tokens(8, 4), attend=Branch(8, Attention(8)), mlp=Branch(8, stack(up=nn.Linear(8, 12), act=nn.GELU(), down=nn.Linear(12, 8))), head=stack(read=ClassToken(), linear=nn.Linear(8, CLASSES))), (2, 6, 6)),
     "normed tokens": Network(lambda: stack(maps=normed(nn.Linear(4, 6), nn.BatchNorm1d(6), Apply(lambda h: h.transpose(1, 2))), head=head(6)), (5, 4)),
     "squeeze-excitation": Network(lambda: stack(stem=conv(3, 4), act=nn.SiLU(), maps=Gated(4, torch.sigmoid), out=conv(4, 4), head=head(4)), (3, 8, 8)),
     "hard gates": Network(lambda: stack(stem=conv(3, 4), act=nn.Hardtanh(0.0, 0.3), gate=Gated(4, F.hardsigmoid), maps=conv(4, 4), out=nn.Hardswish(), head=head(4)), (3, 8, 8)),

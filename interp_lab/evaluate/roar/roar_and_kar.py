@@ -66,7 +66,7 @@ def roar(
             memory: it is read once, and its images are kept in a file while the sweep runs. Bytes become numbers in
             [0, 1].
         network: makes a new network, or its name: ``small_cnn``, ``softmax_regression``, ``mlp``, ``digits_cnn``,
-            ``scenes_cnn``.
+            ``scenes_cnn``, ``digits_vit``, ``scenes_vit``.
         fractions: of pixels to replace, in (0, 1).
         seeds: of the networks that are averaged.
         results: a file of JSON lines. Every finished cell is appended, and a sweep that finds cells there goes on

@@ -17,6 +17,8 @@ NETWORKS: dict[str, Callable[[int, int, int, int], nn.Module]] = {
     "mlp": lambda c, h, w, k: networks.mlp(c * h * w, classes=k),
     "digits_cnn": lambda c, h, w, k: networks.digits_cnn(k),
     "scenes_cnn": lambda c, h, w, k: networks.scenes_cnn(k),
+    "digits_vit": lambda c, h, w, k: networks.digits_vit(k),
+    "scenes_vit": lambda c, h, w, k: networks.scenes_vit(k),
 }
 
 
