@@ -1,7 +1,7 @@
 """Collecting what students handed in.
 
 A folder of submissions holds ``STUDENT.ipynb``, ``STUDENT/EXERCISE.ipynb`` or, as nbgrader collects them,
-``STUDENT/ASSIGNMENT/EXERCISE.ipynb``.
+``STUDENT/ASSIGNMENT/EXERCISE.ipynb``; or it was written by `classroom.collect`, with a table of who they are.
 """
 
 import csv
@@ -9,12 +9,14 @@ import io
 import os
 import stat
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from unicodedata import category, normalize
 
 from .untrusted import MAX_FILE, printable_name
 
 ENDING = ".ipynb"
+TABLE = "collected.csv"
 # In names beside letters, marks and digits: also dashes and apostrophes of typographers, the dots of Catalan, the
 # geresh of Hebrew, and the joiners that Persian and Hindi write inside a word.
 _IN_NAMES = " .,@+_'`\u2018\u2019\u02bc()[]{}-\u2010\u2011\u2012\u2013\u2014\u00b7\u05f3\u05f4\u200c\u200d"
@@ -27,6 +29,8 @@ class Submission:
     student: str
     path: Path | None
     refused: str = ""
+    handed_in: datetime | None = None
+    late: str = ""
 
 
 def is_name(text: str) -> bool:
@@ -47,8 +51,8 @@ def submissions(folder: Path, exercise: str, roster: list[str] | None = None) ->
     Raises:
         FileNotFoundError: there is no such folder.
     """
-    by_name: dict[str, Submission] = {}
-    for entry in _entries(folder):
+    by_name = {row["student"]: _collected(folder, row, exercise) for row in _table(folder) if row["student"]}
+    for entry in _entries(folder) if not by_name else ():
         if _is_submission(entry):
             found = _submission(entry, exercise)
             if found.student in by_name:
@@ -63,7 +67,36 @@ def submissions(folder: Path, exercise: str, roster: list[str] | None = None) ->
 
 def passed_over(folder: Path) -> list[str]:
     """Entries of the folder that are nobody's submission, as ``report.pdf``."""
+    if table := _table(folder):
+        return [row["source"] for row in table if not row["student"]]
     return [printable_name(entry.name) for entry in _entries(folder) if not _is_submission(entry)]
+
+
+def _table(folder: Path) -> list[dict[str, str]]:
+    """The rows of the table of a collected folder; none where it is another one."""
+    if not (folder / TABLE).is_file():
+        return []
+    _, rows = read_table(folder / TABLE)
+    return [{key: unguarded(cell or "") for key, cell in row.items() if key} for row in rows]
+
+
+def _collected(folder: Path, row: dict[str, str], exercise: str) -> Submission:
+    held = Path(row["folder"]).name  # never another folder's
+    path = folder / held / f"{exercise}{ENDING}" if held else None
+    if path is not None and not path.exists():
+        path, row["refused"] = None, row["refused"] or f"{exercise}{ENDING} was not collected"
+    time = datetime.fromisoformat(row["handed in"]) if row["handed in"] else None
+    return Submission(row["student"], path, row["refused"], time, row["late"])
+
+
+def guarded(cell: str) -> str:
+    """The cell of a table, never a formula of a spreadsheet."""
+    return "'" + cell if cell[:1] in ("=", "+", "-", "@", "'", "\t", "\r") and cell else cell
+
+
+def unguarded(cell: str) -> str:
+    """What was guarded."""
+    return cell.removeprefix("'")
 
 
 def stems_by_student(folder: Path) -> list[set[str]]:
@@ -77,22 +110,6 @@ def stems_by_student(folder: Path) -> list[set[str]]:
         except OSError:
             found.append(set())
     return found
-
-
-def read_roster(path: Path) -> list[str]:
-    """The column ``student`` of a table.
-
-    Raises:
-        ValueError: it has no such column, or what stands there is no name, or stands there twice.
-    """
-    columns, rows = read_table(path)
-    students = [normalize("NFC", row.get("student") or "").strip() for row in rows]
-    if "student" not in columns or not rows:
-        raise ValueError(f"{path} must be a table with the column student, and a line for each")
-    for student in students:
-        if not is_name(student) or students.count(student) > 1:
-            raise ValueError(f"{path}: {student!r} {'stands there twice' if is_name(student) else _NO_NAME}")
-    return students
 
 
 def read_table(path: Path) -> tuple[list[str], list[dict]]:
@@ -126,8 +143,17 @@ def read(submission: Submission) -> bytes:
     """
     if submission.path is None:
         raise ValueError(submission.refused)
+    return read_regular(submission.path)
+
+
+def read_regular(path: Path) -> bytes:
+    """The bytes of a file that somebody handed in.
+
+    Raises:
+        ValueError: it is a link, no regular file, or larger than ``MAX_FILE``.
+    """
     try:
-        handle = os.open(submission.path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
         with os.fdopen(handle, "rb") as file:
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode):
@@ -141,7 +167,7 @@ def read(submission: Submission) -> bytes:
         raise ValueError(f"the notebook cannot be opened, or is a symbolic link ({error.strerror})") from None
 
 
-_NO_NAME = "is no name: it may hold letters, digits, spaces and .,@+_-()[]{} with apostrophes and dashes only"
+NO_NAME = "is no name: it may hold letters, digits, spaces and .,@+_-()[]{} with apostrophes and dashes only"
 
 
 def _entries(folder: Path) -> list[os.DirEntry]:
@@ -164,7 +190,7 @@ def _submission(entry: os.DirEntry, exercise: str) -> Submission:
     name = entry.name[: -len(ENDING)] if entry.name.lower().endswith(ENDING) else entry.name
     student = normalize("NFC", name)
     if not is_name(student):
-        return Submission(printable_name(name), None, f"the name may hold letters{_NO_NAME.partition('letters')[2]}")
+        return Submission(printable_name(name), None, f"the name may hold letters{NO_NAME.partition('letters')[2]}")
     try:
         if entry.is_symlink():
             return Submission(student, None, "a symbolic link is not followed")

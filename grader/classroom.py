@@ -1,0 +1,473 @@
+"""Collecting what a classroom system gives out: whose each notebook is, who is missing, who handed in twice, who was late.
+
+A download is read through one table of forms, `FORMS`: a pattern of the paths in it, and a sign by which it is known.
+What fits the form of the others in no way is read as ``STUDENT.ipynb`` or ``STUDENT/...``. Nobody is guessed, and every
+entry of a download is in the table ``collected.csv``, which `collect.submissions` reads.
+"""
+
+import csv
+import io
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from unicodedata import normalize
+
+import yaml
+
+from . import archive, journal, roster
+from .archive import File
+from .collect import ENDING, NO_NAME, TABLE, guarded, is_name
+from .course import Rules
+from .report import file_name
+from .untrusted import printable_name
+
+METADATA = "submission_metadata.yml"  # of Gradescope
+TIMESTAMP = "timestamp.txt"  # of nbgrader
+MAX_TOTAL = 4 * 2**30  # bytes of all notebooks of a class
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a system names what it gives out.
+
+    Attributes:
+        pattern: of a path, with the groups name or key, number (which orders files that were handed in one after another),
+            id or login, late and file.
+        sign: of a path that only this system writes; at least half of the entries must have one.
+    """
+
+    pattern: re.Pattern
+    sign: re.Pattern
+
+
+def _form(pattern: str, sign: str = "") -> Form:
+    return Form(re.compile(pattern, re.DOTALL), re.compile(sign or pattern, re.DOTALL))
+
+
+FORMS = {
+    "moodle": _form(r"(?P<name>[^/_]*)_(?P<id>\d+)_assignsubmission_(?P<kind>file|onlinetext)_?/?(?P<file>[^/].*)"),
+    "canvas": _form(r"(?:(?P<name>[^/]*?)_)??(?P<late>(?i:LATE)_)?(?P<id>\d+|anon_[^/_]+)_(?P<number>\d+)_(?P<file>[^/].*)"),
+    "gradescope": _form(r"(?P<key>submission_\d+)/(?P<file>.+)"),
+    "nbgrader": _form(r"(?P<login>[^/]+)/[^/]+/(?P<file>.+)", rf"[^/]+/[^/]+/{re.escape(TIMESTAMP)}"),
+    "github": _form(r"(?P<repository>[^/]+-[^/]+)/(?P<file>.+)", r"[^/]+-[^/]+/\.git"),
+    "google": _form(r"(?P<name>[^/]+?) - (?P<file>[^/]+\.[^/.]+)"),
+    "plain": _form(r"(?P<name>[^/]+)/(?P<file>.+)|(?P<stem>[^/]+)(?i:\.ipynb)"),
+}
+
+# "Copy of x", "Kopie von x", "x (1)", "x-1", "x - Copy (2)": what browsers, Drive, Canvas and Windows make of a name.
+_BEFORE = re.compile(r"(?i)(copy|kopie|copie|copia|cópia|kopia) (of|von|de|di|van|av)\s+")
+_AFTER = re.compile(r"(?i)[ _-]*\((\d+)\)$|-(\d{1,2})$|[ _-]+(?:copy|kopie|copie|copia)(?: ?(\d+))?$|-Copy(\d+)$")
+
+
+@dataclass
+class Collected:
+    """One row of the table: a student, or an entry of the download that is nobody's (``student`` is empty then).
+
+    Attributes:
+        source: path of the notebook in the download.
+        matched: how the student was found on the roster.
+        late: as the table shows it; "" for in time or not known.
+        refused: why there is no notebook.
+    """
+
+    student: str
+    number: str = ""
+    email: str = ""
+    source: str = ""
+    matched: str = ""
+    handed_in: datetime | None = None
+    late: str = ""
+    remark: str = ""
+    refused: str = ""
+    file: File | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A file of a student: the number that its system gave it, and its name before the system changed that."""
+
+    number: int
+    name: str
+    file: File
+
+    def ends(self, ending: str) -> bool:
+        return not self.file.refused and self.name.lower().endswith(ending)
+
+
+@dataclass
+class _Hand:
+    """All files under one key of the form."""
+
+    name: str
+    number: str = ""
+    logins: tuple[str, ...] = ()
+    late: bool = False
+    handed_in: datetime | None = None
+    attempts: int = 1
+    files: list[_Held] = field(default_factory=list)
+    top: str = ""
+
+
+@dataclass
+class Class:
+    """What a download holds."""
+
+    form: str
+    exercise: str
+    rows: list[Collected]
+
+    def told(self) -> list[str]:
+        """What somebody should look at, a sentence each."""
+        lines = [f"{r.source} is nobody's submission: {r.remark}" for r in self.rows if not r.student]
+        for row in self.rows:
+            if row.student:
+                words = [row.refused, row.remark, f"late {row.late}" if row.late else ""]
+                words += [row.matched] if row.matched not in ("", *_FOUND) else []
+                lines += [f"{row.student}: {'; '.join(filter(None, words))}"] if any(words) else []
+        return lines
+
+    def counts(self) -> str:
+        """The class in one line."""
+        people = [row for row in self.rows if row.student]
+        missing = sum(row.refused.startswith(NOTHING) for row in people)
+        numbers = {
+            "notebooks": sum(row.file is not None for row in people),
+            "missing": missing,
+            "refused": sum(row.file is None for row in people) - missing,
+            "late": sum(bool(row.late) for row in people),
+            "handed in more than once": sum(_TWICE in row.remark for row in people),
+            "not on the roster": sum(row.matched not in ("", *_FOUND) for row in people),
+            "entries that are nobody's": len(self.rows) - len(people),
+        }
+        return f"{self.form}: " + ", ".join(f"{count} {what}" for what, count in numbers.items() if count)
+
+
+NOTHING = "nothing was handed in"
+_FOUND = ("name", "number", "name and number")
+_NAMELESS = "its name does not tell whose it is"
+_TWICE = "handed in more than once"
+
+
+def form_of(source: Path) -> str:
+    """The form of a download by its names, "plain" where it is none of a system's."""
+    with archive.opened(source) as files:
+        return _form_of(files)[0]
+
+
+def collect(
+    source: Path,
+    into: Path,
+    known: Iterable[str],
+    *,
+    exercise: str | None = None,
+    people: list[roster.Person] | None = None,
+    rules: Rules | None = None,
+    form: str | None = None,
+) -> Class:
+    """Copy one notebook of each student into a folder, and write the table ``collected.csv`` there.
+
+    Args:
+        source: folder or zip, as a system gave it out.
+        into: a folder that is empty, missing, or was written by this function.
+        known: names of all exercises.
+        exercise: that of ``known`` to look for; by default the one after which most files are called.
+        people: the class; without it everybody has the name that the download gives.
+        rules: deadline, extensions and which attempt counts; the newest by default.
+        form: one of `FORMS`, where the names are not enough to tell.
+
+    Raises:
+        FileNotFoundError: there is no such download.
+        ValueError: it cannot be read; the exercise is not known; or ``into`` holds something else.
+    """
+    if into.exists() and not (into / TABLE).exists() and any(into.iterdir()):
+        raise ValueError(f"{into} holds something else; choose an empty folder to collect into")
+    with archive.opened(source) as files:
+        name, rooted = (form, _rooted(files, form)) if form else _form_of(files)
+        hands, others = _hands(rooted, name, roster.Roster(people or []))
+        exercise = exercise or _exercise(hands, list(known))
+        nameless = [hand for hand in hands if _likeness(hand.name)[0] == exercise.lower()]
+        others += [Collected("", source=hand.files[0].file.path, remark=_NAMELESS) for hand in nameless]
+        hands = [hand for hand in hands if hand not in nameless]
+        rows = _rows(hands, exercise, set(known) - {exercise}, people, rules)
+        found = Class(name, exercise, rows + others)
+        _write(found, into)
+    return found
+
+
+def _write(found: Class, into: Path) -> None:
+    if (into / TABLE).exists():
+        for old in into.iterdir():
+            shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
+    into.mkdir(parents=True, exist_ok=True)
+    total = 0
+    for row in found.rows:
+        if row.file is not None:
+            try:
+                data = row.file.read()
+            except ValueError as error:
+                row.file, row.refused = None, str(error)
+                continue
+            total += len(data)
+            if total > MAX_TOTAL:
+                raise ValueError(f"the class has more than {MAX_TOTAL // 2**30} GiB of notebooks; collect it in parts")
+            folder = into / file_name(row.student)
+            folder.mkdir()
+            (folder / f"{found.exercise}{ENDING}").write_bytes(data)
+    journal.write(into / TABLE, _table(found))
+
+
+COLUMNS = ("student", "number", "email", "source", "matched", "handed in", "late", "remark", "refused", "folder")
+
+
+def _table(found: Class) -> str:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(COLUMNS)
+    for row in found.rows:
+        time = row.handed_in.isoformat(timespec="seconds") if row.handed_in else ""
+        folder = file_name(row.student) if row.file is not None else ""
+        cells = (row.student, row.number, row.email, row.source, row.matched, time, row.late, row.remark, row.refused, folder)
+        table.writerow(map(guarded, cells))
+    return text.getvalue()
+
+
+def _form_of(files: list[File]) -> tuple[str, list[File]]:
+    """The form that most entries at the top show, and the files below the folders that hold all of them."""
+    best, most = "plain", 0.0
+    for name, form in FORMS.items():
+        if name != "plain":
+            rooted = _rooted(files, name)
+            tops = {file.parts[0] for file in rooted if file.parts != (METADATA,)}
+            signed = {file.parts[0] for file in rooted if form.sign.fullmatch("/".join(file.parts))}
+            if tops and 2 * len(signed) >= len(tops) and len(signed) / len(tops) > most:
+                best, most = name, len(signed) / len(tops)
+    return best, _rooted(files, best)
+
+
+def _rooted(files: list[File], form: str) -> list[File]:
+    """Without the folders that hold all others, as ``assignment_4711_export/`` or ``submitted/``."""
+    while len({file.parts[0] for file in files}) == 1 and all(len(file.parts) > 1 for file in files):
+        below = [replace(file, parts=file.parts[1:]) for file in files]
+        pattern = FORMS[form].sign
+        if form == "plain" and len({file.parts[0] for file in below}) == 1:
+            break  # of one student
+        if form != "plain" and any(pattern.fullmatch("/".join(file.parts)) for file in files):
+            break
+        files = below
+    return files
+
+
+def _hands(files: list[File], form: str, known: roster.Roster) -> tuple[list[_Hand], list[Collected]]:
+    """What each student handed in, and the entries that are nobody's."""
+    records = _records(files) if form == "gradescope" else {}
+    slug = _slug(files) if form == "github" else ""
+    hands: dict[tuple, _Hand] = {}
+    others: list[Collected] = []
+    for file in files:
+        path = "/".join(file.parts)
+        if path == METADATA and form == "gradescope":
+            continue
+        if file.refused and len(file.parts) == 1 and not path.lower().endswith(ENDING):
+            path += "/-"  # a folder
+        match = FORMS[form].pattern.fullmatch(path) or FORMS["plain"].pattern.fullmatch(path)
+        groups = match.groupdict() if match else {}
+        if not match:
+            others.append(Collected("", source=file.path, remark=file.refused or "it is no notebook"))
+            continue
+        owners = records.get(groups.get("key") or "", [_Hand("")])
+        for owner in owners:
+            name = owner.name or groups.get("name") or groups.get("stem") or groups.get("login") or groups.get("key") or ""
+            logins = owner.logins
+            if repository := groups.get("repository"):
+                name, logins = _login(repository, slug, known)
+            if groups.get("login"):
+                logins = (groups["login"],)
+            number = groups.get("id") or ""
+            key = (number, logins, name)  # a name that looks like the number of another does not join the two
+            hand = hands.setdefault(key, _Hand(name, number or next(iter(logins), ""), logins, top=file.parts[0]))
+            hand.late |= bool(groups.get("late"))
+            hand.handed_in = hand.handed_in or owner.handed_in
+            hand.attempts = owner.attempts
+            called = (groups.get("file") or file.parts[-1]).rpartition("/")[2]
+            hand.files.append(_Held(int((groups.get("number") or "0")[:18]), called, file))
+            if form == "nbgrader" and file.parts[-1] == TIMESTAMP and len(file.parts) == 3:
+                hand.handed_in = _timestamp(file)
+    return list(hands.values()), others
+
+
+def _records(files: list[File]) -> dict[str, list[_Hand]]:
+    """Who handed in what, by folder, as Gradescope says; several for a group."""
+    file = next((file for file in files if file.parts == (METADATA,)), None)
+    try:
+        data = yaml.load(file.read(), _Ruby) if file else {}
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"{METADATA} cannot be read ({printable_name(str(error))[:200]})") from None
+    found: dict[str, list[_Hand]] = {}
+    for folder, record in data.items() if isinstance(data, dict) else ():
+        record = record if isinstance(record, dict) else {}
+        time, history = record.get(":created_at"), record.get(":history")
+        attempts = 1 + len(history) if isinstance(history, list) else 1
+        submitters = record.get(":submitters")
+        for person in submitters if isinstance(submitters, list) else ():
+            cells = {key: str(person.get(key) or "")[:200] for key in (":name", ":sid", ":email")}
+            name = normalize("NFC", " ".join(cells[":name"].split())) or cells[":email"] or cells[":sid"]
+            logins = tuple(filter(None, (cells[":email"], cells[":sid"])))
+            when = roster.parse_time(str(time)) if time else None
+            found.setdefault(str(folder), []).append(_Hand(name, "", logins, handed_in=when, attempts=attempts))
+    return found
+
+
+class _Ruby(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Plain data of YAML; what is tagged as an object of Ruby is read as nothing, and numbers as they are written."""
+
+
+_Ruby.add_multi_constructor("!ruby/", lambda loader, suffix, node: None)
+for _tag in ("int", "float", "timestamp"):  # a number of a student is a name
+    _Ruby.add_constructor(f"tag:yaml.org,2002:{_tag}", lambda loader, node: loader.construct_scalar(node))
+
+
+def _timestamp(file: File) -> datetime | None:
+    try:
+        return roster.parse_time(file.read()[:100].decode())
+    except ValueError:
+        return None
+
+
+def _slug(files: list[File]) -> str:
+    """What the names of more than half of the clones begin with, up to a dash."""
+    tops = {file.parts[0] for file in files}
+    starts = Counter(top[: i + 1] for top in tops for i, c in enumerate(top) if c == "-")
+    shared = [start for start, count in starts.items() if 2 * count > len(tops) and len(tops) > 1]
+    return max(shared, key=len, default="")
+
+
+def _login(repository: str, slug: str, known: roster.Roster) -> tuple[str, tuple[str, ...]]:
+    """The login at the end of a repository's name: the longest that the roster knows, else what follows the slug."""
+    ends = [repository[i + 1 :] for i, c in enumerate(repository) if c == "-"]
+    login = next((end for end in ends if known.find("", [end])[0]), "")
+    login = login or (repository.removeprefix(slug) if slug and repository.startswith(slug) else ends[-1])
+    return login, (login,)
+
+
+def _exercise(hands: list[_Hand], known: list[str]) -> str:
+    """The exercise after which the notebooks of more than half of the students are called.
+
+    Raises:
+        ValueError: there is none, or more than one.
+    """
+    stems = [{_likeness(held.name)[0] for held in hand.files} for hand in hands]
+    named = [each for each in known if 2 * sum(each.lower() in theirs for theirs in stems) > len(stems)]
+    if len(named) != 1:
+        raise ValueError(f"name the exercise: --exercise, one of {', '.join(known) or '(no solutions)'}")
+    return named[0]
+
+
+def _likeness(name: str) -> tuple[str, int]:
+    """How a file was called before it was copied, in small letters, and the number of the copy."""
+    stem, number = normalize("NFC", name).lower().removesuffix(ENDING).strip(), 0
+    while (match := _BEFORE.match(stem)) or (match := _AFTER.search(stem)):
+        if match.re is _BEFORE:
+            stem = stem[match.end() :]
+        else:
+            number = max(number, int(next(filter(None, match.groups()), "1")[:9]))
+            stem = stem[: match.start()].strip()
+    return stem, number
+
+
+def _rows(
+    hands: list[_Hand],
+    exercise: str,
+    others: set[str],
+    people: list[roster.Person] | None,
+    rules: Rules | None,
+) -> list[Collected]:
+    """A row for everybody, sorted by name."""
+    known = roster.Roster(people or [])
+    names = Counter(hand.name for hand in hands)
+    whose: dict[str, list[tuple[_Hand, Collected]]] = {}
+    for hand in hands:
+        row = Collected(hand.name, hand.number, source=printable_name(hand.top), handed_in=hand.handed_in)
+        person = None
+        if people is not None:
+            person, row.matched = known.find(hand.name, (hand.number, *hand.logins))
+        if person:
+            row.student, row.email = person.student, person.email
+            row.handed_in = row.handed_in or person.handed_in
+        elif names[hand.name] > 1 or row.student in {p.student for p in people or ()}:
+            row.student = f"{hand.name} ({hand.number or hand.top})"
+        row.email = row.email or next((login for login in hand.logins if "@" in login), "")
+        if not is_name(row.student):
+            row.refused = f"the name may hold letters{NO_NAME.partition('letters')[2]}"
+            row.student = printable_name(row.student)
+        whose.setdefault(row.student, []).append((hand, row))
+    rows = [_chosen(both, exercise, others, rules) for both in whose.values()]
+    for person in people or ():
+        if person.student not in whose:
+            rows.append(Collected(person.student, email=person.email, refused=NOTHING))
+    return sorted(rows, key=lambda row: row.student)
+
+
+def _chosen(both: list[tuple[_Hand, Collected]], exercise: str, others: set[str], rules: Rules | None) -> Collected:
+    """The one notebook of a student that counts, with words about all others."""
+    candidates = []
+    for hand, row in both:
+        held, remarks = _notebooks(hand.files)
+        row.remark = "; ".join(remarks)
+        named = [each for each in held if _likeness(each.name)[0] == exercise.lower()]
+        if not named and len(held) == 1 and _likeness(held[0].name)[0] not in {other.lower() for other in others}:
+            named = held
+            row.remark = "; ".join(filter(None, (row.remark, _called(held[0], hand))))
+        for each in named:
+            at = [time.timestamp() if time else 0.0 for time in (row.handed_in, each.file.time)]
+            order = (at[0], each.number, _likeness(each.name)[1], at[1], -len(each.file.parts), each.file.path)
+            candidates.append((order, each.file, hand, row))
+        if not named and not row.refused:
+            names = ", ".join(printable_name(each.name) for each in (held or hand.files)[:5])
+            row.refused = f"expected one notebook {exercise}{ENDING}; there is {names}"
+    if not candidates:
+        return both[0][1]
+    candidates.sort(key=lambda candidate: candidate[0])
+    rule = rules.attempts if rules else "newest"
+    _, file, hand, row = candidates[0 if rule == "oldest" else -1]
+    remarks = [row.remark]
+    if len(candidates) > 1 or hand.attempts > 1:
+        rest = [f"{other.path}" for _, other, _, _ in candidates if other is not file]
+        remarks.append(f"{_TWICE}; the {rule} counts" + (f", not {', '.join(rest[:5])}" if rest else ""))
+        if rule == "refuse":
+            row.refused = f"{_TWICE}: {', '.join(other.path for _, other, _, _ in candidates[:5])}"
+    row.remark = "; ".join(filter(None, remarks))
+    row.source, row.file = file.path, None if row.refused else file
+    row.late = "as the system marks it" if hand.late else ""
+    if rules and (deadline := rules.deadline_of(row.student)):
+        if row.handed_in and (late := row.handed_in - deadline).total_seconds() > 0:
+            row.late = f"by {late.days} d {late.seconds // 3600} h {late.seconds % 3600 // 60} min"
+        elif row.handed_in:
+            row.late = ""  # an extension, of which the system knows nothing
+    return row
+
+
+def _called(held: _Held, hand: _Hand) -> str:
+    """Words about a notebook that is not called after the exercise; none where it is called after its student."""
+    return "" if _likeness(held.name)[0] == hand.name.lower() else f"its notebook is called {printable_name(held.name)}"
+
+
+def _notebooks(files: list[_Held]) -> tuple[list[_Held], list[str]]:
+    """The notebooks among the files of one student, also those in a zip where there are no others, and words."""
+    refused = [each.file for each in files if each.file.refused and each.file.parts[-1] != archive.REPOSITORY]
+    words = [f"{file.path}: {file.refused}" for file in refused[:5]]
+    notebooks, zips = ([each for each in files if each.ends(ending)] for ending in (ENDING, ".zip"))
+    if notebooks:
+        return notebooks, words + [f"{each.file.path} was not opened" for each in zips[:5]]
+    for each in zips[:3]:
+        try:
+            inner = [_Held(each.number, file.parts[-1], file) for file in archive.inside(each.file)]
+        except ValueError as error:
+            words.append(f"{each.file.path}: {error}")
+            continue
+        found, more = _notebooks([held for held in inner if not held.ends(".zip")])
+        notebooks, words = notebooks + found, words + more
+    return notebooks, words

@@ -1,0 +1,183 @@
+"""The class: who is in it, and whose a submission is.
+
+A roster is any table that a classroom system exports, or one's own with the column ``student``.
+"""
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from unicodedata import category, normalize
+
+from .collect import NO_NAME, is_name, read_table
+
+# Columns of the tables that Canvas, Moodle, Gradescope, GitHub Classroom and nbgrader export, in small letters.
+NAMES = ("student", "full name", "name", "roster_identifier")
+FIRST, LAST = ("first name", "firstname", "first_name"), ("last name", "lastname", "surname", "last_name")
+NUMBERS = (
+    "id", "sis user id", "sis login id", "integration id",  # Canvas
+    "identifier", "id number", "username",  # Moodle; "identifier" is also GitHub Classroom's
+    "sid", "student id", "student_id", "email", "email address", "e-mail",
+    "github_username", "roster_identifier", "login",
+)  # fmt: skip
+TIMES = ("last modified (submission)", "submission_timestamp")
+_TIME_FORMATS = ("%A, %d %B %Y, %I:%M %p", "%A, %B %d, %Y, %I:%M %p", "%d %B %Y, %I:%M %p")  # Moodle's, in English
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody of the class.
+
+    Attributes:
+        student: the name as all tables of the grader show it; no two persons have the same.
+        name: as the roster writes it.
+        numbers: numbers, logins and addresses by which systems know the person, in small letters.
+        line: of the table, 0 for the first below the header.
+    """
+
+    student: str
+    name: str
+    numbers: frozenset[str] = frozenset()
+    email: str = ""
+    handed_in: datetime | None = None
+    line: int = field(default=0, compare=False)
+
+
+def read(path: Path) -> list[Person]:
+    """Everybody in a table, in its order.
+
+    Raises:
+        ValueError: no column holds names, or a name is none, or a person stands there twice.
+    """
+    columns, rows = read_table(path)
+    people = persons(columns, [[row.get(column) or "" for column in columns] for row in rows])
+    if not people:
+        raise ValueError(
+            f"{path} must be a table with the column student, or one that Canvas, Moodle, Gradescope or GitHub Classroom "
+            f"exports, and a line for each; its columns are {', '.join(columns) or '(none)'}"
+        )
+    for person in people:
+        if not is_name(person.student):
+            raise ValueError(f"{path}: {person.student!r} {NO_NAME}")
+    twice = [name for name, count in Counter(person.student for person in people).items() if count > 1]
+    if twice:
+        raise ValueError(f"{path}: {twice[0]!r} stands there twice, with nothing that tells the two apart")
+    return people
+
+
+def persons(columns: list[str], rows: list[list[str]]) -> list[Person]:
+    """Those rows of a table that are of a person; two of one name are told apart by a number."""
+    keys = [column.strip().lower() for column in columns]
+    found = []
+    for line, row in enumerate(rows):
+        cells = {key: normalize("NFC", cell).strip() for key, cell in zip(keys, row, strict=False)}
+        name = next((cells[key] for key in NAMES if cells.get(key)), "")
+        first, last = (next((cells[key] for key in part if cells.get(key)), "") for part in (FIRST, LAST))
+        name = name or " ".join(filter(None, (first, last)))
+        if not name and cells.get("identifier"):
+            name = cells["identifier"]
+        numbers = [cells[key] for key in NUMBERS if cells.get(key)]
+        if participant := re.fullmatch(r"\D+ ?(\d+)", cells.get("identifier", "")):  # "Participant 4711" of Moodle
+            numbers.append(participant[1])
+        if not name or name.startswith(("Points Possible", "Student, Test")):  # rows of Canvas that are nobody's
+            continue
+        student = name if is_name(name) or not numbers else _clean(name)  # who may choose a name may choose any
+        email = next((number for number in numbers if "@" in number), "")
+        time = next((parsed for key in TIMES if (parsed := parse_time(cells.get(key, "")))), None)
+        found.append(Person(student, name, frozenset(n.lower() for n in numbers), email, time, line))
+    return _told_apart(found, [next((c for k, c in zip(keys, row, strict=False) if k in NUMBERS and c), "") for row in rows])
+
+
+def _clean(name: str) -> str:
+    kept = "".join(c for c in name if is_name("a" + c + "a"))[:80].strip(" .,@+-()[]{}")
+    return kept if is_name(kept) else "unnamed"
+
+
+def _told_apart(people: list[Person], numbers: list[str]) -> list[Person]:
+    count = Counter(person.student for person in people)
+    return [
+        Person(f"{p.student} ({numbers[p.line].strip()})", p.name, p.numbers, p.email, p.handed_in, p.line)
+        if count[p.student] > 1 and numbers[p.line].strip() not in ("", p.student)
+        else p
+        for p in people
+    ]
+
+
+def parse_time(text: str) -> datetime | None:
+    """A time as one of the systems writes it, aware; None for anything else."""
+    text = re.sub(r" (UTC|Z)$", "+00:00", text.strip())
+    try:
+        return _aware(datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text).replace("Z", "+00:00")))
+    except ValueError:
+        pass
+    for form in _TIME_FORMATS:
+        try:
+            return _aware(datetime.strptime(text, form))
+        except ValueError:
+            continue
+    return None
+
+
+def _aware(time: datetime) -> datetime | None:
+    try:
+        return time if time.tzinfo else time.astimezone()
+    except (ValueError, OverflowError, OSError):  # years that no clock of the system knows
+        return time.replace(tzinfo=timezone.utc)
+
+
+class Roster:
+    """Finds people by what a download tells of them; never guesses."""
+
+    def __init__(self, people: Iterable[Person]) -> None:
+        self.people = list(people)
+        self._names: list[dict[str, set[int]]] = []
+        for plain in _PLAINER:
+            index: dict[str, set[int]] = {}
+            for i, person in enumerate(self.people):
+                for key in {*_keys(person.name, plain), *_keys(person.student, plain)}:
+                    index.setdefault(key, set()).add(i)
+            self._names.append(index)
+
+    def find(self, name: str, numbers: Iterable[str] = ()) -> tuple[Person | None, str]:
+        """The person and how they were found, or None and why there is nobody."""
+        wanted = {number.lower() for number in numbers if number}
+        by_number = {i for i, person in enumerate(self.people) if wanted & person.numbers}
+        by_name: set[int] = set()
+        for plain, index in zip(_PLAINER, self._names, strict=True):
+            by_name = by_name or set().union(*(index.get(key, set()) for key in _keys(name, plain)))
+        both = by_number & by_name
+        for found, how in ((both, "name and number"), (by_number, "number"), (by_name, "name")):
+            if by_number and by_name and not both:
+                one, other = (self.people[min(each)].student for each in (by_number, by_name))
+                return None, f"the number is that of {one}, the name that of {other}"
+            if len(found) == 1:
+                return self.people[found.pop()], how
+            if len(found) > 1:
+                return None, "may be " + " or ".join(sorted(self.people[i].student for i in found))
+        like = difflib.get_close_matches(name, [person.student for person in self.people], 1)
+        return None, "not on the roster" + (f"; is {like[0]} meant?" if like else "")
+
+
+def _kept(text: str) -> str:
+    return "".join(c for c in normalize("NFC", text).casefold() if category(c)[0] in "LMN")
+
+
+def _without_marks(text: str) -> str:
+    return "".join(c for c in normalize("NFD", text).casefold() if category(c)[0] in "LN")
+
+
+def _german(text: str) -> str:
+    text = normalize("NFC", text).casefold()
+    return _without_marks(text.replace("ä", "ae").replace("ö", "oe").replace("ü", "ue"))
+
+
+_PLAINER = (_kept, _without_marks, _german)  # tried in this order: as it is, without accents, as Germans write without
+
+
+def _keys(name: str, plain) -> set[str]:  # noqa: ANN001
+    """Doe, Jane; Jane Doe; doejane: the words joined, beginning with any of them."""
+    words = [word for part in re.split(r"[\s,_]+", name) if (word := plain(part))][:10]
+    return {"".join(words[i:] + words[:i]) for i in range(len(words))}
