@@ -10,7 +10,7 @@ import stat
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -219,8 +219,6 @@ def _name(member: zipfile.ZipInfo) -> str:
     """In NFC; macOS writes UTF-8 without saying so, Windows the code page of DOS."""
     name = member.orig_filename
     if not member.flag_bits & 0x800:
-        try:
+        with suppress(UnicodeError):
             name = name.encode("cp437").decode("utf-8")
-        except UnicodeError:
-            pass
     return normalize("NFC", name.partition("\0")[0])

@@ -10,7 +10,7 @@ import io
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ import yaml
 
 from . import archive, journal, roster
 from .archive import File
-from .collect import ENDING, NO_NAME, TABLE, guarded, is_name
+from .collect import ENDING, NO_NAME, NOTHING, TABLE, guarded, is_name
 from .course import Rules
 from .report import file_name
 from .untrusted import printable_name
@@ -50,7 +50,9 @@ def _form(pattern: str, sign: str = "") -> Form:
 
 FORMS = {
     "moodle": _form(r"(?P<name>[^/_]*)_(?P<id>\d+)_assignsubmission_(?P<kind>file|onlinetext)_?/?(?P<file>[^/].*)"),
-    "canvas": _form(r"(?:(?P<name>[^/]*?)_)??(?P<late>(?i:LATE)_)?(?P<id>\d+|anon_[^/_]+)_(?P<number>\d+)_(?P<file>[^/].*)"),
+    "canvas": _form(
+        r"(?:(?P<name>[^/]*?)_)??(?P<late>(?i:LATE)_)?(?P<id>\d+|anon_[^/_]+)_(?P<number>\d+)_(?P<file>[^/].*)"
+    ),
     "gradescope": _form(r"(?P<key>submission_\d+)/(?P<file>.+)"),
     "nbgrader": _form(r"(?P<login>[^/]+)/[^/]+/(?P<file>.+)", rf"[^/]+/[^/]+/{re.escape(TIMESTAMP)}"),
     "github": _form(r"(?P<repository>[^/]+-[^/]+)/(?P<file>.+)", r"[^/]+-[^/]+/\.git"),
@@ -146,7 +148,6 @@ class Class:
         return f"{self.form}: " + ", ".join(f"{count} {what}" for what, count in numbers.items() if count)
 
 
-NOTHING = "nothing was handed in"
 _FOUND = ("name", "number", "name and number")
 _NAMELESS = "its name does not tell whose it is"
 _TWICE = "handed in more than once"
@@ -165,7 +166,7 @@ def collect(
     *,
     exercise: str | None = None,
     people: list[roster.Person] | None = None,
-    rules: Rules | None = None,
+    rules: Callable[[str], Rules | None] = lambda exercise: None,
     form: str | None = None,
 ) -> Class:
     """Copy one notebook of each student into a folder, and write the table ``collected.csv`` there.
@@ -176,7 +177,7 @@ def collect(
         known: names of all exercises.
         exercise: that of ``known`` to look for; by default the one after which most files are called.
         people: the class; without it everybody has the name that the download gives.
-        rules: deadline, extensions and which attempt counts; the newest by default.
+        rules: those of an exercise by its name: deadline, extensions and which attempt counts, the newest by default.
         form: one of `FORMS`, where the names are not enough to tell.
 
     Raises:
@@ -192,7 +193,7 @@ def collect(
         nameless = [hand for hand in hands if _likeness(hand.name)[0] == exercise.lower()]
         others += [Collected("", source=hand.files[0].file.path, remark=_NAMELESS) for hand in nameless]
         hands = [hand for hand in hands if hand not in nameless]
-        rows = _rows(hands, exercise, set(known) - {exercise}, people, rules)
+        rows = _rows(hands, exercise, set(known) - {exercise}, people, rules(exercise))
         found = Class(name, exercise, rows + others)
         _write(found, into)
     return found
@@ -230,7 +231,18 @@ def _table(found: Class) -> str:
     for row in found.rows:
         time = row.handed_in.isoformat(timespec="seconds") if row.handed_in else ""
         folder = file_name(row.student) if row.file is not None else ""
-        cells = (row.student, row.number, row.email, row.source, row.matched, time, row.late, row.remark, row.refused, folder)
+        cells = (
+            row.student,
+            row.number,
+            row.email,
+            row.source,
+            row.matched,
+            time,
+            row.late,
+            row.remark,
+            row.refused,
+            folder,
+        )
         table.writerow(map(guarded, cells))
     return text.getvalue()
 
@@ -264,7 +276,6 @@ def _rooted(files: list[File], form: str) -> list[File]:
 def _hands(files: list[File], form: str, known: roster.Roster) -> tuple[list[_Hand], list[Collected]]:
     """What each student handed in, and the entries that are nobody's."""
     records = _records(files) if form == "gradescope" else {}
-    slug = _slug(files) if form == "github" else ""
     hands: dict[tuple, _Hand] = {}
     others: list[Collected] = []
     for file in files:
@@ -280,10 +291,12 @@ def _hands(files: list[File], form: str, known: roster.Roster) -> tuple[list[_Ha
             continue
         owners = records.get(groups.get("key") or "", [_Hand("")])
         for owner in owners:
-            name = owner.name or groups.get("name") or groups.get("stem") or groups.get("login") or groups.get("key") or ""
+            name = (
+                owner.name or groups.get("name") or groups.get("stem") or groups.get("login") or groups.get("key") or ""
+            )
             logins = owner.logins
             if repository := groups.get("repository"):
-                name, logins = _login(repository, slug, known)
+                name, logins = _login(repository, known)
             if groups.get("login"):
                 logins = (groups["login"],)
             number = groups.get("id") or ""
@@ -337,19 +350,10 @@ def _timestamp(file: File) -> datetime | None:
         return None
 
 
-def _slug(files: list[File]) -> str:
-    """What the names of more than half of the clones begin with, up to a dash."""
-    tops = {file.parts[0] for file in files}
-    starts = Counter(top[: i + 1] for top in tops for i, c in enumerate(top) if c == "-")
-    shared = [start for start, count in starts.items() if 2 * count > len(tops) and len(tops) > 1]
-    return max(shared, key=len, default="")
-
-
-def _login(repository: str, slug: str, known: roster.Roster) -> tuple[str, tuple[str, ...]]:
-    """The login at the end of a repository's name: the longest that the roster knows, else what follows the slug."""
+def _login(repository: str, known: roster.Roster) -> tuple[str, tuple[str, ...]]:
+    """The login at the end of a repository's name, the longest that the roster knows; without one, the whole name."""
     ends = [repository[i + 1 :] for i, c in enumerate(repository) if c == "-"]
-    login = next((end for end in ends if known.find("", [end])[0]), "")
-    login = login or (repository.removeprefix(slug) if slug and repository.startswith(slug) else ends[-1])
+    login = next((end for end in ends if known.find("", [end])[0]), repository)
     return login, (login,)
 
 

@@ -17,6 +17,7 @@ from .untrusted import MAX_FILE, printable_name
 
 ENDING = ".ipynb"
 TABLE = "collected.csv"
+NOTHING = "nothing was handed in"
 # In names beside letters, marks and digits: also dashes and apostrophes of typographers, the dots of Catalan, the
 # geresh of Hebrew, and the joiners that Persian and Hindi write inside a word.
 _IN_NAMES = " .,@+_'`\u2018\u2019\u02bc()[]{}-\u2010\u2011\u2012\u2013\u2014\u00b7\u05f3\u05f4\u200c\u200d"
@@ -60,7 +61,7 @@ def submissions(folder: Path, exercise: str, roster: list[str] | None = None) ->
             by_name[found.student] = found
     for student in roster or []:
         like = [name for name in passed_over(folder) if name.startswith(student + ".")]
-        why = "nothing was handed in" + (f", but there is {like[0]}" if like else "")
+        why = NOTHING + (f", but there is {like[0]}" if like else "")
         by_name.setdefault(student, Submission(student, None, why))
     return sorted(by_name.values(), key=lambda submission: submission.student)
 

@@ -30,7 +30,8 @@ from pathlib import Path
 from interp_lab import extract
 
 from . import by_hand, report, sandbox
-from .collect import Submission, passed_over, read, submissions
+from .collect import NOTHING, TABLE, Submission, guarded, passed_over, read, submissions
+from .course import Rules
 from .exercise import Exercise, references
 from .journal import Journal, alone, header, write
 from .question import Question, mark
@@ -113,6 +114,7 @@ def grade(
     exercise: Exercise,
     *,
     roster: list[str] | None = None,
+    rules: Rules | None = None,
     executor: Executor | None = None,
     workers: int | None = None,
     limits: sandbox.Limits | None = None,
@@ -124,6 +126,7 @@ def grade(
 
     Args:
         roster: names of all students, also of those who handed in nothing.
+        rules: of the course, which make a grade of the points; without them the gradebook has the points alone.
         executor: runs `grade_one`, for example on a cluster; each of its threads or processes opens a lane.
         workers: number of lanes without an executor, by default one per core.
         note: is told what somebody should look at; the summary holds it too.
@@ -136,6 +139,12 @@ def grade(
     asked = exercise.questions
     references(exercise)
     by_person, table = by_hand.items(exercise.solution), out / "by_hand.csv"
+    unknown = set(rules.questions or () if rules else ()) - {q.name for q in asked} - {item.name for item in by_person}
+    if unknown:
+        names = ", ".join([*(q.name for q in asked), *(item.name for item in by_person)])
+        raise ValueError(
+            f"{exercise.name} has no question {', '.join(sorted(unknown))} that could count; it has {names}"
+        )
     by_hand.read(table, by_person)  # a slip in it is told before hours of grading
     everyone = submissions(folder, exercise.name, roster)
     out.mkdir(parents=True, exist_ok=True)
@@ -158,11 +167,16 @@ def grade(
         if by_person:
             write(table, by_hand.table(marks, by_person))
             write(out / "by_hand.html", report.to_mark(results, by_person, exercise.name))
-        write(out / "gradebook.csv", _csv(results, asked, by_person, marks))
+        grades = _grades(everyone, results, asked, by_person, marks, rules) if rules else {}
+        write(out / "gradebook.csv", _csv(results, asked, by_person, marks, grades))
+        if (folder / TABLE).exists():
+            write(out / TABLE, (folder / TABLE).read_text(encoding="utf-8-sig"))
         write(out / "summary.html", report.summary(results, asked, exercise.name, notes))
         for result in results:
             name, given = report.file_name(result.student), marks[shown(result.student)]
-            page = report.feedback(result, asked, exercise.name, by_person, given)
+            page = report.feedback(
+                result, asked, exercise.name, by_person, given, _in_words(grades.get(result.student))
+            )
             write(out / "feedback" / f"{name}.html", page)
             write(out / "gradescope" / name / "results.json", report.gradescope(result, asked, by_person, given))
     return results
@@ -250,6 +264,36 @@ def shown(student: str) -> str:
     return student if student[:1].isalnum() else "'" + student
 
 
+def _grades(
+    everyone: list[Submission],
+    results: list[Result],
+    asked: tuple[Question, ...],
+    by_person: tuple[by_hand.Item, ...],
+    marks: dict[str, by_hand.Marks],
+    rules: Rules,
+) -> dict[str, tuple[float | None, float, str]]:
+    """By student the grade, None where marks are missing or nothing was handed in, out of what, and why less."""
+    count_asked = [question for question in asked if rules.counts(question.name)]
+    count_marked = [item for item in by_person if rules.counts(item.name)]
+    of = sum(question.points for question in count_asked) + sum(item.points for item in count_marked)
+    grades: dict[str, tuple[float | None, float, str]] = {}
+    for submission, result in zip(everyone, results, strict=True):
+        given = marks[shown(result.student)]
+        by_hands = [given.earned(item) for item in count_marked]
+        earned = sum(map(result.earned, count_asked)) + sum(points or 0 for points in by_hands)
+        grade, out_of, words = rules.grade(earned, of, result.student, submission.handed_in, submission.late)
+        nothing = submission.path is None and submission.refused.startswith(NOTHING)
+        open_ = rules.missing == "empty" if nothing else None in by_hands
+        grades[result.student] = (None if open_ else grade, out_of, words)
+    return grades
+
+
+def _in_words(grade: tuple[float | None, float, str] | None) -> str:
+    if grade is None or grade[0] is None:
+        return ""
+    return f"Grade: {grade[0]:g} of {grade[1]:g}" + (f" ({grade[2]})" if grade[2] else "")
+
+
 def _key(path: Path) -> bytes:
     if not path.exists():
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -269,10 +313,12 @@ def _csv(
     asked: tuple[Question, ...],
     by_person: tuple[by_hand.Item, ...],
     marks: dict[str, by_hand.Marks],
+    grades: dict[str, tuple[float | None, float, str]],
 ) -> str:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["student", *(q.name for q in asked), *(item.name for item in by_person), "total", "of", "remark"])
+    columns = ["total", "of", *(("grade", "out of") if grades else ()), "remark"]
+    table.writerow(["student", *(q.name for q in asked), *(item.name for item in by_person), *columns])
     of = sum(q.points for q in asked) + sum(item.points for item in by_person)
     for result in results:
         student = shown(result.student)
@@ -284,5 +330,10 @@ def _csv(
         if len(known) + len(marks[student].stale) < len(earned):
             remarks.append("by_hand.csv lacks marks")
         points = ["" if e is None else f"{e:g}" for e in earned]
-        table.writerow([student, *points, f"{sum(known):g}", f"{of:g}", "; ".join(remarks)])
+        graded = []
+        if grades:
+            grade, out_of, words = grades[result.student]
+            graded = ["" if grade is None else f"{grade:g}", f"{out_of:g}"]
+            remarks += [words] if words else []
+        table.writerow([student, *points, f"{sum(known):g}", f"{of:g}", *graded, guarded("; ".join(remarks))])
     return text.getvalue()

@@ -88,7 +88,9 @@ def persons(columns: list[str], rows: list[list[str]]) -> list[Person]:
         email = next((number for number in numbers if "@" in number), "")
         time = next((parsed for key in TIMES if (parsed := parse_time(cells.get(key, "")))), None)
         found.append(Person(student, name, frozenset(n.lower() for n in numbers), email, time, line))
-    return _told_apart(found, [next((c for k, c in zip(keys, row, strict=False) if k in NUMBERS and c), "") for row in rows])
+    return _told_apart(
+        found, [next((c for k, c in zip(keys, row, strict=False) if k in NUMBERS and c), "") for row in rows]
+    )
 
 
 def _clean(name: str) -> str:
@@ -177,7 +179,7 @@ def _german(text: str) -> str:
 _PLAINER = (_kept, _without_marks, _german)  # tried in this order: as it is, without accents, as Germans write without
 
 
-def _keys(name: str, plain) -> set[str]:  # noqa: ANN001
+def _keys(name: str, plain) -> set[str]:
     """Doe, Jane; Jane Doe; doejane: the words joined, beginning with any of them."""
     words = [word for part in re.split(r"[\s,_]+", name) if (word := plain(part))][:10]
     return {"".join(words[i:] + words[:i]) for i in range(len(words))}

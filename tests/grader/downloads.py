@@ -13,7 +13,28 @@ import zipfile
 from pathlib import Path
 
 EXERCISE = "01_saliency_and_smoothgrad"
-FIRST = "Anna Björn Çem Dora Émile Finn Gül Håkon Inês Jörg Kim Łukasz Mei Nuño Ōta Priya Quinn Renée Søren Tomáš".split()
+FIRST = [
+    "Anna",
+    "Björn",
+    "Çem",
+    "Dora",
+    "Émile",
+    "Finn",
+    "Gül",
+    "Håkon",
+    "Inês",
+    "Jörg",
+    "Kim",
+    "Łukasz",
+    "Mei",
+    "Nuño",
+    "Ōta",
+    "Priya",
+    "Quinn",
+    "Renée",
+    "Søren",
+    "Tomáš",
+]
 LAST = ["Müller", "O'Brien van Dyk", "Smith", "Groß"]
 CLASS = [(FIRST[i % 20], LAST[i // 10], 1000 + i) for i in range(40)]
 
@@ -37,7 +58,7 @@ def canvas_gradebook(points: str = "28") -> str:
     head = ["Student", "ID", "SIS User ID", "SIS Login ID", "Section", f"{EXERCISE} (4711)", "Quiz (12)", "Final Score"]
     hidden = ["", "", "", "", "", "Manual Posting", "", ""]
     possible = ["    Points Possible", "", "", "", "", points, "5.00", "(read only)"]
-    rows = [[f"{l}, {f}", n, f"s{n}", f"login{n}", "A and B", "", "4.00", "80.00"] for f, l, n in CLASS]
+    rows = [[f"{last}, {first}", n, f"s{n}", f"login{n}", "A and B", "", "4.00", "80.00"] for first, last, n in CLASS]
     return table(head, [hidden, possible, *rows, ["Student, Test", 99, "", "abc", "A", "", "", ""]])
 
 
@@ -58,14 +79,25 @@ def rosters() -> dict[str, str]:
         "moodle": moodle_worksheet(),
         "canvas": canvas_gradebook(),
         "gradescope": table(
-            ["First Name", "Last Name", "SID", "Email", "Role"], [[f, l, n, email(i), "Student"] for i, (f, l, n) in enumerate(CLASS)]
+            ["First Name", "Last Name", "SID", "Email", "Role"],
+            [[first, last, n, email(i), "Student"] for i, (first, last, n) in enumerate(CLASS)],
         ),
         "github": table(
-            ["assignment_name", "github_username", "roster_identifier", "student_repository_name", "submission_timestamp"],
-            [["hw-1", f"user-{n}", full(i), f"hw-1-user-{n}", "2026-12-04 20:15:00 UTC"] for i, (_, _, n) in enumerate(CLASS)],
+            [
+                "assignment_name",
+                "github_username",
+                "roster_identifier",
+                "student_repository_name",
+                "submission_timestamp",
+            ],
+            [
+                ["hw-1", f"user-{n}", full(i), f"hw-1-user-{n}", "2026-12-04 20:15:00 UTC"]
+                for i, (_, _, n) in enumerate(CLASS)
+            ],
         ),
         "nbgrader": table(
-            ["student_id", "first_name", "last_name", "email"], [[f"u{n}", f, l, email(i)] for i, (f, l, n) in enumerate(CLASS)]
+            ["student_id", "first_name", "last_name", "email"],
+            [[f"u{n}", first, last, email(i)] for i, (first, last, n) in enumerate(CLASS)],
         ),
         "google": table(["student"], [[full(i)] for i in range(40)]),
     }
