@@ -156,7 +156,7 @@ _TWICE = "handed in more than once"
 def form_of(source: Path) -> str:
     """The form of a download by its names, "plain" where it is none of a system's."""
     with archive.opened(source) as files:
-        return _form_of(files)[0]
+        return _form_of(files)
 
 
 def collect(
@@ -187,8 +187,10 @@ def collect(
     if into.exists() and not (into / TABLE).exists() and any(into.iterdir()):
         raise ValueError(f"{into} holds something else; choose an empty folder to collect into")
     with archive.opened(source) as files:
-        name, rooted = (form, _rooted(files, form)) if form else _form_of(files)
-        hands, others = _hands(rooted, name, roster.Roster(people or []))
+        name = form or _form_of(files)
+        below, beside = _rooted(files, name)
+        hands, others = _hands(below, name, roster.Roster(people or []))
+        others += [Collected("", source=file.path, remark=file.refused or "it lies beside them") for file in beside]
         exercise = exercise or _exercise(hands, list(known))
         nameless = [hand for hand in hands if _likeness(hand.name)[0] == exercise.lower()]
         others += [Collected("", source=hand.files[0].file.path, remark=_NAMELESS) for hand in nameless]
@@ -247,30 +249,41 @@ def _table(found: Class) -> str:
     return text.getvalue()
 
 
-def _form_of(files: list[File]) -> tuple[str, list[File]]:
-    """The form that most entries at the top show, and the files below the folders that hold all of them."""
-    best, most = "plain", 0.0
+def _form_of(files: list[File]) -> str:
+    """The form that most entries show, at least half of them; else "plain"."""
+    best, most = "plain", 0.5
     for name, form in FORMS.items():
         if name != "plain":
-            rooted = _rooted(files, name)
-            tops = {file.parts[0] for file in rooted if file.parts != (METADATA,)}
-            signed = {file.parts[0] for file in rooted if form.sign.fullmatch("/".join(file.parts))}
-            if tops and 2 * len(signed) >= len(tops) and len(signed) / len(tops) > most:
-                best, most = name, len(signed) / len(tops)
-    return best, _rooted(files, best)
+            below, _ = _rooted(files, name)
+            tops = {file.parts[0] for file in below if file.parts != (METADATA,)}
+            share = len({file.parts[0] for file in below if _signed(form, file.parts)}) / max(1, len(tops))
+            if share > most or (best == "plain" and share == most):
+                best, most = name, share
+    return best
 
 
-def _rooted(files: list[File], form: str) -> list[File]:
-    """Without the folders that hold all others, as ``assignment_4711_export/`` or ``submitted/``."""
-    while len({file.parts[0] for file in files}) == 1 and all(len(file.parts) > 1 for file in files):
-        below = [replace(file, parts=file.parts[1:]) for file in files]
-        pattern = FORMS[form].sign
-        if form == "plain" and len({file.parts[0] for file in below}) == 1:
-            break  # of one student
-        if form != "plain" and any(pattern.fullmatch("/".join(file.parts)) for file in files):
-            break
-        files = below
-    return files
+def _signed(form: Form, parts: tuple[str, ...]) -> bool:
+    return form.sign.fullmatch("/".join(parts)) is not None
+
+
+def _rooted(files: list[File], form: str) -> tuple[list[File], list[File]]:
+    """The files below the folder that holds the submissions, as ``assignment_4711_export/``, without it, and all others."""
+    root: tuple[str, ...] = ()
+    if form == "plain":
+        tops = {file.parts[0] for file in files if len(file.parts) > 1}
+        inner = {file.parts[1] for file in files if len(file.parts) > 1}
+        if len(tops) == 1 and len(inner) > 1 and all(len(file.parts) > 1 for file in files):
+            root = tuple(tops)
+    else:
+        signs: dict[tuple[str, ...], set[str]] = {}
+        for file in files:
+            for depth in range(min(3, len(file.parts))):
+                if _signed(FORMS[form], file.parts[depth:]):
+                    signs.setdefault(file.parts[:depth], set()).add(file.parts[depth])
+        root = max(signs, key=lambda root: (len(signs[root]), -len(root)), default=())
+    deep = len(root)
+    below = [file for file in files if file.parts[:deep] == root and len(file.parts) > deep]
+    return [replace(file, parts=file.parts[deep:]) for file in below], [f for f in files if f not in below]
 
 
 def _hands(files: list[File], form: str, known: roster.Roster) -> tuple[list[_Hand], list[Collected]]:
@@ -397,7 +410,8 @@ def _rows(
         row = Collected(hand.name, hand.number, source=printable_name(hand.top), handed_in=hand.handed_in)
         person = None
         if people is not None:
-            person, row.matched = known.find(hand.name, (hand.number, *hand.logins))
+            name = "" if hand.name in hand.logins else hand.name
+            person, row.matched = known.find(name, (hand.number, *hand.logins))
         if person:
             row.student, row.email = person.student, person.email
             row.handed_in = row.handed_in or person.handed_in

@@ -15,7 +15,7 @@ from unicodedata import category, normalize
 from .collect import NO_NAME, is_name, read_table
 
 # Columns of the tables that Canvas, Moodle, Gradescope, GitHub Classroom and nbgrader export, in small letters.
-NAMES = ("student", "full name", "name", "roster_identifier")
+NAMES = ("student", "full name", "roster_identifier")
 FIRST, LAST = ("first name", "firstname", "first_name"), ("last name", "lastname", "surname", "last_name")
 NUMBERS = (
     "id", "sis user id", "sis login id", "integration id",  # Canvas
@@ -74,12 +74,14 @@ def persons(columns: list[str], rows: list[list[str]]) -> list[Person]:
     found = []
     for line, row in enumerate(rows):
         cells = {key: normalize("NFC", cell).strip() for key, cell in zip(keys, row, strict=False)}
-        name = next((cells[key] for key in NAMES if cells.get(key)), "")
-        first, last = (next((cells[key] for key in part if cells.get(key)), "") for part in (FIRST, LAST))
-        name = name or " ".join(filter(None, (first, last)))
-        if not name and cells.get("identifier"):
-            name = cells["identifier"]
         numbers = [cells[key] for key in NUMBERS if cells.get(key)]
+        first, last = (next((cells[key] for key in part if cells.get(key)), "") for part in (FIRST, LAST))
+        names = [cells.get(key) for key in NAMES] + [" ".join(filter(None, (first, last)))]
+        if cells.get("github_username"):
+            names += [cells.get("identifier")]  # which a teacher chose, the name its owner
+        if numbers:
+            names += [cells.get("name")]
+        name = next(filter(None, names), "")
         if participant := re.fullmatch(r"\D+ ?(\d+)", cells.get("identifier", "")):  # "Participant 4711" of Moodle
             numbers.append(participant[1])
         if not name or name.startswith(("Points Possible", "Student, Test")):  # rows of Canvas that are nobody's
@@ -144,7 +146,10 @@ class Roster:
             self._names.append(index)
 
     def find(self, name: str, numbers: Iterable[str] = ()) -> tuple[Person | None, str]:
-        """The person and how they were found, or None and why there is nobody."""
+        """The person and how they were found, or None and why there is nobody.
+
+        Where there is a name, a number alone is not enough: in some systems a name can be made to look like a number.
+        """
         wanted = {number.lower() for number in numbers if number}
         by_number = {i for i, person in enumerate(self.people) if wanted & person.numbers}
         by_name: set[int] = set()
@@ -152,8 +157,8 @@ class Roster:
             by_name = by_name or set().union(*(index.get(key, set()) for key in _keys(name, plain)))
         both = by_number & by_name
         for found, how in ((both, "name and number"), (by_number, "number"), (by_name, "name")):
-            if by_number and by_name and not both:
-                one, other = (self.people[min(each)].student for each in (by_number, by_name))
+            if name and by_number and not both:
+                one, other = (self.people[min(each)].student if each else "nobody" for each in (by_number, by_name))
                 return None, f"the number is that of {one}, the name that of {other}"
             if len(found) == 1:
                 return self.people[found.pop()], how
