@@ -21,7 +21,7 @@ import yaml
 from . import archive, journal, roster
 from .archive import File
 from .collect import ENDING, NO_NAME, NOTHING, TABLE, guarded, is_name
-from .course import Rules
+from .course import Rules, late_by
 from .report import file_name
 from .untrusted import printable_name
 
@@ -282,8 +282,12 @@ def _rooted(files: list[File], form: str) -> tuple[list[File], list[File]]:
                     signs.setdefault(file.parts[:depth], set()).add(file.parts[depth])
         root = max(signs, key=lambda root: (len(signs[root]), -len(root)), default=())
     deep = len(root)
-    below = [file for file in files if file.parts[:deep] == root and len(file.parts) > deep]
-    return [replace(file, parts=file.parts[deep:]) for file in below], [f for f in files if f not in below]
+    below: list[File] = []
+    beside: list[File] = []
+    for file in files:
+        inside = file.parts[:deep] == root and len(file.parts) > deep
+        (below if inside else beside).append(replace(file, parts=file.parts[deep:]) if inside else file)
+    return below, beside
 
 
 def _hands(files: list[File], form: str, known: roster.Roster) -> tuple[list[_Hand], list[Collected]]:
@@ -461,7 +465,7 @@ def _chosen(both: list[tuple[_Hand, Collected]], exercise: str, others: set[str]
     row.source, row.file = file.path, None if row.refused else file
     row.late = "as the system marks it" if hand.late else ""
     if rules and (deadline := rules.deadline_of(row.student)):
-        if row.handed_in and (late := row.handed_in - deadline).total_seconds() > 0:
+        if row.handed_in and (late := late_by(row.handed_in, deadline)).total_seconds() > 0:
             row.late = f"by {late.days} d {late.seconds // 3600} h {late.seconds % 3600 // 60} min"
         elif row.handed_in:
             row.late = ""  # an extension, of which the system knows nothing

@@ -17,7 +17,7 @@ Whatever stands under an exercise holds for it in place of what stands at the to
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -73,13 +73,18 @@ class Rules:
         if handed_in is None or deadline is None:
             unknown = late and (self.percent_per_day or self.at_most_days < math.inf)
             return round(grade, 2), out_of, "late, but not known by how much: nothing was taken off" if unknown else ""
-        over = handed_in - deadline - timedelta(minutes=self.grace_minutes)
+        over = late_by(handed_in, deadline) - timedelta(minutes=self.grace_minutes)
         days = max(0, math.ceil(over / timedelta(days=1)))
         if days > self.at_most_days:
             return 0.0, out_of, f"{days} days late: more than {self.at_most_days:g} count nothing"
         off = min(grade, out_of * days * self.percent_per_day / 100)
         words = f"{days} day{'s' * (days > 1)} late: {off:.4g} of {out_of:g} points taken off" if off else ""
         return round(grade - off, 2), out_of, words
+
+
+def late_by(handed_in: datetime, deadline: datetime) -> timedelta:
+    """The time between the two, in hours that passed; clocks of one zone may have been put back."""
+    return handed_in.astimezone(timezone.utc) - deadline.astimezone(timezone.utc)
 
 
 def read(path: Path, exercise: str, known: list[str], students: list[str] | None = None) -> Rules:

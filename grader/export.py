@@ -282,7 +282,13 @@ def to_nbgrader(folder: Path, database: Path, assignment: str, exercise: str, so
             question = next(each for each in (name, short, short[:-1]) if each in questions)
             cells.setdefault(question, {})[name] = marks["points"]
     collected = {grade.student: grade for grade in grades(folder)}
-    with Gradebook(f"sqlite:///{database.resolve()}") as book:
+    try:
+        book = Gradebook(f"sqlite:///{database.resolve()}")
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"nbgrader starts {error.filename}, which is not on the PATH: activate its environment"
+        ) from None
+    with book:
         book.update_or_create_assignment(assignment)
         book.update_or_create_notebook(exercise, assignment)
         for question in questions:

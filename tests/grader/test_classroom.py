@@ -80,7 +80,9 @@ def test_without_a_roster_everybody_has_the_name_of_the_download(system, tmp_pat
 def test_who_was_late_and_who_handed_in_twice_is_told(tmp_path):
     canvas = downloads.files("canvas", HANDED_IN)
     second = f"müllerbjörn_1001_9999_{EXERCISE}-1.ipynb"
-    collected = take(as_zip(tmp_path / "d.zip", canvas | {second: b"newer"}), tmp_path / "in", people=people_of("canvas", tmp_path))
+    collected = take(
+        as_zip(tmp_path / "d.zip", canvas | {second: b"newer"}), tmp_path / "in", people=people_of("canvas", tmp_path)
+    )
     rows = rows_of(tmp_path / "in")
     assert rows["Müller, Håkon"]["late"] == "as the system marks it"
     assert "handed in more than once; the newest counts, not müllerbjörn_1001_9001" in rows["Müller, Björn"]["remark"]
@@ -181,7 +183,7 @@ def test_two_of_one_name_and_one_who_pretends_to_be_another(tmp_path):
     assert collect.read(given["Doe, Jane (11)"]) == b"1"
     assert collect.read(given["Doe, Jane (12)"]) == b"2"
     assert given["X, Mallory_11"].path is None
-    assert "mallory: the number is that of Doe, Jane (11), the name that of nobody" in collected.told()
+    assert "the number is that of Doe, Jane (11), the name that of nobody" in collected.told()[-1]
     assert collect.read(given["mallory"]) == b"3"
 
 
@@ -257,7 +259,9 @@ def test_a_hostile_zip_costs_its_student_alone(tmp_path, inner, word):
 
 
 def test_a_member_that_lies_about_its_size_or_is_damaged_costs_its_student_alone(tmp_path):
-    data = bytearray(zipped(*HONEST, member(f"liar/{EXERCISE}.ipynb", b"l" * 5000), member(f"mallory/{EXERCISE}.ipynb", b"m" * 500)))
+    data = bytearray(
+        zipped(*HONEST, member(f"liar/{EXERCISE}.ipynb", b"l" * 5000), member(f"mallory/{EXERCISE}.ipynb", b"m" * 500))
+    )
     at = data.rindex(b"liar/") - 46
     data[at + 24 : at + 28] = struct.pack("<I", 10)  # the size in the list of files
     at = data.rindex(b"mallory/") - 46
@@ -326,7 +330,10 @@ def test_two_who_handed_in_together_both_have_the_notebook(tmp_path):
         "submission_metadata.yml": b"submission_1:\n  :submitters:\n  - {':name': Ann Lee, ':sid': 007}\n  - {':name': Bo Li, ':sid': 8}\n",
     }
     take(as_zip(tmp_path / "d.zip", found), tmp_path / "in")
-    assert {s.student: collect.read(s) for s in collect.submissions(tmp_path / "in", EXERCISE)} == {"Ann Lee": b"ours", "Bo Li": b"ours"}
+    assert {s.student: collect.read(s) for s in collect.submissions(tmp_path / "in", EXERCISE)} == {
+        "Ann Lee": b"ours",
+        "Bo Li": b"ours",
+    }
 
 
 def test_names_in_a_zip_of_a_mac_and_of_windows(tmp_path):
@@ -334,14 +341,21 @@ def test_names_in_a_zip_of_a_mac_and_of_windows(tmp_path):
     data = data.replace(b"ZZZZZ", "Jo\u0308e".encode()).replace(b"Jrg", b"J\x94g")
     (tmp_path / "d.zip").write_bytes(data)
     take(tmp_path / "d.zip", tmp_path / "in")
-    assert {s.student: collect.read(s) for s in collect.submissions(tmp_path / "in", EXERCISE)} == {"Jöe": b"mac", "Jög": b"windows"}
+    assert {s.student: collect.read(s) for s in collect.submissions(tmp_path / "in", EXERCISE)} == {
+        "Jöe": b"mac",
+        "Jög": b"windows",
+    }
 
 
 names = st.text(st.characters(), min_size=1, max_size=40).filter(lambda name: "/" not in name and "\0" not in name)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(system=st.sampled_from(SYSTEMS), odd=st.lists(st.lists(names, min_size=1, max_size=4), max_size=4), inner=st.binary(max_size=40))
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(
+    system=st.sampled_from(SYSTEMS),
+    odd=st.lists(st.lists(names, min_size=1, max_size=4), max_size=4),
+    inner=st.binary(max_size=40),
+)
 def test_whatever_a_zip_holds_the_honest_are_collected_and_nothing_is_dropped(system, odd, inner, tmp_path_factory):
     top = tmp_path_factory.mktemp("zip")
     found = downloads.files(system, dict(list(HANDED_IN.items())[:9]))
@@ -359,13 +373,23 @@ def test_whatever_a_zip_holds_the_honest_are_collected_and_nothing_is_dropped(sy
 
 
 def test_the_command_tells_what_it_did(tmp_path, capsys):
-    source = as_zip(tmp_path / "d.zip", downloads.files("moodle", HANDED_IN) | {"x_1_assignsubmission_file_/y.txt": b""})
+    source = as_zip(
+        tmp_path / "d.zip", downloads.files("moodle", HANDED_IN) | {"x_1_assignsubmission_file_/y.txt": b""}
+    )
     (tmp_path / "moodle.csv").write_text(downloads.rosters()["moodle"])
     for name in KNOWN:
         (tmp_path / "solutions" / name).mkdir(parents=True)
         (tmp_path / "solutions" / name / "solution.ipynb").touch()
     (tmp_path / "course.yml").write_text("timezone: UTC\nexercises: {01: {deadline: 2026-12-04 12:00}}\n")
-    arguments = [source, "--into", tmp_path / "in", "--roster", tmp_path / "moodle.csv", "--solutions", tmp_path / "solutions"]
+    arguments = [
+        source,
+        "--into",
+        tmp_path / "in",
+        "--roster",
+        tmp_path / "moodle.csv",
+        "--solutions",
+        tmp_path / "solutions",
+    ]
     assert cli.SYSTEMS == tuple(name for name in cli.SYSTEMS if name in classroom.FORMS)
     assert set(cli.SYSTEMS) == set(classroom.FORMS)
     command = ["collect", *map(str, arguments), "--course", str(tmp_path / "course.yml")]
