@@ -72,7 +72,7 @@ def opened(source: Path) -> Iterator[list[File]]:
                 raise ValueError(f"{source}: {error}; unpack it yourself and give the folder") from None
             yield files
     else:
-        raise FileNotFoundError(f"no folder or zip of submissions at {source}")
+        raise FileNotFoundError(f"no folder of submissions at {source}, and no zip")
 
 
 def inside(file: File) -> list[File]:

@@ -20,7 +20,7 @@ import yaml
 
 from . import archive, journal, roster
 from .archive import File
-from .collect import ENDING, NO_NAME, NOTHING, TABLE, guarded, is_name
+from .collect import ENDING, FOUND, NO_NAME, NOTHING, TABLE, guarded, held_folders, is_name
 from .course import Rules, late_by
 from .report import file_name
 from .untrusted import printable_name
@@ -112,6 +112,7 @@ class _Hand:
     attempts: int = 1
     files: list[_Held] = field(default_factory=list)
     top: str = ""
+    times: dict[tuple[str, ...], datetime | None] = field(default_factory=dict)  # of nbgrader, by folder
 
 
 @dataclass
@@ -121,16 +122,6 @@ class Class:
     form: str
     exercise: str
     rows: list[Collected]
-
-    def told(self) -> list[str]:
-        """What somebody should look at, a sentence each."""
-        lines = [f"{r.source} is nobody's submission: {r.remark}" for r in self.rows if not r.student]
-        for row in self.rows:
-            if row.student:
-                words = [row.refused, row.remark, f"late {row.late}" if row.late else ""]
-                words += [row.matched] if row.matched not in ("", *_FOUND) else []
-                lines += [f"{row.student}: {'; '.join(filter(None, words))}"] if any(words) else []
-        return lines
 
     def counts(self) -> str:
         """The class in one line."""
@@ -142,13 +133,12 @@ class Class:
             "refused": sum(row.file is None for row in people) - missing,
             "late": sum(bool(row.late) for row in people),
             "handed in more than once": sum(_TWICE in row.remark for row in people),
-            "not on the roster": sum(row.matched not in ("", *_FOUND) for row in people),
+            "not on the roster": sum(row.matched not in FOUND for row in people),
             "entries that are nobody's": len(self.rows) - len(people),
         }
         return f"{self.form}: " + ", ".join(f"{count} {what}" for what, count in numbers.items() if count)
 
 
-_FOUND = ("name", "number", "name and number")
 _NAMELESS = "its name does not tell whose it is"
 _TWICE = "handed in more than once"
 
@@ -202,9 +192,8 @@ def collect(
 
 
 def _write(found: Class, into: Path) -> None:
-    if (into / TABLE).exists():
-        for old in into.iterdir():
-            shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
+    for held in held_folders(into):  # by the table of an earlier run
+        shutil.rmtree(held, ignore_errors=True)
     into.mkdir(parents=True, exist_ok=True)
     total = 0
     for row in found.rows:
@@ -325,7 +314,7 @@ def _hands(files: list[File], form: str, known: roster.Roster) -> tuple[list[_Ha
             called = (groups.get("file") or file.parts[-1]).rpartition("/")[2]
             hand.files.append(_Held(int((groups.get("number") or "0")[:18]), called, file))
             if form == "nbgrader" and file.parts[-1] == TIMESTAMP and len(file.parts) == 3:
-                hand.handed_in = _timestamp(file)
+                hand.times[file.parts[:2]] = _timestamp(file)
     return list(hands.values()), others
 
 
@@ -444,9 +433,10 @@ def _chosen(both: list[tuple[_Hand, Collected]], exercise: str, others: set[str]
             named = held
             row.remark = "; ".join(filter(None, (row.remark, _called(held[0], hand))))
         for each in named:
-            at = [time.timestamp() if time else 0.0 for time in (row.handed_in, each.file.time)]
+            time = hand.times.get(each.file.parts[:2], row.handed_in)
+            at = [each.timestamp() if each else 0.0 for each in (time, each.file.time)]
             order = (at[0], each.number, _likeness(each.name)[1], at[1], -len(each.file.parts), each.file.path)
-            candidates.append((order, each.file, hand, row))
+            candidates.append((order, each.file, hand, replace(row, handed_in=time)))
         if not named and not row.refused:
             names = ", ".join(printable_name(each.name) for each in (held or hand.files)[:5])
             row.refused = f"expected one notebook {exercise}{ENDING}; there is {names}"

@@ -51,8 +51,10 @@ def add_collect(commands: argparse._SubParsersAction) -> None:
 
 
 def run_collect(options: argparse.Namespace) -> None:
+    from .collect import told
+
     found = _collect(options, options.download, options.into, options.form)
-    for line in found.told():
+    for line in told(options.into):
         print(f"Look: {line}.")
     print(f"{found.exercise}, {found.counts()}")
     print(f"Written to {options.into}: a folder for each, and collected.csv, which says how everybody was found")
@@ -102,20 +104,22 @@ def add_grade(commands: argparse._SubParsersAction) -> None:
 
 
 def run_grade(options: argparse.Namespace) -> None:
-    from . import classroom, gradebook, report, sandbox
+    from . import classroom, gradebook, journal, report, sandbox
     from . import roster as rosters
     from .collect import TABLE
     from .exercise import find
 
-    folder, notes, name = options.submissions, list[str](), options.exercise
+    folder, name, notes = options.submissions, options.exercise, list[str]()
+    roster = [person.student for person in rosters.read(options.roster)] if options.roster else None
+    students = roster
     if folder.is_file() or (not (folder / TABLE).exists() and classroom.form_of(folder) != "plain"):
         options.out.mkdir(parents=True, exist_ok=True)
         folder = options.out / "submissions"
-        found = _collect(options, options.submissions, folder, None)
-        notes, name = found.told(), found.exercise
+        with journal.alone(options.out):
+            found = _collect(options, options.submissions, folder, None)
+        name, roster = found.exercise, None  # whom the roster names has a row in the table now
         print(found.counts())
     exercise = find(options.solutions, folder, name)
-    roster = [person.student for person in rosters.read(options.roster)] if options.roster else None
     try:
         with executors.open_executor(options.executor) as executor:
             results = gradebook.grade(
@@ -123,7 +127,7 @@ def run_grade(options: argparse.Namespace) -> None:
                 options.out,
                 exercise,
                 roster=roster,
-                rules=_rules(options, exercise.name, roster),
+                rules=_rules(options, exercise.name, students),
                 executor=executor,
                 workers=options.workers,
                 limits=sandbox.Limits(seconds=options.seconds),

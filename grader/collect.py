@@ -18,6 +18,7 @@ from .untrusted import MAX_FILE, printable_name
 ENDING = ".ipynb"
 TABLE = "collected.csv"
 NOTHING = "nothing was handed in"
+FOUND = ("", "name", "number", "name and number")  # how somebody was found, where the way was clear
 # In names beside letters, marks and digits: also dashes and apostrophes of typographers, the dots of Catalan, the
 # geresh of Hebrew, and the joiners that Persian and Hindi write inside a word.
 _IN_NAMES = " .,@+_'`\u2018\u2019\u02bc()[]{}-\u2010\u2011\u2012\u2013\u2014\u00b7\u05f3\u05f4\u200c\u200d"
@@ -73,6 +74,19 @@ def passed_over(folder: Path) -> list[str]:
     return [printable_name(entry.name) for entry in _entries(folder) if not _is_submission(entry)]
 
 
+def told(folder: Path) -> list[str]:
+    """What somebody should look at, a sentence each: whom it was not clear, who was late, and what is nobody's."""
+    lines = []
+    for row in _table(folder):
+        late = f"late {row['late']}" if row["late"] else ""
+        matched = row["matched"] if row["matched"] not in FOUND else ""
+        if not row["student"]:
+            lines.append(f"{row['source']} is nobody's submission: {row['remark']}")
+        elif words := "; ".join(filter(None, (row["refused"], row["remark"], late, matched))):
+            lines.append(f"{row['student']}: {words}")
+    return lines or [f"{name} is no notebook, so it is nobody's submission" for name in passed_over(folder)]
+
+
 def _table(folder: Path) -> list[dict[str, str]]:
     """The rows of the table of a collected folder; none where it is another one."""
     if not (folder / TABLE).is_file():
@@ -88,6 +102,11 @@ def _collected(folder: Path, row: dict[str, str], exercise: str) -> Submission:
         path, row["refused"] = None, row["refused"] or f"{exercise}{ENDING} was not collected"
     time = datetime.fromisoformat(row["handed in"]) if row["handed in"] else None
     return Submission(row["student"], path, row["refused"], time, row["late"])
+
+
+def held_folders(folder: Path) -> list[Path]:
+    """Those of the students of a collected folder."""
+    return [folder / Path(row["folder"]).name for row in _table(folder) if row["folder"]]
 
 
 def guarded(cell: str) -> str:

@@ -30,7 +30,7 @@ from pathlib import Path
 from interp_lab import extract
 
 from . import by_hand, report, sandbox
-from .collect import NOTHING, TABLE, Submission, guarded, passed_over, read, submissions
+from .collect import NOTHING, TABLE, Submission, guarded, read, submissions, told
 from .course import Rules
 from .exercise import Exercise, references
 from .journal import Journal, alone, header, write
@@ -231,7 +231,7 @@ def _notes(
     """What somebody should look at, a sentence each."""
     students = {result.student for result in results}
     rows, files = {shown(student) for student in students}, {report.file_name(student) for student in students}
-    notes = [f"{name} is no notebook, so it is nobody's submission" for name in passed_over(folder)]
+    notes = told(folder)
     if roster is not None:
         notes += [f"{student} is not on the roster" for student in sorted(students - set(roster))]
     for student, given in marks.items():

@@ -88,7 +88,7 @@ def test_who_was_late_and_who_handed_in_twice_is_told(tmp_path):
     assert "handed in more than once; the newest counts, not müllerbjörn_1001_9001" in rows["Müller, Björn"]["remark"]
     assert (tmp_path / "in" / "Müller, Björn" / f"{EXERCISE}.ipynb").read_bytes() == b"newer"
     assert "38 notebooks, 2 missing, 1 late, 1 handed in more than once" in collected.counts()
-    assert any(line.startswith("Müller, Björn: handed in more than once") for line in collected.told())
+    assert any(line.startswith("Müller, Björn: handed in more than once") for line in collect.told(tmp_path / "in"))
     for rule, content in (("oldest", HANDED_IN[1]), ("refuse", None)):
         take(tmp_path / "d.zip", tmp_path / "in", people=people_of("canvas", tmp_path), rules=lambda _: Rules(rule))  # noqa: B023
         (given,) = [s for s in collect.submissions(tmp_path / "in", EXERCISE) if s.student == "Müller, Björn"]
@@ -134,11 +134,11 @@ def test_renamed_files_and_what_is_nobodys_are_told(packed, tmp_path):
         unicodedata.normalize("NFD", "jörg.ipynb"): b"j",
     }  # fmt: skip
     source = as_zip(tmp_path / "d.zip", found) if packed else as_folder(tmp_path / "d", found)
-    collected = take(source, tmp_path / "in")
+    take(source, tmp_path / "in")
     given = {s.student: s for s in collect.submissions(tmp_path / "in", EXERCISE)}
     read = {name: collect.read(s) for name, s in given.items() if s.path}
     assert read == {"anna": b"a", "ben": b"b", "cem": b"c", "jörg": b"j"}
-    told = "\n".join(collected.told())
+    told = "\n".join(collect.told(tmp_path / "in"))
     assert "cem: its notebook is called my solution.ipynb" in told
     assert f"dora: expected one notebook {EXERCISE}.ipynb; there is {other}.ipynb" in told
     assert "eve: expected one notebook" in told
@@ -178,12 +178,12 @@ def test_two_of_one_name_and_one_who_pretends_to_be_another(tmp_path):
     given = {s.student: collect.read(s) for s in collect.submissions(tmp_path / "a", EXERCISE)}
     assert given == {"doejane (11)": b"1", "doejane (12)": b"2", "mallory": b"3"}
     (tmp_path / "r.csv").write_text('Student,ID\n"Doe, Jane",11\n"Doe, Jane",12\n"X, Mallory_11",13\n')
-    collected = take(tmp_path / "d.zip", tmp_path / "b", people=roster.read(tmp_path / "r.csv"))
+    take(tmp_path / "d.zip", tmp_path / "b", people=roster.read(tmp_path / "r.csv"))
     given = {s.student: s for s in collect.submissions(tmp_path / "b", EXERCISE)}
     assert collect.read(given["Doe, Jane (11)"]) == b"1"
     assert collect.read(given["Doe, Jane (12)"]) == b"2"
     assert given["X, Mallory_11"].path is None
-    assert "the number is that of Doe, Jane (11), the name that of nobody" in collected.told()[-1]
+    assert "the number is that of Doe, Jane (11), the name that of nobody" in collect.told(tmp_path / "b")[-1]
     assert collect.read(given["mallory"]) == b"3"
 
 
@@ -227,8 +227,8 @@ HONEST = [member(f"anna/{EXERCISE}.ipynb", b"a"), member(f"zoe/{EXERCISE}.ipynb"
 )
 def test_no_path_leaves_the_folder(tmp_path, name, word):
     source = packed(tmp_path / "d.zip", *HONEST, member(name, b"evil"))
-    collected = take(source, tmp_path / "deep" / "in")
-    assert word in "\n".join(collected.told())
+    take(source, tmp_path / "deep" / "in")
+    assert word in "\n".join(collect.told(tmp_path / "deep" / "in"))
     held = [path for path in tmp_path.rglob("*") if path.is_file() and path.name not in ("d.zip", collect.TABLE)]
     assert sorted(path.read_bytes() for path in held) == [b"a", b"z"]
 
@@ -251,11 +251,11 @@ def test_no_path_leaves_the_folder(tmp_path, name, word):
 def test_a_hostile_zip_costs_its_student_alone(tmp_path, inner, word):
     data = inner if isinstance(inner, bytes) else zipped(*inner)
     source = packed(tmp_path / "d.zip", *HONEST, member("mallory/x.zip", data))
-    collected = take(source, tmp_path / "in")
+    take(source, tmp_path / "in")
     given = {s.student: s for s in collect.submissions(tmp_path / "in", EXERCISE)}
     assert [collect.read(given[name]) for name in ("anna", "zoe")] == [b"a", b"z"]
     assert (given["mallory"].path is None) == bool(word)
-    assert word in next(line for line in [*collected.told(), "mallory:"] if line.startswith("mallory"))
+    assert word in next(line for line in [*collect.told(tmp_path / "in"), "mallory:"] if line.startswith("mallory"))
 
 
 def test_a_member_that_lies_about_its_size_or_is_damaged_costs_its_student_alone(tmp_path):
@@ -278,8 +278,8 @@ def test_an_encrypted_member_and_a_list_of_files_without_end_are_refused(tmp_pat
     at = data.rindex(b"mallory/") - 46
     data[at + 8] |= 1
     (tmp_path / "d.zip").write_bytes(data)
-    collected = take(tmp_path / "d.zip", tmp_path / "in")
-    assert any("mallory" in line and "is encrypted" in line for line in collected.told())
+    take(tmp_path / "d.zip", tmp_path / "in")
+    assert any("mallory" in line and "is encrypted" in line for line in collect.told(tmp_path / "in"))
     monkeypatch.setattr(archive, "MAX_LISTING", 100)
     with pytest.raises(ValueError, match=r"d\.zip: .*too many files.*unpack it yourself"):
         take(tmp_path / "d.zip", tmp_path / "in")
@@ -297,10 +297,10 @@ def test_links_and_endless_folders_on_the_disk_cost_their_student_alone(tmp_path
     for i in range(archive.MAX_FILES + 5):
         (folder / "max" / f"{i}.txt").touch()
     os.mkfifo(folder / "max" / f"{EXERCISE}.ipynb")
-    collected = take(folder, tmp_path / "in")
+    take(folder, tmp_path / "in")
     given = {s.student: s for s in collect.submissions(tmp_path / "in", EXERCISE)}
     assert sorted(name for name, s in given.items() if s.path) == ["anna", "zoe"]
-    told = "\n".join(collected.told())
+    told = "\n".join(collect.told(tmp_path / "in"))
     for words in ("mallory", "symbolic link is not followed", f"more than {archive.MAX_FILES}"):
         assert words in told
     assert b"secret" not in b"".join(path.read_bytes() for path in (tmp_path / "in").rglob("*") if path.is_file())
@@ -334,6 +334,16 @@ def test_two_who_handed_in_together_both_have_the_notebook(tmp_path):
         "Ann Lee": b"ours",
         "Bo Li": b"ours",
     }
+
+
+def test_of_several_assignments_in_nbgrader_each_has_its_own_time(tmp_path):
+    found = {f"u1/{ps}/timestamp.txt": f"2026-12-0{n} 10:00:00.5 UTC".encode() for n, ps in ((1, "ps1"), (9, "ps2"))}
+    found |= {f"u1/ps1/{EXERCISE}.ipynb": b"1", f"u1/ps2/{KNOWN[1]}.ipynb": b"2"}
+    take(as_zip(tmp_path / "d.zip", {f"submitted/{name}": data for name, data in found.items()}), tmp_path / "in")
+    assert rows_of(tmp_path / "in")["u1"]["handed in"] == "2026-12-01T10:00:00+00:00"
+    take(as_zip(tmp_path / "e.zip", found | {f"u1/ps2/{EXERCISE}.ipynb": b"3"}), tmp_path / "in")
+    (given,) = collect.submissions(tmp_path / "in", EXERCISE)
+    assert (collect.read(given), given.handed_in.day) == (b"3", 9)
 
 
 def test_names_in_a_zip_of_a_mac_and_of_windows(tmp_path):

@@ -266,6 +266,7 @@ def test_gradescope_hands_out_the_results_of_each_file(graded, capsys, tmp_path)
     assert (gradescope_takes(results), results["output"][:33]) == (0, "This file has not been graded yet")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Object of type")  # of nbgrader's own code
 def test_nbgrader_through_its_own_api(graded, capsys, tmp_path, monkeypatch):
     api = pytest.importorskip("nbgrader.api", reason="needs nbgrader (extra `test`)")
