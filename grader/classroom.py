@@ -21,7 +21,7 @@ import yaml
 from . import archive, journal, roster
 from .archive import File
 from .collect import ENDING, FOUND, NO_NAME, NOTHING, TABLE, guarded, held_folders, is_name
-from .course import Rules, late_by
+from .course import Rules, aware, late_by
 from .report import file_name
 from .untrusted import printable_name
 
@@ -434,6 +434,7 @@ def _chosen(both: list[tuple[_Hand, Collected]], exercise: str, others: set[str]
             row.remark = "; ".join(filter(None, (row.remark, _called(held[0], hand))))
         for each in named:
             time = hand.times.get(each.file.parts[:2], row.handed_in)
+            time = time and aware(time, rules.zone if rules else None)
             at = [each.timestamp() if each else 0.0 for each in (time, each.file.time)]
             order = (at[0], each.number, _likeness(each.name)[1], at[1], -len(each.file.parts), each.file.path)
             candidates.append((order, each.file, hand, replace(row, handed_in=time)))

@@ -8,7 +8,7 @@
       01_saliency_and_smoothgrad:
         deadline: 2026-12-04 23:59
         points: 10                   # what all points of the questions that count are worth
-        questions: [1a, 1b, 2, 3, q6]
+        questions: [1a, 2, 3a, 4, q6]
         extensions: {Jane Doe: 2026-12-06 23:59}
 
 Whatever stands under an exercise holds for it in place of what stands at the top.
@@ -37,6 +37,7 @@ class Rules:
         at_most_days: later counts nothing.
         points: the worth of all points together; None: they are worth themselves.
         questions: names of those that count; None: all.
+        zone: of times that tell none; None: that of this machine.
     """
 
     attempts: str = NEWEST
@@ -48,6 +49,7 @@ class Rules:
     at_most_days: float = math.inf
     points: float | None = None
     questions: tuple[str, ...] | None = None
+    zone: ZoneInfo | None = None
 
     def deadline_of(self, student: str) -> datetime | None:
         """The deadline of one student, extension included."""
@@ -122,15 +124,16 @@ def read(path: Path, exercise: str, known: list[str], students: list[str] | None
     found = top | own
     zone = found.pop("timezone", None)
     late = found.pop("late", {})
-    extensions = {normalize("NFC", name): _aware(time, zone) for name, time in found.pop("extensions", {}).items()}
+    extensions = {normalize("NFC", name): aware(time, zone) for name, time in found.pop("extensions", {}).items()}
     for name in extensions:
         if students is not None and name not in students:
             raise wrong(f"{here}.extensions", "names of students as the grader shows them, each with a time", name)
     deadline = found.pop("deadline", None)
-    return Rules(**found, **late, extensions=extensions, deadline=deadline and _aware(deadline, zone))
+    return Rules(**found, **late, extensions=extensions, deadline=deadline and aware(deadline, zone), zone=zone)
 
 
-def _aware(time: datetime, zone: ZoneInfo | None) -> datetime:
+def aware(time: datetime, zone: ZoneInfo | None) -> datetime:
+    """A time with its zone, or with this one, or with that of the machine."""
     return time if time.tzinfo else time.replace(tzinfo=zone) if zone else time.astimezone()
 
 

@@ -7,8 +7,9 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from unicodedata import category, normalize
 
@@ -35,6 +36,7 @@ class Person:
         student: the name as all tables of the grader show it; no two persons have the same.
         name: as the roster writes it.
         numbers: numbers, logins and addresses by which systems know the person, in small letters.
+        handed_in: without a zone where the table tells none.
         line: of the table, 0 for the first below the header.
     """
 
@@ -111,25 +113,20 @@ def _told_apart(people: list[Person], numbers: list[str]) -> list[Person]:
 
 
 def parse_time(text: str) -> datetime | None:
-    """A time as one of the systems writes it, aware; None for anything else."""
-    text = re.sub(r" (UTC|Z)$", "+00:00", text.strip())
-    try:
-        return _aware(datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text).replace("Z", "+00:00")))
-    except ValueError:
-        pass
+    """A time as one of the systems writes it, without a zone where it has none; None for anything else.
+
+    >>> parse_time("2026-12-04 20:15:00.549484000 Z").isoformat()
+    '2026-12-04T20:15:00.549484+00:00'
+    >>> parse_time("Friday, 4 December 2026, 8:15 PM").isoformat()
+    '2026-12-04T20:15:00'
+    """
+    text = re.sub(r"(\.\d{6})\d+", r"\1", re.sub(r" ?(UTC|Z)$", "+00:00", text.strip()))
+    with suppress(ValueError):
+        return datetime.fromisoformat(text)
     for form in _TIME_FORMATS:
-        try:
-            return _aware(datetime.strptime(text, form))
-        except ValueError:
-            continue
+        with suppress(ValueError):
+            return datetime.strptime(text, form)
     return None
-
-
-def _aware(time: datetime) -> datetime | None:
-    try:
-        return time if time.tzinfo else time.astimezone()
-    except (ValueError, OverflowError, OSError):  # years that no clock of the system knows
-        return time.replace(tzinfo=timezone.utc)
 
 
 class Roster:

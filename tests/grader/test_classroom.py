@@ -5,11 +5,13 @@ import io
 import json
 import os
 import struct
+import time
 import unicodedata
 import zipfile
 from collections import Counter
 from dataclasses import replace
 from datetime import datetime, timezone
+from zoneinfo import ZoneInfo
 
 import downloads
 import pytest
@@ -105,6 +107,22 @@ def test_late_is_told_by_the_clock_of_the_system(tmp_path):
         assert rows["Anna Müller"]["late"] == "by 0 d 1 h 15 min"
         assert rows["Anna Müller"]["handed in"] == "2026-12-04T20:15:00+00:00"
         assert rows["Björn Müller"]["late"] == ""
+
+
+def test_times_of_moodle_are_of_the_zone_of_the_course(tmp_path, monkeypatch):
+    """Not of the machine, which may stand anywhere."""
+    monkeypatch.setenv("TZ", "America/Los_Angeles")
+    time.tzset()
+    try:
+        zone = ZoneInfo("Asia/Tokyo")
+        rules = Rules(deadline=datetime(2026, 12, 4, 20, 0, tzinfo=zone), zone=zone)
+        source = as_zip(tmp_path / "d.zip", downloads.files("moodle", HANDED_IN))
+        take(source, tmp_path / "in", people=people_of("moodle", tmp_path), rules=lambda _: rules)
+        row = rows_of(tmp_path / "in")["Anna Müller"]
+        assert (row["handed in"], row["late"]) == ("2026-12-04T20:15:00+09:00", "by 0 d 0 h 15 min")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,19 @@
 """course.yml: what it makes of points and times, and what it says of a slip."""
 
+import re
+import textwrap
 from datetime import datetime, timedelta, timezone
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from downloads import EXERCISE
 
 from grader import course
+from grader.by_hand import items
+from grader.exercise import Exercise
+
+ROOT = Path(__file__).parents[2]
 
 KNOWN = [EXERCISE, "02_antehoc_and_surrogates"]
 WHOLE = """\
@@ -127,3 +134,15 @@ def test_an_extension_of_nobody_is_told(read):
         ValueError, match=r"line 9, exercises\.01\.extensions must be names of students .* not 'Müller'"
     ):
         read(WHOLE, students=["Muller"])
+
+
+def test_the_example_of_the_guide_is_read_and_names_questions_of_the_exercise(read):
+    guide = (ROOT / "book" / "appendix" / "instructors.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```yaml\n(timezone.*?)```", guide, re.DOTALL)
+    rules = read(text)
+    exercise = Exercise.read(ROOT / "solutions" / EXERCISE)
+    known = {question.name for question in exercise.questions} | {item.name for item in items(exercise.solution)}
+    assert set(rules.questions) <= known
+    assert (rules.deadline.hour, rules.at_most_days, list(rules.extensions)) == (23, 5, ["Jane Doe"])
+    example = course.__doc__.partition("\n\n")[2].partition("\n\nWhatever")[0]
+    assert set(read(textwrap.dedent(example)).questions) <= known
