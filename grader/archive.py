@@ -22,6 +22,7 @@ from .untrusted import MAX_FILE, printable_name
 
 MAX_FILES = 2000  # of one student
 MAX_DEPTH = 8  # folders in folders
+MAX_NAME = 255  # characters; no file system takes more bytes
 MAX_LISTING = 16 * 2**20  # bytes of the list of files in a zip, each at least 46
 MAX_RATIO = 200  # by which a file of more than 1 MiB may have been compressed; a notebook has 3 to 20
 CHUNK = 2**20
@@ -76,7 +77,7 @@ def opened(source: Path) -> Iterator[list[File]]:
 
 
 def inside(file: File) -> list[File]:
-    """The files of a zip that a student handed in; zips in it are files.
+    """The files of a zip that a student handed in; zips in it are files. It is not kept in memory.
 
     Raises:
         ValueError: it cannot be read, or is no zip.
@@ -84,7 +85,14 @@ def inside(file: File) -> list[File]:
     files = list(_zip(io.BytesIO(file.read())))
     if len(files) > MAX_FILES:
         raise ValueError(f"the zip holds more than {MAX_FILES} files")
-    return [replace(each, parts=(*file.parts, *each.parts)) for each in files]
+    return [
+        replace(each, parts=(*file.parts, *each.parts), content=each.content and partial(_reopened, file, i))
+        for i, each in enumerate(files)
+    ]
+
+
+def _reopened(file: File, i: int) -> bytes:
+    return list(_zip(io.BytesIO(file.read())))[i].read()
 
 
 def _bounded(files: Iterable[File]) -> list[File]:
@@ -165,31 +173,28 @@ def _zip(raw: io.RawIOBase | io.BytesIO) -> Iterator[File]:
         raise ValueError(f"this is no zip that can be read ({error})") from None
     repositories = set()
     for member in members:
-        if member.is_dir():
-            continue
-        parts = tuple(part for part in _name(member).replace("\\", "/").split("/") if part not in ("", "."))
-        if REPOSITORY in parts:
+        names = tuple(part for part in _name(member).replace("\\", "/").split("/") if part not in ("", "."))
+        parts = tuple(part[:MAX_NAME] for part in names[: MAX_DEPTH + 2])
+        if REPOSITORY in parts[1:]:
             parts = parts[: parts.index(REPOSITORY) + 1]
             if parts not in repositories:
                 repositories.add(parts)
                 yield File(parts, refused="is not looked at")
-        elif any(map(_of_the_system, parts)):
-            continue
-        else:
-            yield _member(archive, member, parts)
+        elif not member.is_dir() and not any(map(_of_the_system, parts)):
+            yield _member(archive, member, names, parts)
 
 
-def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, parts: tuple[str, ...]) -> File:
+def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, names: tuple[str, ...], parts: tuple[str, ...]) -> File:
     size, packed, mode = member.file_size, max(1, member.compress_size), member.external_attr >> 16
     safe = tuple(part for part in parts if part != "..") or ("(without a name)",)
-    if ".." in parts or _name(member).startswith(("/", "\\")) or (parts and parts[0].endswith(":")):
+    if ".." in names or _name(member).startswith(("/", "\\")) or names[:1] == () or names[0].endswith(":"):
         return File(safe, refused="its path leaves the folder")
+    if parts != names or len(parts) > MAX_DEPTH + 1:
+        return File(safe, refused=f"more than {MAX_DEPTH} folders in each other, and longer names, are not looked at")
     if stat.S_ISLNK(mode):
         return File(safe, refused="a symbolic link is not followed")
     if member.flag_bits & 1:
         return File(safe, refused="is encrypted")
-    if len(parts) > MAX_DEPTH + 1:
-        return File(safe, refused=f"more than {MAX_DEPTH} folders in each other are not looked at")
     if size > MAX_FILE:
         return File(safe, refused=f"has {size / 2**20:.0f} MiB; at most {MAX_FILE // 2**20} are read")
     if size > 2**20 and size > MAX_RATIO * packed:

@@ -20,7 +20,7 @@ import yaml
 
 from . import archive, journal, roster
 from .archive import File
-from .collect import ENDING, FOUND, NO_NAME, NOTHING, TABLE, guarded, held_folders, is_name
+from .collect import BOTH, COLUMNS, ENDING, FOUND, NO_NAME, NOTHING, TABLE, guarded, held_folders, is_name
 from .course import Rules, aware, late_by
 from .report import file_name
 from .untrusted import printable_name
@@ -212,9 +212,6 @@ def _write(found: Class, into: Path) -> None:
     journal.write(into / TABLE, _table(found))
 
 
-COLUMNS = ("student", "number", "email", "source", "matched", "handed in", "late", "remark", "refused", "folder")
-
-
 def _table(found: Class) -> str:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
@@ -297,9 +294,7 @@ def _hands(files: list[File], form: str, known: roster.Roster) -> tuple[list[_Ha
             continue
         owners = records.get(groups.get("key") or "", [_Hand("")])
         for owner in owners:
-            name = (
-                owner.name or groups.get("name") or groups.get("stem") or groups.get("login") or groups.get("key") or ""
-            )
+            name = owner.name or next(filter(None, map(groups.get, ("name", "stem", "login", "key", "id"))), "")
             logins = owner.logins
             if repository := groups.get("repository"):
                 name, logins = _login(repository, known)
@@ -328,16 +323,21 @@ def _records(files: list[File]) -> dict[str, list[_Hand]]:
     found: dict[str, list[_Hand]] = {}
     for folder, record in data.items() if isinstance(data, dict) else ():
         record = record if isinstance(record, dict) else {}
-        time, history = record.get(":created_at"), record.get(":history")
+        when, history = roster.parse_time(_text(record, ":created_at")), record.get(":history")
         attempts = 1 + len(history) if isinstance(history, list) else 1
         submitters = record.get(":submitters")
         for person in submitters if isinstance(submitters, list) else ():
-            cells = {key: str(person.get(key) or "")[:200] for key in (":name", ":sid", ":email")}
+            cells = {key: _text(person, key) for key in (":name", ":sid", ":email")}
             name = normalize("NFC", " ".join(cells[":name"].split())) or cells[":email"] or cells[":sid"]
             logins = tuple(filter(None, (cells[":email"], cells[":sid"])))
-            when = roster.parse_time(str(time)) if time else None
             found.setdefault(str(folder), []).append(_Hand(name, "", logins, handed_in=when, attempts=attempts))
     return found
+
+
+def _text(record: object, key: str) -> str:
+    """A text of a record; "" for all else, which may be of any size when it is written out."""
+    value = record.get(key) if isinstance(record, dict) else None
+    return value[:200] if isinstance(value, str) else ""
 
 
 class _Ruby(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -403,8 +403,7 @@ def _rows(
         row = Collected(hand.name, hand.number, source=printable_name(hand.top), handed_in=hand.handed_in)
         person = None
         if people is not None:
-            name = "" if hand.name in hand.logins else hand.name
-            person, row.matched = known.find(name, (hand.number, *hand.logins))
+            person, row.matched = _find(hand, known)
         if person:
             row.student, row.email = person.student, person.email
             row.handed_in = row.handed_in or person.handed_in
@@ -420,6 +419,17 @@ def _rows(
         if person.student not in whose:
             rows.append(Collected(person.student, email=person.email, refused=NOTHING))
     return sorted(rows, key=lambda row: row.student)
+
+
+def _find(hand: _Hand, known: roster.Roster) -> tuple[roster.Person | None, str]:
+    """Whose it is; in Moodle also "Participant" with its number, and "Group-Name" with the number of the name."""
+    name = "" if hand.name in hand.logins else hand.name
+    person, how = known.find(name, (hand.number, *hand.logins))
+    for other in (f"{name} {hand.number}", *(name[i + 1 :] for i, c in enumerate(name) if c == "-")):
+        if person is None and hand.number:
+            person, also = known.find(other, (hand.number,))
+            person, how = (person, also) if also == BOTH else (None, how)
+    return person, how
 
 
 def _chosen(both: list[tuple[_Hand, Collected]], exercise: str, others: set[str], rules: Rules | None) -> Collected:

@@ -18,7 +18,9 @@ from .untrusted import MAX_FILE, printable_name
 ENDING = ".ipynb"
 TABLE = "collected.csv"
 NOTHING = "nothing was handed in"
-FOUND = ("", "name", "number", "name and number")  # how somebody was found, where the way was clear
+COLUMNS = ("student", "number", "email", "source", "matched", "handed in", "late", "remark", "refused", "folder")
+BOTH = "name and number"
+FOUND = ("", "name", "number", BOTH)  # how somebody was found, where the way was clear
 # In names beside letters, marks and digits: also dashes and apostrophes of typographers, the dots of Catalan, the
 # geresh of Hebrew, and the joiners that Persian and Hindi write inside a word.
 _IN_NAMES = " .,@+_'`\u2018\u2019\u02bc()[]{}-\u2010\u2011\u2012\u2013\u2014\u00b7\u05f3\u05f4\u200c\u200d"
@@ -53,11 +55,15 @@ def submissions(folder: Path, exercise: str, roster: list[str] | None = None) ->
     Raises:
         FileNotFoundError: there is no such folder.
     """
-    by_name = {row["student"]: _collected(folder, row, exercise) for row in _table(folder) if row["student"]}
-    for entry in _entries(folder) if not by_name else ():
-        if _is_submission(entry):
+    table = _table(folder)
+    by_name = {row["student"]: _collected(folder, row, exercise) for row in table if row["student"]}
+    listed = {held.name for held in held_folders(folder)}
+    for entry in _entries(folder):
+        if _is_submission(entry) and entry.name not in listed:
             found = _submission(entry, exercise)
-            if found.student in by_name:
+            if table:
+                found = Submission(found.student, None, f"{TABLE} in this folder does not list it: collect again")
+            elif found.student in by_name:
                 found = Submission(found.student, None, "handed in twice, as a folder and as a file")
             by_name[found.student] = found
     for student in roster or []:
@@ -91,8 +97,10 @@ def _table(folder: Path) -> list[dict[str, str]]:
     """The rows of the table of a collected folder; none where it is another one."""
     if not (folder / TABLE).is_file():
         return []
-    _, rows = read_table(folder / TABLE)
-    return [{key: unguarded(cell or "") for key, cell in row.items() if key} for row in rows]
+    columns, rows = read_table(folder / TABLE)
+    if tuple(columns) != COLUMNS:
+        raise ValueError(f"{folder / TABLE} is not what interp-lab collect writes: collect again, or rename it")
+    return [{key: unguarded(row[key] or "") for key in COLUMNS} for row in rows]
 
 
 def _collected(folder: Path, row: dict[str, str], exercise: str) -> Submission:
@@ -100,7 +108,10 @@ def _collected(folder: Path, row: dict[str, str], exercise: str) -> Submission:
     path = folder / held / f"{exercise}{ENDING}" if held else None
     if path is not None and not path.exists():
         path, row["refused"] = None, row["refused"] or f"{exercise}{ENDING} was not collected"
-    time = datetime.fromisoformat(row["handed in"]) if row["handed in"] else None
+    try:
+        time = datetime.fromisoformat(row["handed in"]) if row["handed in"] else None
+    except ValueError as error:
+        raise ValueError(f"{folder / TABLE}: {error}") from None
     return Submission(row["student"], path, row["refused"], time, row["late"])
 
 

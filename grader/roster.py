@@ -83,9 +83,10 @@ def persons(columns: list[str], rows: list[list[str]]) -> list[Person]:
             names += [cells.get("identifier")]  # which a teacher chose, the name its owner
         if numbers:
             names += [cells.get("name")]
-        name = next(filter(None, names), "")
         if participant := re.fullmatch(r"\D+ ?(\d+)", cells.get("identifier", "")):  # "Participant 4711" of Moodle
             numbers.append(participant[1])
+            names += [cells["identifier"]]  # where nobody is to know the names
+        name = next(filter(None, names), "")
         if not name or name.startswith(("Points Possible", "Student, Test")):  # rows of Canvas that are nobody's
             continue
         student = name if is_name(name) or not numbers else _clean(name)  # who may choose a name may choose any
@@ -134,6 +135,10 @@ class Roster:
 
     def __init__(self, people: Iterable[Person]) -> None:
         self.people = list(people)
+        self._numbers: dict[str, set[int]] = {}
+        for i, person in enumerate(self.people):
+            for number in person.numbers:
+                self._numbers.setdefault(number, set()).add(i)
         self._names: list[dict[str, set[int]]] = []
         for plain in _PLAINER:
             index: dict[str, set[int]] = {}
@@ -147,8 +152,7 @@ class Roster:
 
         Where there is a name, a number alone is not enough: in some systems a name can be made to look like a number.
         """
-        wanted = {number.lower() for number in numbers if number}
-        by_number = {i for i, person in enumerate(self.people) if wanted & person.numbers}
+        by_number = set().union(*(self._numbers.get(number.lower(), set()) for number in numbers if number))
         by_name: set[int] = set()
         for plain, index in zip(_PLAINER, self._names, strict=True):
             by_name = by_name or set().union(*(index.get(key, set()) for key in _keys(name, plain)))

@@ -4,8 +4,10 @@ import csv
 import io
 import json
 import os
+import random
 import struct
 import time
+import tracemalloc
 import unicodedata
 import zipfile
 from collections import Counter
@@ -254,6 +256,7 @@ def test_no_path_leaves_the_folder(tmp_path, name, word):
 @pytest.mark.parametrize(
     ("inner", "word"),
     [
+        ([member("_" + " " * 60_000 + ".ipynb"), member(" - " * 20_000), member("1_" * 30_000)], "longer names"),
         ([member("x.ipynb", b"/etc/passwd", 0o120777)], "a symbolic link is not followed"),
         ([member("x.ipynb", b"0" * 2**23)], "was compressed by more than 200"),
         ([member("a/" * 12 + "x.ipynb")], "folders in each other"),
@@ -264,7 +267,7 @@ def test_no_path_leaves_the_folder(tmp_path, name, word):
         (b"no zip", "no zip that can be read"),
         (b"", "no zip that can be read"),
     ],
-    ids=["link", "bomb", "deep", "many", "zip beside", "zip in zip", "empty", "none", "nothing"],
+    ids=["names", "link", "bomb", "deep", "many", "zip beside", "zip in zip", "empty", "none", "nothing"],
 )
 def test_a_hostile_zip_costs_its_student_alone(tmp_path, inner, word):
     data = inner if isinstance(inner, bytes) else zipped(*inner)
@@ -274,6 +277,62 @@ def test_a_hostile_zip_costs_its_student_alone(tmp_path, inner, word):
     assert [collect.read(given[name]) for name in ("anna", "zoe")] == [b"a", b"z"]
     assert (given["mallory"].path is None) == bool(word)
     assert word in next(line for line in [*collect.told(tmp_path / "in"), "mallory:"] if line.startswith("mallory"))
+
+
+def test_names_without_end_at_the_top_cost_no_time(tmp_path):
+    members = [
+        member(text + ".ipynb")
+        for text in ("_" + " " * 60_000, " - " * 20_000, "1_" * 30_000, "-" * 65_000, "(" * 60_000)
+    ]
+    packed(tmp_path / "d.zip", *HONEST, *members)
+    began = time.process_time()
+    take(tmp_path / "d.zip", tmp_path / "in")
+    assert time.process_time() - began < 2
+    given = {s.student for s in collect.submissions(tmp_path / "in", EXERCISE) if s.path}
+    assert given == {"anna", "zoe"}
+    assert sum("longer names" in line for line in collect.told(tmp_path / "in")) == 5
+
+
+def test_a_table_that_somebody_put_there_hides_nobody(tmp_path):
+    folder = as_folder(tmp_path / "d", {f"{name}/{EXERCISE}.ipynb": name.encode() for name in ("anna", "zoe")})
+    (folder / collect.TABLE).write_text(",".join(collect.COLUMNS) + "\nmallory,,,,,,,,,../anna\nx,,,,,,,,,/etc\n")
+    given = {s.student: s for s in collect.submissions(folder, EXERCISE)}
+    assert set(given) == {"anna", "mallory", "x", "zoe"} - {"anna"}  # mallory has anna's folder, and zoe is told
+    assert given["mallory"].path == folder / "anna" / f"{EXERCISE}.ipynb"
+    assert "does not list it" in given["zoe"].refused
+    for text, words in (
+        ("student\nx\n", "is not what interp-lab collect writes"),
+        (f"{','.join(collect.COLUMNS)}\nx,,,,,soon,,,,\n", "soon"),
+    ):
+        (folder / collect.TABLE).write_text(text)
+        with pytest.raises(ValueError, match=rf"collected\.csv.*{words}"):
+            collect.submissions(folder, EXERCISE)
+
+
+def test_where_nobody_is_to_know_the_names(tmp_path):
+    found = {f"Participant_{n}_assignsubmission_file/{EXERCISE}.ipynb": str(n).encode() for n in (7, 8)}
+    found[f"Group A-Jane Doe_9_assignsubmission_file/{EXERCISE}.ipynb"] = b"9"
+    (tmp_path / "r.csv").write_text(
+        "Identifier,Full name,Status\nParticipant 7,,\nParticipant 8,,\nParticipant 9,Jane Doe,\n"
+    )
+    take(as_zip(tmp_path / "d.zip", found), tmp_path / "in", people=roster.read(tmp_path / "r.csv"))
+    given = {s.student: collect.read(s) for s in collect.submissions(tmp_path / "in", EXERCISE)}
+    assert given == {"Participant 7": b"7", "Participant 8": b"8", "Jane Doe": b"9"}
+    take(as_zip(tmp_path / "e.zip", {f"anon_Ab1c_{n}_{EXERCISE}.ipynb": b"" for n in (1, 2)}), tmp_path / "in")
+    assert [s.student for s in collect.submissions(tmp_path / "in", EXERCISE)] == ["anon_Ab1c"]
+
+
+def test_zips_of_students_are_not_kept_in_memory(tmp_path):
+    """Of a dozen students with 2 MiB each, one is held at a time."""
+    noise = random.Random(0).randbytes(2**21)
+    inner = zipped(member("noise.bin", noise), member(f"{EXERCISE}.ipynb", b"{}"))
+    packed(tmp_path / "d.zip", *(member(f"s{i}/x.zip", inner) for i in range(12)))
+    tracemalloc.start()
+    take(tmp_path / "d.zip", tmp_path / "in")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 14 * 2**20
+    assert all(s.path for s in collect.submissions(tmp_path / "in", EXERCISE))
 
 
 def test_a_member_that_lies_about_its_size_or_is_damaged_costs_its_student_alone(tmp_path):

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from datetime import datetime, timezone
 from pathlib import Path
 
 import downloads
@@ -22,7 +23,8 @@ from downloads import CLASS, EXERCISE, SYSTEMS, as_zip, email, full
 from saliency_alone import EXERCISE as REDUCED
 from test_one_student_alone import HONEST, Lane, notebook
 
-from grader import cli, export, sandbox
+from grader import cli, collect, export, gradebook, sandbox
+from grader.course import Rules
 from interp_lab.cli import run
 
 WRONG = notebook("# nothing")
@@ -155,6 +157,35 @@ def gradescope_takes(results):
         assert test["visibility"] in ("hidden", "after_due_date", "after_published", "visible")
         assert 0 <= test["score"] <= test["max_score"]
     return results["score"]
+
+
+def test_rules_make_a_grade_of_the_points(tmp_path, monkeypatch):
+    lane = Lane()
+    monkeypatch.setattr(sandbox, "lane", lambda *_: lane)
+    deadline = datetime(2026, 12, 1, tzinfo=timezone.utc)
+    rules = Rules(deadline=deadline, percent_per_day=10, points=20, questions=("2", "q3b-answer"), missing="zero")
+    (tmp_path / "in" / "anna").mkdir(parents=True)
+    (tmp_path / "in" / "anna" / f"{EXERCISE}.ipynb").write_bytes(HONEST)
+    head = ",".join(collect.COLUMNS)
+    (tmp_path / "in" / collect.TABLE).write_text(
+        f"{head}\nanna,,,,,2026-12-02T12:00:00+00:00,late,,,anna\nben,,,,,,,,nothing was handed in,\n"
+    )
+    for mark, grade in (("", ""), ("1", "13.14")):  # (5 + 1) / 7 of 20, less two days of 2
+        gradebook.grade(tmp_path / "in", tmp_path / "out", REDUCED, rules=rules, workers=1)
+        table = tmp_path / "out" / "by_hand.csv"
+        anna, ben = csv.DictReader(io.StringIO((tmp_path / "out" / "gradebook.csv").read_text("utf-8-sig")))
+        if not mark:
+            text = table.read_text("utf-8-sig").splitlines()
+            table.write_text("\n".join([text[0], text[1].replace("anna,", "anna,1", 1), *text[2:]]) + "\n")
+            assert (anna["grade"], ben["grade"]) == ("", "0")
+    assert (anna["grade"], anna["out of"], anna["total"], anna["of"]) == (grade, "20", "6", "11")
+    assert "2 days late: 4 of 20 points taken off" in anna["remark"]
+    page = (tmp_path / "out" / "feedback" / "anna.html").read_text(encoding="utf-8")
+    assert "Grade: 13.14 of 20 (2 days late: 4 of 20 points taken off)." in page
+    with pytest.raises(
+        ValueError, match="has no question q9 that could count; it has 2, q3b-answer, q6, q6-conclusion"
+    ):
+        gradebook.grade(tmp_path / "in", tmp_path / "out", REDUCED, rules=Rules(questions=("2", "q9")), workers=1)
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
