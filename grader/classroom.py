@@ -61,8 +61,9 @@ FORMS = {
 }
 
 # "Copy of x", "Kopie von x", "x (1)", "x-1", "x - Copy (2)": what browsers, Drive, Canvas and Windows make of a name.
-_BEFORE = re.compile(r"(?i)(copy|kopie|copie|copia|cópia|kopia) (of|von|de|di|van|av)\s+")
-_AFTER = re.compile(r"(?i)[ _-]*\((\d+)\)$|-(\d{1,2})$|[ _-]+(?:copy|kopie|copie|copia)(?: ?(\d+))?$|-Copy(\d+)$")
+_COPY = "copy|kopie|copi[ae]|cópia|kopia"
+_BEFORE = re.compile(rf"(?i)(?:{_COPY}) (?:of|von|de|di|van|av)\s+")
+_AFTER = re.compile(rf"(?i)[ _-]*\((\d+)\)$|-(\d{{1,2}})$|[ _-]+(?:{_COPY})(?: ?(\d+))?$")
 
 
 @dataclass

@@ -179,7 +179,7 @@ def _without_marks(text: str) -> str:
 
 def _german(text: str) -> str:
     text = normalize("NFC", text).casefold()
-    return _without_marks(text.replace("ä", "ae").replace("ö", "oe").replace("ü", "ue"))
+    return _without_marks(text.replace("ä", "ae").replace("ö", "oe").replace("ü", "ue"))  # codespell:ignore ue
 
 
 _PLAINER = (_kept, _without_marks, _german)  # tried in this order: as it is, without accents, as Germans write without

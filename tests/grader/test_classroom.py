@@ -132,7 +132,7 @@ def test_times_of_moodle_are_of_the_zone_of_the_course(tmp_path, monkeypatch):
     [
         ("x.ipynb", "x", 0), ("x (1).ipynb", "x", 1), ("x(2).ipynb", "x", 2), ("Kopie von x.ipynb", "x", 0), ("Copy of Copy of x.ipynb", "x", 0),
         ("x-3.ipynb", "x", 3), ("x - Copy.ipynb", "x", 1), ("x - Kopie (2).ipynb", "x", 2), ("x-Copy1.ipynb", "x", 1), ("X.IPYNB", "x", 0),
-        ("Copie de x (1).ipynb", "x", 1), ("01_a-2024.ipynb", "01_a-2024", 0),
+        ("Cópia de x (1).ipynb", "x", 1), ("01_a-2024.ipynb", "01_a-2024", 0),
     ],
 )  # fmt: skip
 def test_names_that_were_changed_on_the_way(name, stem, number):
@@ -362,6 +362,35 @@ def test_an_encrypted_member_and_a_list_of_files_without_end_are_refused(tmp_pat
         take(tmp_path / "d.zip", tmp_path / "in")
 
 
+def test_no_cell_of_the_table_is_a_formula(tmp_path):
+    found = {f"{sign}1+1/{EXERCISE}.ipynb": b"" for sign in "=+-@"} | {"=2.pdf": b"", f"anna/{EXERCISE}.ipynb": b"a"}
+    take(as_zip(tmp_path / "d.zip", found), tmp_path / "in")
+    cells = [
+        cell
+        for row in csv.reader(io.StringIO((tmp_path / "in" / collect.TABLE).read_text("utf-8-sig")))
+        for cell in row
+    ]
+    assert not any(cell[:1] in ("=", "+", "-", "@") for cell in cells)
+    assert "'=1+1" in cells
+    assert {s.student for s in collect.submissions(tmp_path / "in", EXERCISE)} == {
+        "=1+1",
+        "+1+1",
+        "-1+1",
+        "@1+1",
+        "anna",
+    }
+
+
+def test_empty_folders_without_end_are_not_walked(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "MAX_FILES", 20)
+    folder = as_folder(tmp_path / "d", {f"anna/{EXERCISE}.ipynb": b"a"})
+    for i in range(50):
+        (folder / "mallory" / str(i)).mkdir(parents=True)
+    (folder / "mallory" / "9" / f"{EXERCISE}.ipynb").touch()
+    take(folder, tmp_path / "in")
+    assert [line for line in collect.told(tmp_path / "in") if "mallory: more than 20 files and folders" in line]
+
+
 def test_links_and_endless_folders_on_the_disk_cost_their_student_alone(tmp_path):
     folder = as_folder(tmp_path / "d", {f"{name}/{EXERCISE}.ipynb": name.encode() for name in ("anna", "zoe")})
     (tmp_path / "secret").mkdir()
@@ -389,12 +418,14 @@ def test_metadata_of_gradescope_is_hostile_too(tmp_path):
     evil = found[name] + (
         b"submission_1000:\n  :submitters:\n  - :name: ../../Anna\\u0000\n    :sid: !ruby/object:Gem::Installer\n      i: x\n"
         b"submission_7: !ruby/object:OpenStruct\n  a: b\nsubmission_8: [1, 2]\n"
+        b"submission_9:\n  :submitters:\n  - :name: [&a [x, x], *a, *a]\n    :sid: 0900\n"
     ).replace(b"submission_1000:", b"submission_2000:")
-    found |= {name: evil, f"assignment_31_export/submission_2000/{EXERCISE}.ipynb": b"evil"}
+    found |= {name: evil} | {f"assignment_31_export/submission_{n}/{EXERCISE}.ipynb": b"evil" for n in (9, 2000)}
     take(as_zip(tmp_path / "d.zip", found), tmp_path / "in")
     given = {s.student: s for s in collect.submissions(tmp_path / "in", EXERCISE)}
     assert {"Anna Müller", "Björn Müller", "Çem Müller"} < set(given)
     assert all(given[name].path for name in ("Anna Müller", "Björn Müller"))
+    assert given["0900"].path  # a name that is none is written out nowhere
     assert "the name may hold letters" in given["../../Anna\\\\u0000"].refused
     found[name] = b"a: &a [x, x]\nb: &b [*a, *a]\n" + b"[" * 5000
     with pytest.raises(ValueError, match=r"submission_metadata\.yml cannot be read"):
