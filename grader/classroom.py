@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cache, partial
 from pathlib import Path
 from unicodedata import normalize
 
@@ -184,7 +185,7 @@ def collect(
         others += [Collected("", source=file.path, remark=file.refused or "it lies beside them") for file in beside]
         exercise = exercise or _exercise(hands, list(known))
         nameless = [hand for hand in hands if _likeness(hand.name)[0] == exercise.lower()]
-        others += [Collected("", source=hand.files[0].file.path, remark=_NAMELESS) for hand in nameless]
+        others += [Collected("", source=held.file.path, remark=_NAMELESS) for hand in nameless for held in hand.files]
         hands = [hand for hand in hands if hand not in nameless]
         rows = _rows(hands, exercise, set(known) - {exercise}, people, rules(exercise))
         found = Class(name, exercise, rows + others)
@@ -208,7 +209,11 @@ def _write(found: Class, into: Path) -> None:
             if total > MAX_TOTAL:
                 raise ValueError(f"the class has more than {MAX_TOTAL // 2**30} GiB of notebooks; collect it in parts")
             folder = into / file_name(row.student)
-            folder.mkdir()
+            try:
+                folder.mkdir()
+            except FileExistsError:  # where Anna and anna are one
+                row.file, row.refused = None, f"on this disk there is a folder of that name in {into} already"
+                continue
             (folder / f"{found.exercise}{ENDING}").write_bytes(data)
     journal.write(into / TABLE, _table(found))
 
@@ -220,19 +225,8 @@ def _table(found: Class) -> str:
     for row in found.rows:
         time = row.handed_in.isoformat(timespec="seconds") if row.handed_in else ""
         folder = file_name(row.student) if row.file is not None else ""
-        cells = (
-            row.student,
-            row.number,
-            row.email,
-            row.source,
-            row.matched,
-            time,
-            row.late,
-            row.remark,
-            row.refused,
-            folder,
-        )
-        table.writerow(map(guarded, cells))
+        cells = [row.student, row.number, row.email, row.source, row.matched, time, row.late, row.remark, row.refused]
+        table.writerow(map(guarded, [*cells, folder]))
     return text.getvalue()
 
 
@@ -282,6 +276,7 @@ def _hands(files: list[File], form: str, known: roster.Roster) -> tuple[list[_Ha
     records = _records(files) if form == "gradescope" else {}
     hands: dict[tuple, _Hand] = {}
     others: list[Collected] = []
+    login_of = cache(partial(_login, known))
     for file in files:
         path = "/".join(file.parts)
         if path == METADATA and form == "gradescope":
@@ -298,7 +293,7 @@ def _hands(files: list[File], form: str, known: roster.Roster) -> tuple[list[_Ha
             name = owner.name or next(filter(None, map(groups.get, ("name", "stem", "login", "key", "id"))), "")
             logins = owner.logins
             if repository := groups.get("repository"):
-                name, logins = _login(repository, known)
+                name, logins = login_of(repository)
             if groups.get("login"):
                 logins = (groups["login"],)
             number = groups.get("id") or ""
@@ -357,7 +352,7 @@ def _timestamp(file: File) -> datetime | None:
         return None
 
 
-def _login(repository: str, known: roster.Roster) -> tuple[str, tuple[str, ...]]:
+def _login(known: roster.Roster, repository: str) -> tuple[str, tuple[str, ...]]:
     """The login at the end of a repository's name, the longest that the roster knows; without one, the whole name."""
     ends = [repository[i + 1 :] for i, c in enumerate(repository) if c == "-"]
     login = next((end for end in ends if known.find("", [end])[0]), repository)
@@ -435,35 +430,36 @@ def _find(hand: _Hand, known: roster.Roster) -> tuple[roster.Person | None, str]
 
 def _chosen(both: list[tuple[_Hand, Collected]], exercise: str, others: set[str], rules: Rules | None) -> Collected:
     """The one notebook of a student that counts, with words about all others."""
-    candidates = []
+    candidates, words = [], list[str]()
     for hand, row in both:
         held, remarks = _notebooks(hand.files)
-        row.remark = "; ".join(remarks)
         named = [each for each in held if _likeness(each.name)[0] == exercise.lower()]
         if not named and len(held) == 1 and _likeness(held[0].name)[0] not in {other.lower() for other in others}:
             named = held
-            row.remark = "; ".join(filter(None, (row.remark, _called(held[0], hand))))
+            remarks += _called(held[0], hand)
         for each in named:
             time = hand.times.get(each.file.parts[:2], row.handed_in)
             time = time and aware(time, rules.zone if rules else None)
             at = [each.timestamp() if each else 0.0 for each in (time, each.file.time)]
             order = (at[0], each.number, _likeness(each.name)[1], at[1], -len(each.file.parts), each.file.path)
             candidates.append((order, each.file, hand, replace(row, handed_in=time)))
-        if not named and not row.refused:
+        if not named:
             names = ", ".join(printable_name(each.name) for each in (held or hand.files)[:5])
-            row.refused = f"expected one notebook {exercise}{ENDING}; there is {names}"
+            row.handed_in = None
+            row.refused = row.refused or f"expected one notebook {exercise}{ENDING}; there is {names}"
+            remarks += [f"{printable_name(hand.top)}: {row.refused}"] if len(both) > 1 else []
+        words += remarks
     if not candidates:
-        return both[0][1]
+        return replace(both[0][1], remark="; ".join(words))
     candidates.sort(key=lambda candidate: candidate[0])
     rule = rules.attempts if rules else "newest"
     _, file, hand, row = candidates[0 if rule == "oldest" else -1]
-    remarks = [row.remark]
     if len(candidates) > 1 or hand.attempts > 1:
-        rest = [f"{other.path}" for _, other, _, _ in candidates if other is not file]
-        remarks.append(f"{_TWICE}; the {rule} counts" + (f", not {', '.join(rest[:5])}" if rest else ""))
+        rest = [other.path for _, other, _, _ in candidates if other is not file]
+        words.append(f"{_TWICE}; the {rule} counts" + (f", not {', '.join(rest[:5])}" if rest else ""))
         if rule == "refuse":
             row.refused = f"{_TWICE}: {', '.join(other.path for _, other, _, _ in candidates[:5])}"
-    row.remark = "; ".join(filter(None, remarks))
+    row.remark = "; ".join(words)
     row.source, row.file = file.path, None if row.refused else file
     row.late = "as the system marks it" if hand.late else ""
     if rules and (deadline := rules.deadline_of(row.student)):
@@ -474,9 +470,10 @@ def _chosen(both: list[tuple[_Hand, Collected]], exercise: str, others: set[str]
     return row
 
 
-def _called(held: _Held, hand: _Hand) -> str:
+def _called(held: _Held, hand: _Hand) -> list[str]:
     """Words about a notebook that is not called after the exercise; none where it is called after its student."""
-    return "" if _likeness(held.name)[0] == hand.name.lower() else f"its notebook is called {printable_name(held.name)}"
+    own = held.name.lower().removesuffix(ENDING) == hand.name.lower()
+    return [] if own else [f"its notebook is called {printable_name(held.name)}"]
 
 
 def _notebooks(files: list[_Held]) -> tuple[list[_Held], list[str]]:

@@ -165,7 +165,7 @@ class Roster:
                 return self.people[found.pop()], how
             if len(found) > 1:
                 return None, "may be " + " or ".join(sorted(self.people[i].student for i in found))
-        like = difflib.get_close_matches(name, [person.student for person in self.people], 1)
+        like = difflib.get_close_matches(name, [person.student for person in self.people], 1) if name else []
         return None, "not on the roster" + (f"; is {like[0]} meant?" if like else "")
 
 

@@ -454,6 +454,37 @@ def test_of_several_assignments_in_nbgrader_each_has_its_own_time(tmp_path):
     assert (collect.read(given), given.handed_in.day) == (b"3", 9)
 
 
+def test_words_about_all_that_a_student_handed_in_are_kept(tmp_path):
+    found = {f"{name}_assignsubmission_file/{EXERCISE}.ipynb": b"1" for name in ("Ann Lee_5", "Bo Li_6", "Cy Ng_7")}
+    found |= {"Ann Lee/notes.txt": b""}  # put there by hand
+    (tmp_path / "r.csv").write_text("student\nAnn Lee\nBo Li\nCy Ng\n")
+    take(as_zip(tmp_path / "d.zip", found), tmp_path / "in", people=roster.read(tmp_path / "r.csv"))
+    assert [collect.read(s) for s in collect.submissions(tmp_path / "in", EXERCISE)] == [b"1"] * 3
+    assert collect.told(tmp_path / "in") == [
+        f"Ann Lee: Ann Lee: expected one notebook {EXERCISE}.ipynb; there is notes.txt"
+    ]
+
+
+@pytest.mark.slow
+def test_a_class_of_two_thousand_repositories_is_collected_in_seconds(tmp_path):
+    found = {
+        f"hw-1-user-{i}/{file}": b""
+        for i in range(2000)
+        for file in (".git/HEAD", f"exercises/{EXERCISE}.ipynb", "a.py", "b.py")
+    }
+    (tmp_path / "r.csv").write_text(
+        "identifier,github_username\n" + "".join(f"Name {i},user-{i}\n" for i in range(2000))
+    )
+    with zipfile.ZipFile(tmp_path / "d.zip", "w") as made:
+        for name in found:
+            made.writestr(name, b"")
+    began = time.process_time()
+    people = roster.read(tmp_path / "r.csv")
+    collected = take(tmp_path / "d.zip", tmp_path / "in", people=people[:1000])
+    assert collected.counts() == "github: 2000 notebooks, 1000 not on the roster"
+    assert time.process_time() - began < 20
+
+
 def test_names_in_a_zip_of_a_mac_and_of_windows(tmp_path):
     data = zipped(member(f"ZZZZZ/{EXERCISE}.ipynb", b"mac"), member(f"Jrg/{EXERCISE}.ipynb", b"windows"))
     data = data.replace(b"ZZZZZ", "Jo\u0308e".encode()).replace(b"Jrg", b"J\x94g")
