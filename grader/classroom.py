@@ -1,7 +1,7 @@
 """Collecting what a classroom system gives out: whose each notebook is, who is missing, who handed in twice, who was late.
 
 A download is read through one table of forms, `FORMS`: a pattern of the paths in it, and a sign by which it is known.
-What fits the form of the others in no way is read as ``STUDENT.ipynb`` or ``STUDENT/...``. Nobody is guessed, and every
+What fits the form of the others in no way is read as ``STUDENT.ipynb``, ``STUDENT.zip`` or ``STUDENT/...``. Nobody is guessed, and every
 entry of a download is in the table ``collected.csv``, which `collect.submissions` reads.
 """
 
@@ -58,7 +58,7 @@ FORMS = {
     "nbgrader": _form(r"(?P<login>[^/]+)/[^/]+/(?P<file>.+)", rf"[^/]+/[^/]+/{re.escape(TIMESTAMP)}"),
     "github": _form(r"(?P<repository>[^/]+-[^/]+)/(?P<file>.+)", r"[^/]+-[^/]+/\.git"),
     "google": _form(r"(?P<name>[^/]+?) - (?P<file>[^/]+\.[^/.]+)"),
-    "plain": _form(r"(?P<name>[^/]+)/(?P<file>.+)|(?P<stem>[^/]+)(?i:\.ipynb)"),
+    "plain": _form(r"(?P<name>[^/]+)/(?P<file>.+)|(?P<stem>[^/]+)(?i:\.ipynb|\.zip)"),
 }
 
 # "Copy of x", "Kopie von x", "x (1)", "x-1", "x - Copy (2)": what browsers, Drive, Canvas and Windows make of a name.

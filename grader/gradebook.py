@@ -23,7 +23,7 @@ import platform
 import re
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -162,6 +162,10 @@ def grade(
         for result in results:
             marks[shown(result.student)].compare(result.written, by_person)
         notes = _notes(folder, out, results, marks, roster, journal.damaged)
+        notes += [
+            f"course.yml has an extension for {name}, who is not in the class{_meant(name, [r.student for r in results])}"
+            for name in sorted((rules.extensions if rules else {}).keys() - {result.student for result in results})
+        ]
         for line in notes:
             note(line)
         if by_person:
@@ -236,9 +240,7 @@ def _notes(
         notes += [f"{student} is not on the roster" for student in sorted(students - set(roster))]
     for student, given in marks.items():
         if student not in rows:
-            like = difflib.get_close_matches(student, rows, 1)
-            meant = f"; is {like[0]} meant?" if like else ""
-            notes.append(f"by_hand.csv has a row for {student}, who handed in nothing{meant}")
+            notes.append(f"by_hand.csv has a row for {student}, who handed in nothing{_meant(student, rows)}")
         elif given.stale:
             notes.append(_stale(given, student))
     for path in sorted([*out.glob("feedback/*.html"), *out.glob("gradescope/*/results.json")]):
@@ -250,6 +252,11 @@ def _notes(
     if damaged:
         notes.append(f"{damaged} damaged lines of the journal were left out, and their students graded again")
     return notes
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    like = difflib.get_close_matches(name, known, 1)
+    return f"; is {like[0]} meant?" if like else ""
 
 
 def _stale(marks: by_hand.Marks, student: str) -> str:

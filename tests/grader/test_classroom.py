@@ -151,13 +151,14 @@ def test_renamed_files_and_what_is_nobodys_are_told(packed, tmp_path):
         "finn/notes.txt": b"f",
         f"{EXERCISE} (3).ipynb": b"g",
         "report.pdf": b"h",
+        "gül.zip": zipped(member(f"deep/{EXERCISE}.ipynb", b"i")),
         unicodedata.normalize("NFD", "jörg.ipynb"): b"j",
     }  # fmt: skip
     source = as_zip(tmp_path / "d.zip", found) if packed else as_folder(tmp_path / "d", found)
     take(source, tmp_path / "in")
     given = {s.student: s for s in collect.submissions(tmp_path / "in", EXERCISE)}
     read = {name: collect.read(s) for name, s in given.items() if s.path}
-    assert read == {"anna": b"a", "ben": b"b", "cem": b"c", "jörg": b"j"}
+    assert read == {"anna": b"a", "ben": b"b", "cem": b"c", "gül": b"i", "jörg": b"j"}
     told = "\n".join(collect.told(tmp_path / "in"))
     assert "cem: its notebook is called my solution.ipynb" in told
     assert f"dora: expected one notebook {EXERCISE}.ipynb; there is {other}.ipynb" in told

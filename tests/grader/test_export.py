@@ -163,7 +163,15 @@ def test_rules_make_a_grade_of_the_points(tmp_path, monkeypatch):
     lane = Lane()
     monkeypatch.setattr(sandbox, "lane", lambda *_: lane)
     deadline = datetime(2026, 12, 1, tzinfo=timezone.utc)
-    rules = Rules(deadline=deadline, percent_per_day=10, points=20, questions=("2", "q3b-answer"), missing="zero")
+    rules = Rules(
+        deadline=deadline,
+        percent_per_day=10,
+        points=20,
+        questions=("2", "q3b-answer"),
+        missing="zero",
+        extensions={"ana": deadline},
+    )
+    told: list[str] = []
     (tmp_path / "in" / "anna").mkdir(parents=True)
     (tmp_path / "in" / "anna" / f"{EXERCISE}.ipynb").write_bytes(HONEST)
     head = ",".join(collect.COLUMNS)
@@ -172,10 +180,11 @@ def test_rules_make_a_grade_of_the_points(tmp_path, monkeypatch):
     )
 
     def grades():
-        gradebook.grade(tmp_path / "in", tmp_path / "out", REDUCED, rules=rules, workers=1)
+        gradebook.grade(tmp_path / "in", tmp_path / "out", REDUCED, rules=rules, workers=1, note=told.append)
         return csv.DictReader(io.StringIO((tmp_path / "out" / "gradebook.csv").read_text("utf-8-sig")))
 
     assert [row["grade"] for row in grades()] == ["", "0"]  # the mark is missing
+    assert "course.yml has an extension for ana, who is not in the class; is anna meant?" in told
     table = tmp_path / "out" / "by_hand.csv"
     table.write_text(table.read_text("utf-8-sig").replace("anna,", "anna,1", 1), encoding="utf-8")
     anna, _ = grades()
