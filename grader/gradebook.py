@@ -162,6 +162,11 @@ def grade(
         for result in results:
             marks[shown(result.student)].compare(result.written, by_person)
         notes = _notes(folder, out, results, marks, roster, journal.damaged)
+        if rules and rules.deadline and (unknown_time := [s.student for s in everyone if s.path and not s.handed_in]):
+            notes.append(
+                f"it is not known when {len(unknown_time)} students handed in ({', '.join(unknown_time[:3])}{', ...' * (len(unknown_time) > 3)}), so they "
+                "count as in time, unless the system marked them as late"
+            )
         notes += [
             f"course.yml has an extension for {name}, who is not in the class{_meant(name, [r.student for r in results])}"
             for name in sorted((rules.extensions if rules else {}).keys() - {result.student for result in results})

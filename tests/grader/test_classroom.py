@@ -446,7 +446,9 @@ def test_two_who_handed_in_together_both_have_the_notebook(tmp_path):
 
 
 def test_of_several_assignments_in_nbgrader_each_has_its_own_time(tmp_path):
-    found = {f"u1/{ps}/timestamp.txt": f"2026-12-0{n} 10:00:00.5 UTC".encode() for n, ps in ((1, "ps1"), (9, "ps2"))}
+    found = {
+        f"u1/{ps}/timestamp.txt": f"2026-12-0{n} 10:00:00.500000 UTC".encode() for n, ps in ((1, "ps1"), (9, "ps2"))
+    }
     found |= {f"u1/ps1/{EXERCISE}.ipynb": b"1", f"u1/ps2/{KNOWN[1]}.ipynb": b"2"}
     take(as_zip(tmp_path / "d.zip", {f"submitted/{name}": data for name, data in found.items()}), tmp_path / "in")
     assert rows_of(tmp_path / "in")["u1"]["handed in"] == "2026-12-01T10:00:00+00:00"
