@@ -1,4 +1,7 @@
-"""``interp-lab grade``, where this package is installed beside interp_lab; ``python -m grader`` in any case."""
+"""The teacher's commands of ``interp-lab``, where this package is installed beside interp_lab.
+
+``python -m grader`` is ``interp-lab grade`` in any case.
+"""
 
 import argparse
 import sys
@@ -6,11 +9,85 @@ from pathlib import Path
 
 from interp_lab import executors
 
+SYSTEMS = ("moodle", "canvas", "gradescope", "nbgrader", "github", "google", "plain")
+
+
+def add_teaching(commands: argparse._SubParsersAction) -> None:
+    """``interp-lab collect``, ``interp-lab grade`` and ``interp-lab export``."""
+    add_collect(commands)
+    add_grade(commands)
+    add_export(commands)
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--exercise", metavar="NN", help="by default the one whose name most notebooks carry")
+    parser.add_argument(
+        "--roster", type=Path, metavar="CSV", help="all students: a column student, or what your system exports"
+    )
+    parser.add_argument("--course", type=Path, metavar="YML", help="deadlines, late rules, attempts and points")
+    parser.add_argument("--solutions", type=Path, default=Path("solutions"), help="folder with a folder per exercise")
+
+
+def _known(options: argparse.Namespace) -> list[str]:
+    return [path.parent.name for path in sorted(options.solutions.glob("*/solution.ipynb"))]
+
+
+def _rules(options: argparse.Namespace, exercise: str, students: list[str] | None):
+    from . import course
+
+    return course.read(options.course, exercise, _known(options), students) if options.course else None
+
+
+def add_collect(commands: argparse._SubParsersAction) -> None:
+    """``interp-lab collect``."""
+    parser = commands.add_parser(
+        "collect", help="one notebook of each student, from a folder or zip as your classroom system gave it out"
+    )
+    parser.add_argument("download", type=Path, metavar="DOWNLOAD", help="folder or zip")
+    parser.add_argument("--into", type=Path, required=True, metavar="SUBMISSIONS", help="made if missing")
+    parser.add_argument("--from", dest="form", choices=SYSTEMS, help="where the names are not enough to tell")
+    _common(parser)
+    parser.set_defaults(run=run_collect)
+
+
+def run_collect(options: argparse.Namespace) -> None:
+    from .collect import told
+
+    found = _collect(options, options.download, options.into, options.form)
+    for line in told(options.into):
+        print(f"Look: {line}.")
+    print(f"{found.exercise}, {found.counts()}")
+    print(f"Written to {options.into}: a folder for each, and collected.csv, which says how everybody was found")
+
+
+def _collect(options: argparse.Namespace, download: Path, into: Path, form: str | None):
+    from . import classroom, roster
+
+    people = roster.read(options.roster) if options.roster else None
+    students = [person.student for person in people] if people else None
+    known = _known(options)
+    named = [name for name in known if options.exercise in (name, name.split("_")[0])]
+    if options.exercise and len(named) != 1:
+        raise ValueError(f"--exercise must be one of {', '.join(known) or f'(no solutions in {options.solutions})'}")
+    return classroom.collect(
+        download,
+        into,
+        known,
+        exercise=named[0] if options.exercise else None,
+        people=people,
+        rules=lambda exercise: _rules(options, exercise, students),
+        form=form,
+    )
+
 
 def add_grade(commands: argparse._SubParsersAction) -> None:
     """``interp-lab grade``."""
     parser = commands.add_parser("grade", help="grade a folder of submissions of one exercise in a sandbox (Linux)")
-    parser.add_argument("submissions", type=Path, help="folder with STUDENT.ipynb or STUDENT/EXERCISE.ipynb")
+    parser.add_argument(
+        "submissions",
+        type=Path,
+        help="folder with STUDENT.ipynb or STUDENT/EXERCISE.ipynb, or what interp-lab collect takes",
+    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -18,9 +95,7 @@ def add_grade(commands: argparse._SubParsersAction) -> None:
         metavar="GRADES",
         help="made if missing; give it again to go on or to regrade",
     )
-    parser.add_argument("--exercise", metavar="NN", help="by default the one whose name most notebooks carry")
-    parser.add_argument("--roster", type=Path, metavar="CSV", help="all students, in a column student")
-    parser.add_argument("--solutions", type=Path, default=Path("solutions"), help="folder with a folder per exercise")
+    _common(parser)
     parser.add_argument("--workers", type=int, help="sandboxes side by side; one per core by default")
     parser.add_argument("--executor", choices=executors.NAMES, default="none", help="in place of --workers")
     parser.add_argument("--seconds", type=float, default=10.0, help="time limit for a question of a student")
@@ -29,19 +104,30 @@ def add_grade(commands: argparse._SubParsersAction) -> None:
 
 
 def run_grade(options: argparse.Namespace) -> None:
-    from . import collect, gradebook, report, sandbox
+    from . import classroom, gradebook, journal, report, sandbox
+    from . import roster as rosters
+    from .collect import TABLE
     from .exercise import find
 
-    exercise = find(options.solutions, options.submissions, options.exercise)
-    roster = collect.read_roster(options.roster) if options.roster else None
-    notes: list[str] = []
+    folder, name, notes = options.submissions, options.exercise, list[str]()
+    roster = [person.student for person in rosters.read(options.roster)] if options.roster else None
+    students = roster
+    if folder.is_file() or (not (folder / TABLE).exists() and classroom.form_of(folder) != "plain"):
+        options.out.mkdir(parents=True, exist_ok=True)
+        folder = options.out / "submissions"
+        with journal.alone(options.out):
+            found = _collect(options, options.submissions, folder, None)
+        name, roster = found.exercise, None  # whom the roster names has a row in the table now
+        print(found.counts())
+    exercise = find(options.solutions, folder, name)
     try:
         with executors.open_executor(options.executor) as executor:
             results = gradebook.grade(
-                options.submissions,
+                folder,
                 options.out,
                 exercise,
                 roster=roster,
+                rules=_rules(options, exercise.name, students),
                 executor=executor,
                 workers=options.workers,
                 limits=sandbox.Limits(seconds=options.seconds),
@@ -57,3 +143,53 @@ def run_grade(options: argparse.Namespace) -> None:
     for note in notes:
         print(f"Look: {note}.")
     print(f"Written to {options.out}: gradebook.csv, summary.html, feedback/, gradescope/")
+
+
+def add_export(commands: argparse._SubParsersAction) -> None:
+    """``interp-lab export``."""
+    parser = commands.add_parser("export", help="grades and feedback as your classroom system takes them")
+    parser.add_argument("grades", type=Path, metavar="GRADES", help="the folder that interp-lab grade wrote")
+    parser.add_argument("--to", required=True, choices=("canvas", "moodle", "gradescope", "nbgrader"))
+    parser.add_argument(
+        "--table",
+        type=Path,
+        help="what the system exported: the gradebook of Canvas, the grading worksheet of Moodle, gradebook.db of nbgrader",
+    )
+    parser.add_argument(
+        "--column", help="of the table; by default the one called after the exercise, in Moodle's, Grade"
+    )
+    parser.add_argument("--assignment", help="of nbgrader; by default called as the exercise")
+    parser.add_argument("--solutions", type=Path, default=Path("solutions"), help="folder with a folder per exercise")
+    parser.set_defaults(run=run_export)
+
+
+def run_export(options: argparse.Namespace) -> None:
+    from . import export, journal
+
+    given = export.grades(options.grades)
+    exercise = journal.exercise(options.grades / "journal.jsonl")
+    if options.to == "gradescope":
+        written = {"gradescope_autograder.zip": export.autograder(options.grades, given)}
+        told = [f"{grade.student}: {grade.why}" for grade in given if grade.why]
+    elif options.table is None:
+        raise ValueError(f"--to {options.to} needs --table, the file that {options.to} exported")
+    elif options.to == "nbgrader":
+        solution = (options.solutions / exercise / "solution.ipynb").read_bytes()
+        told, written = (
+            export.to_nbgrader(options.grades, options.table, options.assignment or exercise, exercise, solution),
+            {},
+        )
+    else:
+        column = options.column or ("Grade" if options.to == "moodle" else exercise)
+        try:
+            filled, told = export.fill(options.table.read_bytes(), options.to, given, column)
+        except ValueError as error:
+            raise ValueError(f"{options.table}: {error}") from None
+        pages, without = export.feedback(options.grades, options.to, given)
+        written = {f"{options.to}.csv": filled, f"{options.to}_feedback.zip": pages}
+        told += without
+    for name, data in written.items():
+        (options.grades / name).write_bytes(data)
+    for line in told:
+        print(f"Look: {line}.")
+    print(f"Written to {options.grades}: {', '.join(written)}" if written else f"Written to {options.table}")

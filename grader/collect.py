@@ -1,7 +1,7 @@
 """Collecting what students handed in.
 
 A folder of submissions holds ``STUDENT.ipynb``, ``STUDENT/EXERCISE.ipynb`` or, as nbgrader collects them,
-``STUDENT/ASSIGNMENT/EXERCISE.ipynb``.
+``STUDENT/ASSIGNMENT/EXERCISE.ipynb``; or it was written by `classroom.collect`, with a table of who they are.
 """
 
 import csv
@@ -9,12 +9,18 @@ import io
 import os
 import stat
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from unicodedata import category, normalize
 
 from .untrusted import MAX_FILE, printable_name
 
 ENDING = ".ipynb"
+TABLE = "collected.csv"
+NOTHING = "nothing was handed in"
+COLUMNS = ("student", "number", "email", "source", "matched", "handed in", "late", "remark", "refused", "folder")
+BOTH = "name and number"
+FOUND = ("", "name", "number", BOTH)  # how somebody was found, where the way was clear
 # In names beside letters, marks and digits: also dashes and apostrophes of typographers, the dots of Catalan, the
 # geresh of Hebrew, and the joiners that Persian and Hindi write inside a word.
 _IN_NAMES = " .,@+_'`\u2018\u2019\u02bc()[]{}-\u2010\u2011\u2012\u2013\u2014\u00b7\u05f3\u05f4\u200c\u200d"
@@ -27,6 +33,8 @@ class Submission:
     student: str
     path: Path | None
     refused: str = ""
+    handed_in: datetime | None = None
+    late: str = ""
 
 
 def is_name(text: str) -> bool:
@@ -47,23 +55,79 @@ def submissions(folder: Path, exercise: str, roster: list[str] | None = None) ->
     Raises:
         FileNotFoundError: there is no such folder.
     """
-    by_name: dict[str, Submission] = {}
+    table = _table(folder)
+    by_name = {row["student"]: _collected(folder, row, exercise) for row in table if row["student"]}
+    listed = {held.name for held in held_folders(folder)}
     for entry in _entries(folder):
-        if _is_submission(entry):
+        if _is_submission(entry) and entry.name not in listed:
             found = _submission(entry, exercise)
-            if found.student in by_name:
+            if table:
+                found = Submission(found.student, None, f"{TABLE} in this folder does not list it: collect again")
+            elif found.student in by_name:
                 found = Submission(found.student, None, "handed in twice, as a folder and as a file")
             by_name[found.student] = found
     for student in roster or []:
         like = [name for name in passed_over(folder) if name.startswith(student + ".")]
-        why = "nothing was handed in" + (f", but there is {like[0]}" if like else "")
+        why = NOTHING + (f", but there is {like[0]}" if like else "")
         by_name.setdefault(student, Submission(student, None, why))
     return sorted(by_name.values(), key=lambda submission: submission.student)
 
 
 def passed_over(folder: Path) -> list[str]:
     """Entries of the folder that are nobody's submission, as ``report.pdf``."""
+    if table := _table(folder):
+        return [row["source"] for row in table if not row["student"]]
     return [printable_name(entry.name) for entry in _entries(folder) if not _is_submission(entry)]
+
+
+def told(folder: Path) -> list[str]:
+    """What somebody should look at, a sentence each: whom it was not clear, who was late, and what is nobody's."""
+    lines = []
+    for row in _table(folder):
+        late = f"late {row['late']}" if row["late"] else ""
+        matched = row["matched"] if row["matched"] not in FOUND else ""
+        if not row["student"]:
+            lines.append(f"{row['source']} is nobody's submission: {row['remark']}")
+        elif words := "; ".join(filter(None, (row["refused"], row["remark"], late, matched))):
+            lines.append(f"{row['student']}: {words}")
+    return lines or [f"{name} is no notebook, so it is nobody's submission" for name in passed_over(folder)]
+
+
+def _table(folder: Path) -> list[dict[str, str]]:
+    """The rows of the table of a collected folder; none where it is another one."""
+    if not (folder / TABLE).is_file():
+        return []
+    columns, rows = read_table(folder / TABLE)
+    if tuple(columns) != COLUMNS:
+        raise ValueError(f"{folder / TABLE} is not what interp-lab collect writes: collect again, or rename it")
+    return [{key: unguarded(row[key] or "") for key in COLUMNS} for row in rows]
+
+
+def _collected(folder: Path, row: dict[str, str], exercise: str) -> Submission:
+    held = Path(row["folder"]).name  # never another folder's
+    path = folder / held / f"{exercise}{ENDING}" if held else None
+    if path is not None and not path.exists():
+        path, row["refused"] = None, row["refused"] or f"{exercise}{ENDING} was not collected"
+    try:
+        time = datetime.fromisoformat(row["handed in"]) if row["handed in"] else None
+    except ValueError as error:
+        raise ValueError(f"{folder / TABLE}: {error}") from None
+    return Submission(row["student"], path, row["refused"], time, row["late"])
+
+
+def held_folders(folder: Path) -> list[Path]:
+    """Those of the students of a collected folder."""
+    return [folder / Path(row["folder"]).name for row in _table(folder) if row["folder"]]
+
+
+def guarded(cell: str) -> str:
+    """The cell of a table, never a formula of a spreadsheet."""
+    return "'" + cell if cell[:1] in ("=", "+", "-", "@", "'", "\t", "\r") and cell else cell
+
+
+def unguarded(cell: str) -> str:
+    """What was guarded."""
+    return cell.removeprefix("'")
 
 
 def stems_by_student(folder: Path) -> list[set[str]]:
@@ -77,22 +141,6 @@ def stems_by_student(folder: Path) -> list[set[str]]:
         except OSError:
             found.append(set())
     return found
-
-
-def read_roster(path: Path) -> list[str]:
-    """The column ``student`` of a table.
-
-    Raises:
-        ValueError: it has no such column, or what stands there is no name, or stands there twice.
-    """
-    columns, rows = read_table(path)
-    students = [normalize("NFC", row.get("student") or "").strip() for row in rows]
-    if "student" not in columns or not rows:
-        raise ValueError(f"{path} must be a table with the column student, and a line for each")
-    for student in students:
-        if not is_name(student) or students.count(student) > 1:
-            raise ValueError(f"{path}: {student!r} {'stands there twice' if is_name(student) else _NO_NAME}")
-    return students
 
 
 def read_table(path: Path) -> tuple[list[str], list[dict]]:
@@ -126,8 +174,17 @@ def read(submission: Submission) -> bytes:
     """
     if submission.path is None:
         raise ValueError(submission.refused)
+    return read_regular(submission.path)
+
+
+def read_regular(path: Path) -> bytes:
+    """The bytes of a file that somebody handed in.
+
+    Raises:
+        ValueError: it is a link, no regular file, or larger than ``MAX_FILE``.
+    """
     try:
-        handle = os.open(submission.path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
         with os.fdopen(handle, "rb") as file:
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode):
@@ -141,7 +198,7 @@ def read(submission: Submission) -> bytes:
         raise ValueError(f"the notebook cannot be opened, or is a symbolic link ({error.strerror})") from None
 
 
-_NO_NAME = "is no name: it may hold letters, digits, spaces and .,@+_-()[]{} with apostrophes and dashes only"
+NO_NAME = "is no name: it may hold letters, digits, spaces and .,@+_-()[]{} with apostrophes and dashes only"
 
 
 def _entries(folder: Path) -> list[os.DirEntry]:
@@ -164,7 +221,7 @@ def _submission(entry: os.DirEntry, exercise: str) -> Submission:
     name = entry.name[: -len(ENDING)] if entry.name.lower().endswith(ENDING) else entry.name
     student = normalize("NFC", name)
     if not is_name(student):
-        return Submission(printable_name(name), None, f"the name may hold letters{_NO_NAME.partition('letters')[2]}")
+        return Submission(printable_name(name), None, f"the name may hold letters{NO_NAME.partition('letters')[2]}")
     try:
         if entry.is_symlink():
             return Submission(student, None, "a symbolic link is not followed")

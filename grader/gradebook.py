@@ -23,14 +23,15 @@ import platform
 import re
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from interp_lab import extract
 
 from . import by_hand, report, sandbox
-from .collect import Submission, passed_over, read, submissions
+from .collect import NOTHING, TABLE, Submission, guarded, read, submissions, told
+from .course import Rules
 from .exercise import Exercise, references
 from .journal import Journal, alone, header, write
 from .question import Question, mark
@@ -113,6 +114,7 @@ def grade(
     exercise: Exercise,
     *,
     roster: list[str] | None = None,
+    rules: Rules | None = None,
     executor: Executor | None = None,
     workers: int | None = None,
     limits: sandbox.Limits | None = None,
@@ -124,6 +126,7 @@ def grade(
 
     Args:
         roster: names of all students, also of those who handed in nothing.
+        rules: of the course, which make a grade of the points; without them the gradebook has the points alone.
         executor: runs `grade_one`, for example on a cluster; each of its threads or processes opens a lane.
         workers: number of lanes without an executor, by default one per core.
         note: is told what somebody should look at; the summary holds it too.
@@ -136,6 +139,12 @@ def grade(
     asked = exercise.questions
     references(exercise)
     by_person, table = by_hand.items(exercise.solution), out / "by_hand.csv"
+    unknown = set(rules.questions or () if rules else ()) - {q.name for q in asked} - {item.name for item in by_person}
+    if unknown:
+        names = ", ".join([*(q.name for q in asked), *(item.name for item in by_person)])
+        raise ValueError(
+            f"{exercise.name} has no question {', '.join(sorted(unknown))} that could count; it has {names}"
+        )
     by_hand.read(table, by_person)  # a slip in it is told before hours of grading
     everyone = submissions(folder, exercise.name, roster)
     out.mkdir(parents=True, exist_ok=True)
@@ -153,16 +162,30 @@ def grade(
         for result in results:
             marks[shown(result.student)].compare(result.written, by_person)
         notes = _notes(folder, out, results, marks, roster, journal.damaged)
+        if rules and rules.deadline and (unknown_time := [s.student for s in everyone if s.path and not s.handed_in]):
+            notes.append(
+                f"it is not known when {len(unknown_time)} students handed in ({', '.join(unknown_time[:3])}{', ...' * (len(unknown_time) > 3)}), so they "
+                "count as in time, unless the system marked them as late"
+            )
+        notes += [
+            f"course.yml has an extension for {name}, who is not in the class{_meant(name, [r.student for r in results])}"
+            for name in sorted((rules.extensions if rules else {}).keys() - {result.student for result in results})
+        ]
         for line in notes:
             note(line)
         if by_person:
             write(table, by_hand.table(marks, by_person))
             write(out / "by_hand.html", report.to_mark(results, by_person, exercise.name))
-        write(out / "gradebook.csv", _csv(results, asked, by_person, marks))
+        grades = _grades(everyone, results, asked, by_person, marks, rules) if rules else {}
+        write(out / "gradebook.csv", _csv(results, asked, by_person, marks, grades))
+        if (folder / TABLE).exists():
+            write(out / TABLE, (folder / TABLE).read_text(encoding="utf-8-sig"))
         write(out / "summary.html", report.summary(results, asked, exercise.name, notes))
         for result in results:
             name, given = report.file_name(result.student), marks[shown(result.student)]
-            page = report.feedback(result, asked, exercise.name, by_person, given)
+            page = report.feedback(
+                result, asked, exercise.name, by_person, given, _in_words(grades.get(result.student))
+            )
             write(out / "feedback" / f"{name}.html", page)
             write(out / "gradescope" / name / "results.json", report.gradescope(result, asked, by_person, given))
     return results
@@ -217,14 +240,12 @@ def _notes(
     """What somebody should look at, a sentence each."""
     students = {result.student for result in results}
     rows, files = {shown(student) for student in students}, {report.file_name(student) for student in students}
-    notes = [f"{name} is no notebook, so it is nobody's submission" for name in passed_over(folder)]
+    notes = told(folder)
     if roster is not None:
         notes += [f"{student} is not on the roster" for student in sorted(students - set(roster))]
     for student, given in marks.items():
         if student not in rows:
-            like = difflib.get_close_matches(student, rows, 1)
-            meant = f"; is {like[0]} meant?" if like else ""
-            notes.append(f"by_hand.csv has a row for {student}, who handed in nothing{meant}")
+            notes.append(f"by_hand.csv has a row for {student}, who handed in nothing{_meant(student, rows)}")
         elif given.stale:
             notes.append(_stale(given, student))
     for path in sorted([*out.glob("feedback/*.html"), *out.glob("gradescope/*/results.json")]):
@@ -238,6 +259,11 @@ def _notes(
     return notes
 
 
+def _meant(name: str, known: Iterable[str]) -> str:
+    like = difflib.get_close_matches(name, known, 1)
+    return f"; is {like[0]} meant?" if like else ""
+
+
 def _stale(marks: by_hand.Marks, student: str) -> str:
     return (
         f"{student} has handed in another text for {', '.join(marks.stale)} since it was marked: look again, then empty "
@@ -248,6 +274,36 @@ def _stale(marks: by_hand.Marks, student: str) -> str:
 def shown(student: str) -> str:
     """The name as tables show it: never a formula of a spreadsheet."""
     return student if student[:1].isalnum() else "'" + student
+
+
+def _grades(
+    everyone: list[Submission],
+    results: list[Result],
+    asked: tuple[Question, ...],
+    by_person: tuple[by_hand.Item, ...],
+    marks: dict[str, by_hand.Marks],
+    rules: Rules,
+) -> dict[str, tuple[float | None, float, str]]:
+    """By student the grade, None where marks are missing or nothing was handed in, out of what, and why less."""
+    count_asked = [question for question in asked if rules.counts(question.name)]
+    count_marked = [item for item in by_person if rules.counts(item.name)]
+    of = sum(question.points for question in count_asked) + sum(item.points for item in count_marked)
+    grades: dict[str, tuple[float | None, float, str]] = {}
+    for submission, result in zip(everyone, results, strict=True):
+        given = marks[shown(result.student)]
+        by_hands = [given.earned(item) for item in count_marked]
+        earned = sum(map(result.earned, count_asked)) + sum(points or 0 for points in by_hands)
+        grade, out_of, words = rules.grade(earned, of, result.student, submission.handed_in, submission.late)
+        nothing = submission.path is None and submission.refused.startswith(NOTHING)
+        open_ = rules.missing == "empty" if nothing else None in by_hands
+        grades[result.student] = (None if open_ else grade, out_of, words)
+    return grades
+
+
+def _in_words(grade: tuple[float | None, float, str] | None) -> str:
+    if grade is None or grade[0] is None:
+        return ""
+    return f"Grade: {grade[0]:g} of {grade[1]:g}" + (f" ({grade[2]})" if grade[2] else "")
 
 
 def _key(path: Path) -> bytes:
@@ -269,10 +325,12 @@ def _csv(
     asked: tuple[Question, ...],
     by_person: tuple[by_hand.Item, ...],
     marks: dict[str, by_hand.Marks],
+    grades: dict[str, tuple[float | None, float, str]],
 ) -> str:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["student", *(q.name for q in asked), *(item.name for item in by_person), "total", "of", "remark"])
+    columns = ["total", "of", *(("grade", "out of") if grades else ()), "remark"]
+    table.writerow(["student", *(q.name for q in asked), *(item.name for item in by_person), *columns])
     of = sum(q.points for q in asked) + sum(item.points for item in by_person)
     for result in results:
         student = shown(result.student)
@@ -284,5 +342,10 @@ def _csv(
         if len(known) + len(marks[student].stale) < len(earned):
             remarks.append("by_hand.csv lacks marks")
         points = ["" if e is None else f"{e:g}" for e in earned]
-        table.writerow([student, *points, f"{sum(known):g}", f"{of:g}", "; ".join(remarks)])
+        graded = []
+        if grades:
+            grade, out_of, words = grades[result.student]
+            graded = ["" if grade is None else f"{grade:g}", f"{out_of:g}"]
+            remarks += [words] if words else []
+        table.writerow([student, *points, f"{sum(known):g}", f"{of:g}", *graded, guarded("; ".join(remarks))])
     return text.getvalue()

@@ -98,6 +98,24 @@ class Journal:
         self.file.close()
 
 
+def exercise(path: Path) -> str:
+    """The exercise of a journal.
+
+    Raises:
+        ValueError: there is no journal, or its first line is damaged.
+    """
+    first = _read(path.read_bytes().partition(b"\n")[0]) if path.exists() else None
+    if first is None:
+        raise ValueError(f"{path} does not say which exercise was graded; grade again")
+    return first["exercise"]
+
+
+def results(path: Path) -> list[Result]:
+    """Those in a journal, the last of each student; none where there is no journal."""
+    lines = path.read_bytes().split(b"\n")[1:] if path.exists() else []
+    return list({line["student"]: Result(**line) for line in map(_read, lines) if line is not None}.values())
+
+
 def _line(entry: dict) -> str:
     return json.dumps(entry | {"fingerprint": _fingerprint(entry)}) + "\n"
 

@@ -40,6 +40,9 @@ _FEEDBACK = _ENVIRONMENT.from_string(
 Another {{ waiting | points }} points are marked by hand and not counted here.
 {% endif %}
 </p>
+{% if grade %}
+<p>{{ grade }}.</p>
+{% endif %}
 {% if result.problem %}
 <p class="wrong">Nothing could be graded: {{ result.problem }}.</p>
 {% else %}
@@ -125,9 +128,14 @@ Nothing could be graded for {{ unread }} of them; the gradebook says why.
 
 
 def feedback(
-    result: Result, asked: tuple[Question, ...], exercise: str, by_person: tuple[Item, ...], marks: Marks
+    result: Result,
+    asked: tuple[Question, ...],
+    exercise: str,
+    by_person: tuple[Item, ...],
+    marks: Marks,
+    grade: str = "",
 ) -> str:
-    """A page that says, per part of each question, on which input it was tried and what was wrong."""
+    """A page that says, per part of each question, on which input it was tried and what was wrong, and the grade in words."""
     rows = [
         (question, result.earned(question), list(zip(question.parts, result.faults[question.name], strict=True)))
         for question in asked
@@ -143,6 +151,7 @@ def feedback(
         waiting=sum(item.points for item in by_person) - sum(item.points for item, _ in marked),
         marked=marked,
         comment=marks.comment,
+        grade=grade,
     )
 
 

@@ -21,6 +21,7 @@ from saliency_alone import EXERCISE, NAME, QUESTION
 from grader import by_hand, calls, collect, gradebook, sandbox, untrusted
 from grader.exercise import find, references
 from grader.journal import alone
+from grader.roster import read as roster_of
 
 ROOT = Path(__file__).parents[2]
 MARK = "# written by an honest student"
@@ -362,7 +363,7 @@ def test_every_line_of_the_roster_has_a_row(lane, tmp_path):
     (folder / "cem.zip").write_bytes(b"PK")
     roster = tmp_path / "roster.csv"
     roster.write_bytes("id;student\n1;anna\n2;cem\n3;Müller\n;\n".encode("cp1252"))
-    results, notes = run(folder, out, roster=collect.read_roster(roster))
+    results, notes = run(folder, out, roster=[person.student for person in roster_of(roster)])
     assert list(results) == ["Müller", "anna", "cem", "zoe"]
     assert results["Müller"].problem == "nothing was handed in"
     assert results["cem"].problem == "nothing was handed in, but there is cem.zip"
@@ -375,7 +376,7 @@ def test_every_line_of_the_roster_has_a_row(lane, tmp_path):
     ):
         roster.write_text(text)
         with pytest.raises(ValueError, match=words):
-            collect.read_roster(roster)
+            roster_of(roster)
 
 
 def test_a_notebook_of_another_exercise_is_said_to_be_one(lane, tmp_path):
