@@ -23,7 +23,7 @@ function liveLaboratory(root) {
     context.putImageData(image, 0, 0);
   }
   const pixel = (x, i) => channels === 1 ? Array(3).fill(255 * x[i]) : [0, 1, 2].map(c => 255 * x[c * pixels + i]);
-  const percent = p => `${(100 * p).toFixed(0)} %`;
+  const percent = p => `${(100 * p).toFixed(0)}\u00a0%`;
 
   // ---- The input.
   const pad = part("pad"), seen = part("seen"), form = part("form"), mark = part("switch"), shown = part("answer"), blank = new Float32Array(channels * pixels);
@@ -163,7 +163,9 @@ function liveLaboratory(root) {
   }
   function answer(n, { logits, reads, chosen }) {
     const order = [...logits.keys()].sort((a, b) => logits[b] - logits[a]);
-    sentences[n] = `${several ? networks[n].replace(/^./, c => c.toUpperCase()) : "The network"} reads ${classes[reads]} (logit ${logits[reads].toFixed(1)}), then ${classes[order[1]]} (${logits[order[1]].toFixed(1)}). ${several ? "Its" : "The"} maps explain the logit of ${classes[chosen]}, ${logits[chosen].toFixed(1)}.`;
+    const said = c => `${classes[c]} (logit ${logits[c].toFixed(1)})`, read = `reads ${said(reads)}, then ${classes[order[1]]} (${logits[order[1]].toFixed(1)})`;
+    sentences[n] = !several ? `The network ${read}. The maps explain the logit of ${classes[chosen]}, ${logits[chosen].toFixed(1)}.`
+      : `${networks[n].replace(/^./, c => c.toUpperCase())} ${read}${chosen === reads ? "" : `; its maps explain ${said(chosen)}`}.`;
     const text = x.every(v => v === x[0]) ? "There is nothing to see yet: draw, or choose an input." : sentences.join(" ");
     if (shown.textContent !== text) shown.textContent = text;
     const most = Math.max(...logits), sum = logits.reduce((a, v) => a + Math.exp(v - most), 0);
@@ -185,9 +187,9 @@ function liveLaboratory(root) {
     else if (data.curve || data.key === "yours" || /^(random|by )/.test(data.key)) drawCurves(data);
     else {
       const tile = tiles.find(t => t.key === data.key && t.n === n);
-      if (data.map) show(tile, data.map);
+      if (data.map) { tile.points = data.points; show(tile, data.map); }
       if (data.refused) { paint(tile.map, () => [255, 255, 255]); tile.map.setAttribute("aria-label", `${tile.label}: no map. ${data.refused}`); tile.numbers.replaceChildren(element("th", { scope: "row", textContent: tile.label }), element("td", { colSpan: 6, textContent: data.refused })); }
-      tile.state.textContent = data.refused ? "(no map for this input)" : tile.zero ? "(zero everywhere)" : [data.pass > 1 ? `(${data.pass} points)` : "", tile.found].filter(Boolean).join(" ");
+      tile.state.textContent = data.refused ? "(no map for this input)" : tile.zero ? "(zero everywhere)" : [tile.points > 1 ? `(${tile.points} points)` : "", tile.found].filter(Boolean).join(" ");
       tile.state.title = data.refused ?? "";
       if (course?.key === data.key && data.input) { paint(asked, i => pixel(data.input, i)); drawCourse(data); }
     }

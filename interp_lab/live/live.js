@@ -312,7 +312,7 @@ function liveEngine() {
       if (top(at.map("logits")) === answer) same += 1;
       let spread = 0; for (let i = 0; i < total.length; i++) { total[i] += g[i]; squares[i] += g[i] * g[i]; spread += squares[i] - total[i] * total[i] / k; }
       const error = Math.sqrt(Math.max(0, spread) / Math.max(1, k - 1) * k) / Math.sqrt(dot(total, total));  // standard error of the mean, in lengths of the mean
-      yield { map: Float32Array.from(total, v => v / k), input: copy, same, error: k > 1 ? error : null };
+      yield { map: Float32Array.from(total, v => v / k), points: k, input: copy, same, error: k > 1 ? error : null };
     }
   }
   function gauss(n) {  // Gauss-Legendre nodes and weights on [0, 1], by Newton's method on the Legendre polynomial
@@ -326,13 +326,13 @@ function liveEngine() {
     });
   }
   function* integrated(network, x, target, { steps, baseline }) {
-    const start = baseline ?? new Float32Array(x.length), way = x.map((v, i) => v - start[i]), total = new Float64Array(x.length); let reached = 0;
+    const start = baseline ?? new Float32Array(x.length), way = x.map((v, i) => v - start[i]), total = new Float64Array(x.length); let reached = 0, points = 0;
     const ends = [start, x].map(end => network.at(end, target).map("logits")[target]);
     for (const [alpha, weight] of gauss(steps)) {
       const input = start.map((v, i) => v + alpha * way[i]), at = network.at(input, target), g = at.map("saliency");
-      reached += weight;
+      reached += weight; points += 1;
       for (let i = 0; i < total.length; i++) total[i] += weight * g[i];
-      yield { map: Float32Array.from(total, (v, i) => way[i] * v / reached), input, ends, alpha, logit: at.map("logits")[target], reached, sum: dot(total, way) };
+      yield { map: Float32Array.from(total, (v, i) => way[i] * v / reached), points, input, ends, alpha, logit: at.map("logits")[target], reached, sum: dot(total, way) };
     }
   }
   function* interior(network, x, target, { alpha, course }) {

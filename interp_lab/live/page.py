@@ -201,6 +201,10 @@ def laboratory(
         if course or removal
         else ""
     )
+    table = f"""<table><caption class="hint">What the network says</caption><thead>{above}<tr><th scope="col">class</th>{heads}</tr></thead>
+<tbody data-part="logits"></tbody></table>"""
+    logits = "<details><summary>All classes</summary>" + table + "</details>" if chart else ""  # the chart takes its place
+    beside = trained + (chart or table)
     body = f"""<div class="live" id="{html.escape(name)}" role="group" aria-label="{html.escape(label)}">
 <div class="live-still">{_image(still)}</div>
 <div data-part="panel" hidden>
@@ -209,14 +213,12 @@ def laboratory(
  aria-label="Input. Arrow keys move the {tools[0]}, space lowers or lifts it, delete: {clear}."></canvas>
 <p>{buttons}<button type="button" data-part="clear">{clear}</button></p>
 <p class="hint">A finger or the mouse {act}; so do the arrow keys after the space bar.
-<span data-part="cursor" aria-live="polite"></span></p></div><div>{trained}
-<table><caption class="hint">What the network says</caption><thead>{above}<tr><th scope="col">class</th>{heads}</tr></thead>
-<tbody data-part="logits"></tbody></table></div>{chart}</div>
+<span data-part="cursor" aria-live="polite"></span></p></div><div class="beside">{beside}</div></div>
 <p class="answer" data-part="answer" role="status" aria-live="polite"></p>
 <div class="controls">{"".join(controls)}</div>
 <div data-part="maps"></div>
 <p class="hint wide">Red is positive, blue negative; each map has its own scale. <span data-part="time"></span></p>
-<details><summary>The maps in numbers</summary><div class="scroll" tabindex="0" role="region" aria-label="The maps in numbers"><table>
+{logits}<details><summary>The maps in numbers</summary><div class="scroll" tabindex="0" role="region" aria-label="The maps in numbers"><table>
 <thead><tr><th scope="col">method</th><th scope="col">positive</th><th scope="col">negative</th><th scope="col">sum</th>
 <th scope="col">strongest pixel</th>{inside}</tr></thead><tbody data-part="numbers"></tbody></table></div></details>
 </div>
