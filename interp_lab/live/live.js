@@ -410,6 +410,6 @@ function liveEngine() {
       scope.postMessage({ run, settled: true });
     };
   }
-  return { Network, OPS, LOOPS, Outside, tensor, bilinear, unpack, serve, hasWasm: wasm !== null, withoutWasm: () => { wasm = null; } };
+  return { Network, OPS, LOOPS, Outside, tensor, bilinear, bytesOf, unpack, serve, hasWasm: wasm !== null, withoutWasm: () => { wasm = null; } };
 }
 if (typeof module !== "undefined") module.exports = liveEngine();

@@ -203,7 +203,9 @@ def laboratory(
     )
     table = f"""<table><caption class="hint">What the network says</caption><thead>{above}<tr><th scope="col">class</th>{heads}</tr></thead>
 <tbody data-part="logits"></tbody></table>"""
-    logits = "<details><summary>All classes</summary>" + table + "</details>" if chart else ""  # the chart takes its place
+    logits = (
+        "<details><summary>All classes</summary>" + table + "</details>" if chart else ""
+    )  # the chart takes its place
     beside = trained + (chart or table)
     body = f"""<div class="live" id="{html.escape(name)}" role="group" aria-label="{html.escape(label)}">
 <div class="live-still">{_image(still)}</div>
@@ -237,7 +239,9 @@ def _packed(live: Live) -> str:
     return f'<script type="text/plain" data-part="network">{dense_text(packed)}</script>'
 
 
-ALPHABET = "".join(chr(c) for c in range(0x21, 0x7F) if chr(c) not in '"<\\')  # 91 characters that HTML and JSON leave alone
+ALPHABET = "".join(
+    chr(c) for c in range(0x21, 0x7F) if chr(c) not in '"<\\'
+)  # 91 characters that HTML and JSON leave alone
 
 
 def dense_text(data: bytes) -> str:
@@ -298,7 +302,7 @@ def _slider(option: str, title: str, choices: Sequence[float], value: float) -> 
         raise ValueError(f"{option} must be one of {', '.join(map(str, choices))}, got {value}")
     return (
         f'<label>{html.escape(title)} <input type="range" data-option="{option}" min="0" max="{len(choices) - 1}" '
-        f'value="{choices.index(value)}" data-choices="{" ".join(f"{c:g}" for c in choices)}"><output></output></label>'
+        f'value="{choices.index(value)}" data-choices="{" ".join(f"{c:g}" for c in choices)}"><span class="value" aria-hidden="true"></span></label>'
     )
 
 
