@@ -131,10 +131,11 @@ function liveLaboratory(root) {
   let run = 0, waiting = false, since = 0, answered = new Set(), sentences = [], settled = 0, course_ = [];
   function ask(again = true) {  // not again: the input and the question are the same, and so is what was answered of them
     if (again) { answered = new Set(); course_ = []; curves = {}; }
+    root.dataset.state = "busy";
     if (!waiting) { waiting = true; requestAnimationFrame(() => { waiting = false; send(); }); }
   }
   function send() {
-    root.dataset.state = "busy"; since = performance.now(); run += 1; settled = 0; if (removal) answered.delete("0 yours");
+    since = performance.now(); run += 1; settled = 0; if (removal) answered.delete("0 yours");
     const common = settings();
     workers.forEach((worker, n) => worker.postMessage({ run, x, target: target.value === "" ? null : +target.value, tasks: tasks().filter(t => !answered.has(`${n} ${t.key}`)).map(t => ({ ...common, ...t })) }));
   }
