@@ -128,9 +128,9 @@ function liveLaboratory(root) {
     const orders = [{ key: "yours", order: removed }, { key: "random" }, ...methods.map(m => ({ key: `by ${m.key}`, by: methodOf(m) }))];
     return [...maps, ...orders.map(o => ({ ...o, ...removal, method: "removal" }))];
   }
-  let run = 0, waiting = false, since = 0, answered = new Set(), sentences = [], settled = 0, course_ = [];
+  let run = 0, waiting = false, since = 0, answered = new Set(), sentences = [], settled = 0, walked = [];
   function ask(again = true) {  // not again: the input and the question are the same, and so is what was answered of them
-    if (again) { answered = new Set(); course_ = []; curves = {}; }
+    if (again) { answered = new Set(); walked = []; curves = {}; }
     root.dataset.state = "busy";
     if (!waiting) { waiting = true; requestAnimationFrame(() => { waiting = false; send(); }); }
   }
@@ -141,14 +141,13 @@ function liveLaboratory(root) {
   }
 
   // ---- The answers.
-  const fallen = (a, b) => Math.abs(a) > Math.abs(b);
   function show(tile, map) {
     const sums = Float32Array.from({ length: pixels }, (_, i) => { let s = 0; for (let c = 0; c < channels; c++) s += map[c * pixels + i]; return s; });
     const sorted = Float32Array.from(sums, Math.abs).sort(), clip = sorted[Math.floor(0.995 * (pixels - 1))] || sorted[pixels - 1] || 1;
     paint(tile.map, i => {
       const at = 5 + 5 * Math.max(-1, Math.min(1, sums[i] / clip)), low = Math.min(9, Math.floor(at)), share = at - low;
       return [0, 1, 2].map(c => (1 - share) * COLOURS[low][c] + share * COLOURS[low + 1][c]); });
-    let total = 0, positive = 0, best = 0; sums.forEach((v, i) => { total += v; if (v > 0) positive += v; if (fallen(v, sums[best])) best = i; });
+    let total = 0, positive = 0, best = 0; sums.forEach((v, i) => { total += v; if (v > 0) positive += v; if (Math.abs(v) > Math.abs(sums[best])) best = i; });
     tile.zero = sorted[pixels - 1] === 0;
     const where = `row ${Math.floor(best / width) + 1}, column ${best % width + 1}`;
     tile.facts = [total.toPrecision(3), (positive - total).toPrecision(3), tile.zero ? "none" : `${sums[best].toPrecision(2)} at ${where}`];
@@ -185,7 +184,7 @@ function liveLaboratory(root) {
       root.dataset.milliseconds = data.milliseconds; root.dataset.wait = performance.now() - since;
       if (!removal || removed.length === 0) part("time").textContent = `All but the averages took ${data.milliseconds.toFixed(0)} ms.`;
     } else if (data.settled) { settled += 1; if (settled === workers.length) root.dataset.state = "settled"; }
-    else if (data.curve || data.key === "yours" || /^(random|by )/.test(data.key)) drawCurves(data);
+    else if (removal && !methods.some(m => m.key === data.key)) drawCurves(data);
     else {
       const tile = tiles.find(t => t.key === data.key && t.n === n);
       if (data.map) { tile.points = data.points; show(tile, data.map); }
@@ -214,16 +213,16 @@ function liveLaboratory(root) {
     svg.replaceChildren(...children);
     figure.querySelector(".legend").replaceChildren(...lines.filter(l => l.label).map(l => { const swatch = element("i"); swatch.style.borderTop = `3px ${l.dashed ? "dashed" : "solid"} ${l.colour}`; return element("span", {}, swatch, l.label); }));
   }
-  function describe(text) { figure.querySelector("figcaption").textContent = text; figure.querySelector("svg").setAttribute("aria-label", text); }
+  function describe(text) { part("told").textContent = text; figure.querySelector("svg").setAttribute("aria-label", text); }
   function nice(low, high) {  // some five round numbers
     const step = 10 ** Math.floor(Math.log10((high - low) / 2 || 1)), by = [1, 2, 5].map(k => k * step).find(s => (high - low) / s <= 5) ?? 10 * step;
     return Array.from({ length: Math.floor(high / by) - Math.ceil(low / by) + 1 }, (_, k) => (Math.ceil(low / by) + k) * by);
   }
   function drawCourse(data) {
-    if (data.pass === 1) course_ = [];
-    course_.push(data);
+    if (data.pass === 1) walked = [];
+    walked.push(data);
     if (course.key === "smoothgrad") {
-      const points = course_.map(({ pass, error }) => [pass, error || NaN]).filter(([, e]) => Number.isFinite(e)), n = Math.max(+setting("samples"), 4), now = data.error ?? 1;
+      const points = walked.map(({ pass, error }) => [pass, error || NaN]).filter(([, e]) => Number.isFinite(e)), n = Math.max(+setting("samples"), 4), now = data.error ?? 1;
       describe(`After ${data.pass} ${data.pass === 1 ? "sample" : "samples"}${data.pass > 1 ? ` the error of the mean is about ${percent(now)} of its length` : ""}; ${data.same} of ${data.pass} noisy copies are read as the input is.`);
       const law = [2, n].map(k => [k, now * Math.sqrt(data.pass / k)]), all = [...points, ...law].map(p => p[1]), range = [Math.min(...all) / 1.2, Math.max(...all) * 1.2];
       chart([{ label: "error of the mean", colour: LINES[1], points, dots: n < 20 }, { label: "1/√n", colour: LINES[0], dashed: true, points: law }],
@@ -234,7 +233,7 @@ function liveLaboratory(root) {
       chart([{ label: "logit at αx", colour: LINES[1], points: path }, { label: "where the gradient is taken", colour: LINES[2], points: [[data.alpha, data.logit]] }],
         { x: [0, 1], y: range, xlabel: "α", ylabel: "logit", ticks: { x: [0, 0.25, 0.5, 0.75, 1], y: nice(...range) } });
     } else {
-      const [f0, f1] = data.ends, rise = f1 - f0, over = data.pass === +setting("steps"), sums = [[0, 0], ...course_.map(d => [d.reached, d.sum])], way = [[0, 0], ...course_.map(d => [d.alpha, d.logit - f0]), ...(over ? [[1, rise]] : [])];
+      const [f0, f1] = data.ends, rise = f1 - f0, over = data.pass === +setting("steps"), sums = [[0, 0], ...walked.map(d => [d.reached, d.sum])], way = [[0, 0], ...walked.map(d => [d.alpha, d.logit - f0]), ...(over ? [[1, rise]] : [])];
       const all = [...sums, ...way].map(p => p[1]).concat(rise), range = [Math.min(...all), Math.max(...all)];
       describe(`The logit is ${f0.toFixed(1)} at the baseline and ${f1.toFixed(1)} at the input, a rise of ${rise.toFixed(1)}. The map ${over ? `sums to ${data.sum.toFixed(1)}, ${Math.abs(data.sum - rise).toFixed(2)} off` : `so far sums to ${data.sum.toFixed(1)}`}.`);
       chart([{ label: "sum of the map so far", colour: LINES[1], points: sums, dots: true }, { label: "rise of the logit", colour: LINES[2], points: way }, { label: "f(x) − f(x₀)", colour: LINES[0], dashed: true, points: [[0, rise], [1, rise]] }],

@@ -196,8 +196,8 @@ def laboratory(
     above = f"<tr><td></td>{groups}</tr>" if others else ""
     inside = '<th scope="col">maximum</th><th scope="col">magnitude inside</th>' if truth else ""
     chart = (
-        f'<figure data-part="course"><figcaption{" aria-live=polite" * bool(removal)}></figcaption><div class="legend"></div>'
-        '<svg viewBox="0 0 380 210" role="img"></svg></figure>'
+        f'<div data-part="course"><p data-part="told"{" aria-live=polite" * bool(removal)}></p><div class="legend"></div>'
+        '<svg viewBox="0 0 380 210" role="img"></svg></div>'
         if course or removal
         else ""
     )

@@ -317,7 +317,7 @@ def opened_figure(browser, folder: Path, faults: list, **options):
 def test_the_keyboard_and_a_finger_remove_patches_and_the_curve_is_told(browser, tmp_path):
     faults, model = list[str](), random_network()
     tab, scenes = opened_figure(browser, tmp_path, faults, live=model, maps=["saliency"], removal=4)
-    x, told = scenes[:1], tab.locator("figcaption")
+    x, told = scenes[:1], tab.locator("[data-part=told]")
     target = int(model(x).argmax())
 
     def probability(*patches) -> str:
@@ -339,7 +339,7 @@ def test_the_keyboard_and_a_finger_remove_patches_and_the_curve_is_told(browser,
     tab.touchscreen.tap(box["x"] + box["width"] / 8, box["y"] + box["height"] * 7 / 8)
     told.get_by_text("With the 3 patches").wait_for()
     assert probability((2, 2), (2, 1), (3, 0)) in told.inner_text()
-    assert tab.locator("figure svg").get_attribute("aria-label") == told.inner_text()
+    assert tab.locator("[data-part=course] svg").get_attribute("aria-label") == told.inner_text()
     assert told.get_attribute("aria-live") == "polite"
     tab.get_by_role("button", name="restore").click()
     told.get_by_text("Nothing is removed").wait_for()
@@ -401,7 +401,7 @@ def test_sliders_and_a_choice_of_baseline_change_the_course_of_a_loop(browser, t
         browser, tmp_path, faults, live=model, maps=["integrated_gradients"], course="integrated_gradients",
         baselines={"black": 0 * white, "white": white},
     )  # fmt: skip
-    told, target = tab.locator("figcaption"), int(model(scenes[:1]).argmax())
+    told, target = tab.locator("[data-part=told]"), int(model(scenes[:1]).argmax())
     for start in (0 * white[:1], white[:1]):
         settled(tab)
         ends = [model(end)[0, target].item() for end in (start, scenes[:1])]
