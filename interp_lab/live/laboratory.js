@@ -161,13 +161,22 @@ function liveLaboratory(root) {
     sums.forEach((v, i) => { const m = mask[4 * i] ? 1 : 0; if (v === most) { tops += 1; hits += m; } inside += m * Math.abs(v); all += Math.abs(v); });
     return [hits === tops ? "inside" : hits ? `${percent(hits / tops)} inside` : "outside", percent(inside / (all || 1))];
   }
+  function tellAnswer() {
+    const text = x.every(v => v === x[0]) ? "There is nothing to see yet: draw, or choose an input." : sentences.join(" ");
+    if (shown.textContent !== text) shown.textContent = text;
+  }
+  function refuse(tile, reason) {
+    paint(tile.map, () => [255, 255, 255]); tile.map.setAttribute("aria-label", `${tile.label}: no map. ${reason}`);
+    tile.numbers.replaceChildren(element("th", { scope: "row", textContent: tile.label }), element("td", { colSpan: 6, textContent: reason }));
+    tile.state.textContent = "(no map for this input)"; tile.state.title = reason;
+    if (course?.key === tile.key) { describe(`There is no course for this input: ${reason}`); figure.querySelector("svg").replaceChildren(); }
+  }
   function answer(n, { logits, reads, chosen }) {
     const order = [...logits.keys()].sort((a, b) => logits[b] - logits[a]);
     const said = c => `${classes[c]} (logit ${logits[c].toFixed(1)})`, read = `reads ${said(reads)}, then ${classes[order[1]]} (${logits[order[1]].toFixed(1)})`;
     sentences[n] = !several ? `The network ${read}. The maps explain the logit of ${classes[chosen]}, ${logits[chosen].toFixed(1)}.`
       : `${networks[n].replace(/^./, c => c.toUpperCase())} ${read}${chosen === reads ? "" : `; its maps explain ${said(chosen)}`}.`;
-    const text = x.every(v => v === x[0]) ? "There is nothing to see yet: draw, or choose an input." : sentences.join(" ");
-    if (shown.textContent !== text) shown.textContent = text;
+    tellAnswer();
     const most = Math.max(...logits), sum = logits.reduce((a, v) => a + Math.exp(v - most), 0);
     classes.forEach((c, i) => {
       const row = part("logits").rows[i] ?? part("logits").appendChild(element("tr", {}, element("th", { scope: "row", textContent: c }), ...networks.flatMap(() => [element("td"), element("td")])));
@@ -177,9 +186,14 @@ function liveLaboratory(root) {
   }
   function receive(n, data) {
     if (data.done) answered.add(`${n} ${data.key}`);
-    if (data.logits) {
+    if (data.logits || data.outside) {
       root.querySelector(".live-still").classList.add("replaced"); part("panel").hidden = false;
-      answer(n, data);
+      if (data.logits) answer(n, data);
+      else {
+        sentences[n] = `${networks[n]} has no answer here: ${data.outside}.`; tellAnswer(); part("logits").replaceChildren();
+        for (const tile of tiles) if (tile.n === n) refuse(tile, data.outside);
+        if (removal) { describe(sentences[n]); figure.querySelector("svg").replaceChildren(); }
+      }
     } else if (data.milliseconds !== undefined) {
       root.dataset.milliseconds = data.milliseconds; root.dataset.wait = performance.now() - since;
       if (!removal || removed.length === 0) part("time").textContent = `All but the averages took ${data.milliseconds.toFixed(0)} ms.`;
@@ -188,9 +202,8 @@ function liveLaboratory(root) {
     else {
       const tile = tiles.find(t => t.key === data.key && t.n === n);
       if (data.map) { tile.points = data.points; show(tile, data.map); }
-      if (data.refused) { paint(tile.map, () => [255, 255, 255]); tile.map.setAttribute("aria-label", `${tile.label}: no map. ${data.refused}`); tile.numbers.replaceChildren(element("th", { scope: "row", textContent: tile.label }), element("td", { colSpan: 6, textContent: data.refused })); }
-      tile.state.textContent = data.refused ? "(no map for this input)" : tile.zero ? "(zero everywhere)" : [tile.points > 1 ? `(${tile.points} points)` : "", tile.found].filter(Boolean).join(" ");
-      tile.state.title = data.refused ?? "";
+      if (data.refused) { refuse(tile, data.refused); return; }
+      tile.state.textContent = tile.zero ? "(zero everywhere)" : [tile.points > 1 ? `(${tile.points} points)` : "", tile.found].filter(Boolean).join(" "); tile.state.title = "";
       if (course?.key === data.key && data.input) { paint(asked, i => pixel(data.input, i)); drawCourse(data); }
     }
   }
@@ -222,9 +235,9 @@ function liveLaboratory(root) {
     if (data.pass === 1) walked = [];
     walked.push(data);
     if (course.key === "smoothgrad") {
-      const points = walked.map(({ pass, error }) => [pass, error || NaN]).filter(([, e]) => Number.isFinite(e)), n = Math.max(+setting("samples"), 4), now = data.error ?? 1;
-      describe(`After ${data.pass} ${data.pass === 1 ? "sample" : "samples"}${data.pass > 1 ? ` the error of the mean is about ${percent(now)} of its length` : ""}; ${data.same} of ${data.pass} noisy copies are read as the input is.`);
-      const law = [2, n].map(k => [k, now * Math.sqrt(data.pass / k)]), all = [...points, ...law].map(p => p[1]), range = [Math.min(...all) / 1.2, Math.max(...all) * 1.2];
+      const points = walked.filter(d => d.error > 0).map(d => [d.pass, d.error]), n = Math.max(+setting("samples"), 4);
+      describe(`After ${data.pass} ${data.pass === 1 ? "sample" : "samples"}${data.error === null ? "" : ` the error of the mean is about ${percent(data.error)} of its length`}; ${data.same} of ${data.pass} noisy copies are read as the input is.`);
+      const law = data.error > 0 ? [2, n].map(k => [k, data.error * Math.sqrt(data.pass / k)]) : [], all = [...points, ...law].map(p => p[1]), range = all.length ? [Math.min(...all) / 1.2, Math.max(...all) * 1.2] : [0.1, 1];
       chart([{ label: "error of the mean", colour: LINES[1], points, dots: n < 20 }, { label: "1/√n", colour: LINES[0], dashed: true, points: law }],
         { x: [2, n], y: range, xlabel: "samples", ylabel: "error / length of the mean", log: true, ticks: { x: [2, 4, 16, 50, 200], y: [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10] } });
     } else if (course.key === "interior_gradient") {
@@ -247,7 +260,8 @@ function liveLaboratory(root) {
     chart(keys.map((key, i) => ({ label: name[key] + (curves[key]?.refused ? " (no order for this input)" : ""), colour: LINES[i % LINES.length], dashed: key === "random", dots: key === "yours", points: (of(key) ?? []).map((v, j) => [j, v]) })),
       { x: [0, count], y: [0, 1], xlabel: `patches removed, of ${count}`, ylabel: `probability of ${c}`, ticks: { x: nice(0, count), y: [0, 0.5, 1] } });
     const others = keys.slice(1).filter(key => at(key) !== undefined).map(key => `${name[key]} ${at(key).toFixed(2)}`).join(", ");
-    if (of("yours")?.length === k + 1) describe(k ? `With the ${k} ${k === 1 ? "patch" : "patches"} of your choice gone the probability is ${at("yours").toFixed(2)}, and it reads ${classes[curves.yours.reads]}. With as many gone in other orders: ${others}.` : `Nothing is removed yet: the probability is ${at("yours").toFixed(2)}. Remove the patch that you think counts most.`);
+    if (curves.yours?.refused) describe(`There is no curve for this input: ${curves.yours.refused}.`);
+    else if (of("yours")?.length === k + 1) describe(k ? `With the ${k} ${k === 1 ? "patch" : "patches"} of your choice gone the probability is ${at("yours").toFixed(2)}, and it reads ${classes[curves.yours.reads]}. With as many gone in other orders: ${others}.` : `Nothing is removed yet: the probability is ${at("yours").toFixed(2)}. Remove the patch that you think counts most.`);
   }
 
   // ---- The ready inputs: pictures in the page, lossless.

@@ -312,7 +312,7 @@ function liveEngine() {
       if (top(at.map("logits")) === answer) same += 1;
       let spread = 0; for (let i = 0; i < total.length; i++) { total[i] += g[i]; squares[i] += g[i] * g[i]; spread += squares[i] - total[i] * total[i] / k; }
       const error = Math.sqrt(Math.max(0, spread) / Math.max(1, k - 1) * k) / Math.sqrt(dot(total, total));  // standard error of the mean, in lengths of the mean
-      yield { map: Float32Array.from(total, v => v / k), points: k, input: copy, same, error: k > 1 ? error : null };
+      yield { map: Float32Array.from(total, v => v / k), points: k, input: copy, same, error: k > 1 && Number.isFinite(error) ? error : null };
     }
   }
   function gauss(n) {  // Gauss-Legendre nodes and weights on [0, 1], by Newton's method on the Legendre polynomial
@@ -386,7 +386,9 @@ function liveEngine() {
       const net = await network; await breath();
       if (run !== newest) return;
       const start = performance.now(); let busy = 0;
-      const logits = net.at(x, 0).map("logits"), reads = top(logits), chosen = target ?? reads;
+      let logits;
+      try { logits = net.at(x, 0).map("logits"); } catch (error) { scope.postMessage({ run, outside: error.message }); scope.postMessage({ run, settled: true }); return; }
+      const reads = top(logits), chosen = target ?? reads;
       scope.postMessage({ run, logits, reads, chosen });
       const here = net.at(x, chosen), loops = [];
       busy += performance.now() - start;

@@ -141,8 +141,14 @@ def laboratory(
             raise ValueError(f"there is no recording of {recorded!r}, which the map {method!r} needs")
     if course and (course not in COURSES or course not in maps):
         raise ValueError(f"course must be one of {', '.join(COURSES)} that is among the maps, got {course!r}")
-    if others and (course or removal):
-        raise ValueError("a course or a removal is drawn of one network")
+    for wrong, message in (
+        (bool(others) and bool(course or removal), "a course or a removal is drawn of one network"),
+        (bool(drawing and removal), "a removal is of ready inputs, without a pen"),
+        (bool(baselines) and "integrated_gradients" not in maps, "baselines are for the map 'integrated_gradients'"),
+        (bool(set(by_hand) - set(inputs)), f"by_hand names no inputs: {', '.join(set(by_hand) - set(inputs))}"),
+    ):
+        if wrong:
+            raise ValueError(message)
     average = (
         [0.0] * shape[0]
         if drawing

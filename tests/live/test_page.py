@@ -421,6 +421,38 @@ def test_sliders_and_a_choice_of_baseline_change_the_course_of_a_loop(browser, t
     assert not faults
 
 
+class Bright(nn.Module):
+    """Another function on bright images than on dark ones, so that its recording holds for one kind alone."""
+
+    def forward(self, x):
+        return x.flatten(1)[:, :3] * (2.0 if bool(x.mean() > 0.5) else 3.0)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    "options", [{"maps": ["saliency", "smoothgrad"], "course": "smoothgrad"}, {"maps": ["saliency"], "removal": 4}]
+)
+def test_an_input_for_which_no_graph_holds_is_told_and_nothing_is_drawn(browser, tmp_path, options):
+    dark = 0.2 * torch.rand(1, 8, 8)
+    bright = 0.8 + dark
+    live = export(Bright(), {"saliency": il.saliency}, dark[None].expand(2, -1, -1, -1), "abc")
+    figure = laboratory(
+        live, {"dark": dark, "bright": bright, "dark again": dark / 2}, name="a", label="a",
+        still=plot.images(dark[None], alt="a"), **options,
+    )  # fmt: skip
+    (tmp_path / "page.html").write_text(page(figure, "Bright"), encoding="utf-8")
+    tab = opened(browser, tmp_path / "page.html", faults := [])
+    for k, holds in enumerate((True, False, True)):
+        tab.locator("input[type=radio]").nth(k).check()
+        settled(tab)
+        assert ("has no answer here" in tab.locator("[data-part=answer]").inner_text()) is not holds
+        assert (tab.locator("[data-part=course] svg > *").count() > 5) is holds
+        for tile in tab.locator(".tile canvas").all()[-len(options["maps"]) :]:
+            assert ("no map" in tile.get_attribute("aria-label")) is not holds
+    tab.context.close()
+    assert not faults
+
+
 @pytest.mark.browser
 def test_a_drawing_among_the_inputs_is_brought_to_the_form_by_the_switch(browser, figure, tmp_path):
     model, data = load("digits_cnn"), digits("test")
@@ -501,11 +533,14 @@ def test_a_figure_refuses_what_it_cannot_show(figure):
         laboratory(live, {"a": data.images[0] - 1}, maps=["saliency"], **common)
     given = {"live": live, "inputs": {"a": data.images[0]}, "maps": ["saliency"], **common}
     for wrong, message in (
-        ({"baselines": {"far": data.images[:1] + 1}}, "'a, far' must be an image"),
+        ({"maps": ["integrated_gradients"], "baselines": {"far": data.images[:1] + 1}}, "'a, far' must be an image"),
         ({"switch": ("on", data.images[:1, :, 1:])}, "'a, on' must be an image"),
         ({"course": "smoothgrad"}, "among the maps"),
         ({"live": {"a": live, "b": live}, "removal": 4}, "of one network"),
         ({"live": {"a": live, "b": Live((1, 1, 9, 9), live.classes)}}, "same shape of input"),
+        ({"drawing": True, "removal": 4}, "without a pen"),
+        ({"baselines": {"black": data.images[:1]}}, "are for the map 'integrated_gradients'"),
+        ({"by_hand": ["b"]}, "names no inputs: b"),
         ({"start": {"noise": 0.1}}, "no options of this figure: noise"),
         ({"maps": ["smoothgrad"], "start": {"noise": 0.12}}, "noise must be one of"),
     ):
