@@ -4,12 +4,16 @@
 function liveLaboratory(root) {
   if (typeof Worker === "undefined" || typeof DecompressionStream === "undefined") return;  // the still picture stays
   const part = name => root.querySelector(`[data-part="${name}"]`);
-  const { shape, classes, methods, inputs, drawing, mean } = JSON.parse(part("facts").textContent);
+  const { shape, classes, networks, methods, inputs, drawing, mean, truth, course, removal } = JSON.parse(part("facts").textContent);
   const [channels, height, width] = shape, pixels = height * width;
   const engine = liveEngine(), COLOURS = ["053061", "2166ac", "4393c3", "92c5de", "d1e5f0", "f7f7f7", "fddbc7", "f4a582", "d6604d", "b2182b", "67001f"]
     .map(c => [0, 2, 4].map(i => parseInt(c.slice(i, i + 2), 16)));  // RdBu, as in the book's pictures
-  const worker = new Worker(URL.createObjectURL(new Blob([`"use strict";(${liveEngine})().serve(self)`], { type: "text/javascript" })));
-  worker.postMessage({ packed: part("network").textContent.trim() });
+  const LINES = ["#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#9A6A00"];  // as there, yellow darkened
+  const workers = [...root.querySelectorAll('[data-part="network"]')].map((packed, n) => {
+    const worker = new Worker(URL.createObjectURL(new Blob([`"use strict";(${liveEngine})().serve(self)`], { type: "text/javascript" })));
+    worker.postMessage({ packed: packed.textContent.trim() }); worker.onmessage = ({ data }) => { if (data.run === run) receive(n, data); };
+    return worker;
+  });
 
   const element = (tag, properties = {}, ...children) => { const e = Object.assign(document.createElement(tag), properties); e.append(...children); return e; };
   const canvas = (w, h) => element("canvas", { width: w, height: h });
@@ -19,10 +23,11 @@ function liveLaboratory(root) {
     context.putImageData(image, 0, 0);
   }
   const pixel = (x, i) => channels === 1 ? Array(3).fill(255 * x[i]) : [0, 1, 2].map(c => 255 * x[c * pixels + i]);
+  const percent = p => `${(100 * p).toFixed(0)}\u00a0%`;
 
   // ---- The input.
-  const pad = part("pad"), seen = part("seen"), form = part("form"), shown = part("answer"), blank = new Float32Array(channels * pixels);
-  let drawn = blank.slice(), byHand = true, x = blank.slice(), tool = drawing ? "pen" : "eraser", cursor = [height >> 1, width >> 1], keyDown = false, said = "";
+  const pad = part("pad"), seen = part("seen"), form = part("form"), mark = part("switch"), shown = part("answer"), blank = new Float32Array(channels * pixels);
+  let drawn = blank.slice(), byHand = true, x = blank.slice(), tool = drawing ? "pen" : "eraser", cursor = [height >> 1, width >> 1], keyDown = false, said = "", removed = [];
   const images = [], masks = [];
   function asTrained(d) {  // the ink's box, as 8 x 8 means, and these bilinearly enlarged: how the digits were made that the network learned
     let top = height, bottom = -1, left = width, right = -1;
@@ -35,14 +40,23 @@ function liveLaboratory(root) {
     const large = engine.bilinear([1, 1, height, width], engine.tensor([1, 1, 8, 8], small)).d, most = Math.max(...large, 1e-6);
     return large.map(v => v / most);
   }
-  function refresh() {
+  function refresh(again = true) {
+    if (again) removed = [];
     x = byHand && form?.checked ? asTrained(drawn) : drawn.slice();
-    paint(pad, i => pixel(drawn, i)); if (seen) paint(seen, i => pixel(x, i));
-    const context = pad.getContext("2d");
-    if (document.activeElement === pad && said) { context.strokeStyle = "#e69f00"; context.strokeRect(cursor[1] - 0.5, cursor[0] - 0.5, 2, 2); }
-    ask();
+    paint(pad, i => removed.includes(patchAt(Math.floor(i / width), i % width)) ? pixel(fill(), i) : pixel(drawn, i)); if (seen) paint(seen, i => pixel(x, i));
+    const context = pad.getContext("2d"), side = removal?.patch ?? 1, [row, column] = removal ? cursor.map(v => v - v % side) : cursor;
+    if (document.activeElement === pad && said) { context.strokeStyle = "#e69f00"; context.strokeRect(column - 0.5, row - 0.5, side + 1, side + 1); }
+    ask(again);
   }
+  const patchAt = (row, column) => removal ? Math.floor(row / removal.patch) * Math.ceil(width / removal.patch) + Math.floor(column / removal.patch) : -1;
+  const fill = () => Float32Array.from({ length: channels * pixels }, (_, i) => means[Math.floor(i / pixels)]);
+  let means = mean;
   function dab(row, column) {
+    if (removal) {
+      const patch = patchAt(Math.floor(row), Math.floor(column));
+      if (row >= 0 && column >= 0 && row < height && column < width && !removed.includes(patch)) { removed.push(patch); refresh(false); }
+      return;
+    }
     const radius = tool === "pen" ? 2.2 : width / 14;
     for (let i = 0; i < height; i++) for (let j = 0; j < width; j++) {
       const ink = Math.min(1, Math.max(0, radius - Math.hypot(i + 0.5 - row, j + 0.5 - column)));
@@ -62,16 +76,17 @@ function liveLaboratory(root) {
   for (const end of ["pointerup", "pointercancel"]) pad.addEventListener(end, () => { last = null; });
   const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
   pad.addEventListener("keydown", e => {
-    const by = ARROWS[e.key], step = Math.max(1, Math.round(width / 28));
+    const by = ARROWS[e.key], step = removal?.patch ?? Math.max(1, Math.round(width / 28));
     if (by) cursor = cursor.map((v, k) => Math.min([height, width][k] - 1, Math.max(0, v + by[k] * step)));
     else if (e.key === " ") keyDown = !keyDown;
     else if (e.key === "Delete" || e.key === "Backspace") { clear(); e.preventDefault(); return; }
     else return;
     e.preventDefault();
     said = `${tool} ${keyDown ? "down" : "up"} at row ${cursor[0] + 1}, column ${cursor[1] + 1}`; part("cursor").textContent = said;
-    if (keyDown) dab(cursor[0] + 0.5, cursor[1] + 0.5); else refresh();
+    if (keyDown) dab(cursor[0] + 0.5, cursor[1] + 0.5); else refresh(!removal);
   });
-  function clear() { drawn = drawing ? blank.slice() : images[chosenInput()].slice(); byHand = drawing; if (drawing) for (const r of radios()) r.checked = false; refresh(); }
+  const ready = i => mark?.checked ? images[i].switched : images[i].image;
+  function clear() { drawn = drawing ? blank.slice() : ready(chosenInput()).slice(); byHand = drawing; if (drawing) for (const r of radios()) r.checked = false; refresh(); }
   const radios = () => [...root.querySelectorAll("input[type=radio][data-input]")], chosenInput = () => Math.max(0, radios().findIndex(r => r.checked));
   part("clear").addEventListener("click", clear);
   for (const button of root.querySelectorAll("[data-tool]")) button.addEventListener("click", () => {
@@ -79,24 +94,51 @@ function liveLaboratory(root) {
     for (const b of root.querySelectorAll("[data-tool]")) b.setAttribute("aria-pressed", String(b === button));
   });
   form?.addEventListener("change", refresh);
+  mark?.addEventListener("change", () => {  // on what the reader has left of the input
+    const { image, switched } = images[chosenInput()], now = ready(chosenInput());
+    drawn = drawn.map((v, i) => { const p = i % pixels; for (let c = 0; c < channels; c++) if (image[c * pixels + p] !== switched[c * pixels + p]) return now[i]; return v; });
+    refresh();
+  });
 
   // ---- The questions: which class, and the options of the methods.
   const target = part("target");
   target.append(element("option", { value: "", textContent: "the one it reads" }), ...classes.map((c, i) => element("option", { value: i, textContent: c })));
-  const options = [...root.querySelectorAll("select[data-option]")], setting = name => options.find(s => s.dataset.option === name)?.value;
-  for (const control of [target, ...options]) control.addEventListener("change", ask);
-  const tiles = methods.map(({ key, label }) => {
-    const map = canvas(width, height), state = element("span", { className: "state" }), numbers = element("tr");
-    map.setAttribute("role", "img"); map.setAttribute("aria-label", `${label}: not computed yet`); part("maps").append(element("div", { className: "tile" }, map, element("div", { className: "name" }, label, " ", state)));
-    part("numbers").append(numbers);
-    return { key, label, map, state, numbers };
-  });
-  function task({ key, method, rules }) {
-    return { key, method: rules ? setting("rule") : method, n: +setting("samples"), noise: +setting("noise"), alpha: +setting("alpha"), steps: +setting("steps") };
+  const options = [...root.querySelectorAll("[data-option]")], choices = control => control.dataset.choices.split(" ");
+  function setting(name) { const control = options.find(s => s.dataset.option === name); return control?.dataset.choices ? choices(control)[control.value] : control?.value; }
+  function tell(control) {
+    if (!control.dataset.choices) return;
+    const value = choices(control)[control.value]; control.nextElementSibling.textContent = value; control.setAttribute("aria-valuetext", value);
   }
-  let run = 0, waiting = false, asked = 0;
-  function ask() { if (!waiting) { waiting = true; requestAnimationFrame(() => { waiting = false; send(); }); } }
-  function send() { root.dataset.state = "busy"; asked = performance.now(); worker.postMessage({ run: ++run, x, target: target.value === "" ? null : +target.value, tasks: methods.map(task) }); }
+  options.forEach(tell);
+  for (const control of [target, ...options]) control.addEventListener("input", () => { if (control !== target) tell(control); ask(); });
+  const several = networks.length > 1;
+  const tiles = networks.flatMap((network, n) => methods.map(({ key, label }) => {
+    const map = canvas(width, height), state = element("span", { className: "state" }), numbers = element("tr"), name = several ? `${network}: ${label}` : label;
+    map.setAttribute("role", "img"); map.setAttribute("aria-label", `${name}: not computed yet`); part("maps").append(element("div", { className: "tile" }, map, element("div", { className: "name" }, name, " ", state)));
+    part("numbers").append(numbers);
+    return { n, key, label: name, map, state, numbers };
+  }));
+  function tileOf(text) { const picture = canvas(width, height); picture.setAttribute("role", "img"); picture.setAttribute("aria-label", text); part("maps").prepend(element("div", { className: "tile" }, picture, element("div", { className: "name" }, text))); return picture; }
+  const asked = course && tileOf(course.label);
+  const settings = () => ({ n: +setting("samples"), noise: +setting("noise"), alpha: +setting("alpha"), steps: +setting("steps"), course: course?.key === "interior_gradient", baseline: images[chosenInput()]?.baselines?.[setting("baseline")] });
+  const methodOf = ({ method, rules }) => rules ? setting("rule") : method;
+  function tasks() {
+    const maps = methods.map(m => ({ key: m.key, method: methodOf(m) }));
+    if (!removal) return maps;
+    const orders = [{ key: "yours", order: removed }, { key: "random" }, ...methods.map(m => ({ key: `by ${m.key}`, by: methodOf(m) }))];
+    return [...maps, ...orders.map(o => ({ ...o, ...removal, method: "removal" }))];
+  }
+  let run = 0, waiting = false, since = 0, answered = new Set(), sentences = [], settled = 0, walked = [];
+  function ask(again = true) {  // not again: the input and the question are the same, and so is what was answered of them
+    if (again) { answered = new Set(); walked = []; curves = {}; }
+    root.dataset.state = "busy";
+    if (!waiting) { waiting = true; requestAnimationFrame(() => { waiting = false; send(); }); }
+  }
+  function send() {
+    since = performance.now(); run += 1; settled = 0; if (removal) answered.delete("0 yours");
+    const common = settings();
+    workers.forEach((worker, n) => worker.postMessage({ run, x, target: target.value === "" ? null : +target.value, tasks: tasks().filter(t => !answered.has(`${n} ${t.key}`)).map(t => ({ ...common, ...t })) }));
+  }
 
   // ---- The answers.
   function show(tile, map) {
@@ -109,32 +151,118 @@ function liveLaboratory(root) {
     tile.zero = sorted[pixels - 1] === 0;
     const where = `row ${Math.floor(best / width) + 1}, column ${best % width + 1}`;
     tile.facts = [total.toPrecision(3), (positive - total).toPrecision(3), tile.zero ? "none" : `${sums[best].toPrecision(2)} at ${where}`];
-    tile.map.setAttribute("aria-label", tile.zero ? `${tile.label}: zero everywhere` : `${tile.label}: sum ${tile.facts[0]}, strongest ${tile.facts[2]}`);
-    tile.numbers.replaceChildren(element("th", { scope: "row", textContent: tile.label }), ...[positive.toPrecision(3), tile.facts[1], tile.facts[0], tile.facts[2]].map(textContent => element("td", { textContent })));
+    const cells = [positive.toPrecision(3), tile.facts[1], tile.facts[0], tile.facts[2]], inside = truth ? scores(sums) : [];
+    tile.found = tile.zero || !truth ? "" : `maximum ${inside[0]}, ${inside[1]} of the magnitude inside`;
+    tile.map.setAttribute("aria-label", tile.zero ? `${tile.label}: zero everywhere` : `${tile.label}: sum ${tile.facts[0]}, strongest ${tile.facts[2]}${tile.found && `; ${tile.found}`}`);
+    tile.numbers.replaceChildren(element("th", { scope: "row", textContent: tile.label }), ...[...cells, ...inside].map(textContent => element("td", { textContent })));
   }
-  worker.onmessage = ({ data }) => {
-    if (data.run !== run) return;
-    if (data.logits) {
+  function scores(sums) {  // the pointing game, and the share of the magnitude inside the mask
+    const mask = masks[chosenInput()], most = Math.max(...sums); let hits = 0, tops = 0, inside = 0, all = 0;
+    sums.forEach((v, i) => { const m = mask[4 * i] ? 1 : 0; if (v === most) { tops += 1; hits += m; } inside += m * Math.abs(v); all += Math.abs(v); });
+    return [hits === tops ? "inside" : hits ? `${percent(hits / tops)} inside` : "outside", percent(inside / (all || 1))];
+  }
+  function tellAnswer() {
+    const text = x.every(v => v === x[0]) ? "There is nothing to see yet: draw, or choose an input." : sentences.join(" ");
+    if (shown.textContent !== text) shown.textContent = text;
+  }
+  function refuse(tile, reason) {
+    paint(tile.map, () => [255, 255, 255]); tile.map.setAttribute("aria-label", `${tile.label}: no map. ${reason}`);
+    tile.numbers.replaceChildren(element("th", { scope: "row", textContent: tile.label }), element("td", { colSpan: 6, textContent: reason }));
+    tile.state.textContent = "(no map for this input)"; tile.state.title = reason;
+    if (course?.key === tile.key) { describe(`There is no course for this input: ${reason}`); figure.querySelector("svg").replaceChildren(); }
+  }
+  function answer(n, { logits, reads, chosen }) {
+    const order = [...logits.keys()].sort((a, b) => logits[b] - logits[a]);
+    const said = c => `${classes[c]} (logit ${logits[c].toFixed(1)})`, read = `reads ${said(reads)}, then ${classes[order[1]]} (${logits[order[1]].toFixed(1)})`;
+    sentences[n] = !several ? `The network ${read}. The maps explain the logit of ${classes[chosen]}, ${logits[chosen].toFixed(1)}.`
+      : `${networks[n].replace(/^./, c => c.toUpperCase())} ${read}${chosen === reads ? "" : `; its maps explain ${said(chosen)}`}.`;
+    tellAnswer();
+    const most = Math.max(...logits), sum = logits.reduce((a, v) => a + Math.exp(v - most), 0);
+    classes.forEach((c, i) => {
+      const row = part("logits").rows[i] ?? part("logits").appendChild(element("tr", {}, element("th", { scope: "row", textContent: c }), ...networks.flatMap(() => [element("td"), element("td")])));
+      row.classList.toggle("top", n === 0 ? i === reads : row.classList.contains("top"));
+      [logits[i].toFixed(2), percent(Math.exp(logits[i] - most) / sum)].forEach((t, k) => { const cell = row.cells[1 + 2 * n + k]; cell.textContent = t; cell.classList.toggle("top", i === reads); });
+    });
+  }
+  function receive(n, data) {
+    if (data.done) answered.add(`${n} ${data.key}`);
+    if (data.logits || data.outside) {
       root.querySelector(".live-still").classList.add("replaced"); part("panel").hidden = false;
-      const { logits, top, chosen } = data, most = Math.max(...logits), sum = logits.reduce((a, v) => a + Math.exp(v - most), 0);
-      const order = [...logits.keys()].sort((a, b) => logits[b] - logits[a]);
-      const text = x.every(v => v === x[0]) ? "There is nothing to see yet: draw, or choose an input." :
-        `The network reads ${classes[top]} (logit ${logits[top].toFixed(1)}), then ${classes[order[1]]} (${logits[order[1]].toFixed(1)}). The maps explain the logit of ${classes[chosen]}, ${logits[chosen].toFixed(1)}.`;
-      if (shown.textContent !== text) shown.textContent = text;
-      part("logits").replaceChildren(...classes.map((c, i) => {
-        const row = element("tr", { className: i === top ? "top" : "" }, element("th", { scope: "row", textContent: c }), element("td", { textContent: logits[i].toFixed(2) }), element("td", { textContent: `${(100 * Math.exp(logits[i] - most) / sum).toFixed(0)} %` }));
-        return row; }));
-    } else if (data.key) {
-      const tile = tiles.find(t => t.key === data.key);
-      if (data.map) show(tile, data.map);
-      if (data.refused) { paint(tile.map, () => [255, 255, 255]); tile.map.setAttribute("aria-label", `${tile.label}: no map. ${data.refused}`); tile.numbers.replaceChildren(element("th", { scope: "row", textContent: tile.label }), element("td", { colSpan: 4, textContent: data.refused })); }
-      tile.state.textContent = data.refused ? "(no map for this input)" : tile.zero ? "(zero everywhere)" : data.pass > 1 ? `(${data.pass} points)` : "";
-      tile.state.title = data.refused ?? "";
+      if (data.logits) answer(n, data);
+      else {
+        sentences[n] = `${networks[n]} has no answer here: ${data.outside}.`; tellAnswer(); part("logits").replaceChildren();
+        for (const tile of tiles) if (tile.n === n) refuse(tile, data.outside);
+        if (removal) { describe(sentences[n]); figure.querySelector("svg").replaceChildren(); }
+      }
     } else if (data.milliseconds !== undefined) {
-      root.dataset.milliseconds = data.milliseconds; root.dataset.wait = performance.now() - asked;
-      part("time").textContent = `All but the averages took ${data.milliseconds.toFixed(0)} ms.`;
-    } else if (data.settled) root.dataset.state = "settled";
-  };
+      root.dataset.milliseconds = data.milliseconds; root.dataset.wait = performance.now() - since;
+      if (!removal || removed.length === 0) part("time").textContent = `All but the averages took ${data.milliseconds.toFixed(0)} ms.`;
+    } else if (data.settled) { settled += 1; if (settled === workers.length) root.dataset.state = "settled"; }
+    else if (removal && !methods.some(m => m.key === data.key)) drawCurves(data);
+    else {
+      const tile = tiles.find(t => t.key === data.key && t.n === n);
+      if (data.map) { tile.points = data.points; show(tile, data.map); }
+      if (data.refused) { refuse(tile, data.refused); return; }
+      tile.state.textContent = tile.zero ? "(zero everywhere)" : [tile.points > 1 ? `(${tile.points} points)` : "", tile.found].filter(Boolean).join(" "); tile.state.title = "";
+      if (course?.key === data.key && data.input) { paint(asked, i => pixel(data.input, i)); drawCourse(data); }
+    }
+  }
+
+  // ---- The course of a loop, as curves.
+  let curves = {};
+  const SVG = "http://www.w3.org/2000/svg", figure = part("course");
+  function chart(lines, { x: [x0, x1], y: [y0, y1], xlabel, ylabel, ticks, log }) {
+    const svg = figure.querySelector("svg"), W = 380, H = 210, left = 52, right = 8, top = 8, bottom = 38, scale = log ? Math.log : v => v;
+    const across = v => left + (scale(v) - scale(x0)) / (scale(x1) - scale(x0) || 1) * (W - left - right), up = v => H - bottom - (scale(v) - scale(y0)) / (scale(y1) - scale(y0) || 1) * (H - top - bottom);
+    const node = (tag, attributes, text) => { const e = document.createElementNS(SVG, tag); for (const [k, v] of Object.entries(attributes)) e.setAttribute(k, v); if (text !== undefined) e.textContent = text; return e; };
+    const children = [node("path", { d: `M${left} ${top}V${H - bottom}H${W - right}`, class: "axis" })];
+    for (const v of ticks.x.filter(v => v >= x0 && v <= x1)) children.push(node("text", { x: across(v), y: H - bottom + 14, "text-anchor": "middle" }, +v.toPrecision(3)));
+    for (const v of ticks.y.filter(v => v >= y0 && v <= y1)) children.push(node("path", { d: `M${left} ${up(v)}H${W - right}`, class: "grid" }), node("text", { x: left - 5, y: up(v) + 4, "text-anchor": "end" }, +v.toPrecision(2)));
+    children.push(node("text", { x: (W + left) / 2, y: H - 6, "text-anchor": "middle" }, xlabel), node("text", { transform: `translate(12 ${(H - bottom) / 2 + top}) rotate(-90)`, "text-anchor": "middle" }, ylabel));
+    lines.forEach(({ points, colour, dashed, dots }) => {
+      const inside = points.filter(p => p.every(Number.isFinite)), at = inside.map(([u, v]) => `${across(u).toFixed(1)} ${up(v).toFixed(1)}`);
+      if (at.length > 1) children.push(node("path", { d: `M${at.join("L")}`, fill: "none", stroke: colour, "stroke-width": 2, "stroke-dasharray": dashed ? "5 4" : "none" }));
+      if (dots || at.length === 1) for (const [u, v] of inside) children.push(node("circle", { cx: across(u), cy: up(v), r: 3, fill: colour })); });
+    svg.replaceChildren(...children);
+    figure.querySelector(".legend").replaceChildren(...lines.filter(l => l.label).map(l => { const swatch = element("i"); swatch.style.borderTop = `3px ${l.dashed ? "dashed" : "solid"} ${l.colour}`; return element("span", {}, swatch, l.label); }));
+  }
+  function describe(text) { part("told").textContent = text; figure.querySelector("svg").setAttribute("aria-label", text); }
+  function nice(low, high) {  // some five round numbers
+    const step = 10 ** Math.floor(Math.log10((high - low) / 2 || 1)), by = [1, 2, 5].map(k => k * step).find(s => (high - low) / s <= 5) ?? 10 * step;
+    return Array.from({ length: Math.floor(high / by) - Math.ceil(low / by) + 1 }, (_, k) => (Math.ceil(low / by) + k) * by);
+  }
+  function drawCourse(data) {
+    if (data.pass === 1) walked = [];
+    walked.push(data);
+    if (course.key === "smoothgrad") {
+      const points = walked.filter(d => d.error > 0).map(d => [d.pass, d.error]), n = Math.max(+setting("samples"), 4);
+      describe(`After ${data.pass} ${data.pass === 1 ? "sample" : "samples"}${data.error === null ? "" : ` the error of the mean is about ${percent(data.error)} of its length`}; ${data.same} of ${data.pass} noisy copies are read as the input is.`);
+      const law = data.error > 0 ? [2, n].map(k => [k, data.error * Math.sqrt(data.pass / k)]) : [], all = [...points, ...law].map(p => p[1]), range = all.length ? [Math.min(...all) / 1.2, Math.max(...all) * 1.2] : [0.1, 1];
+      chart([{ label: "error of the mean", colour: LINES[1], points, dots: n < 20 }, { label: "1/√n", colour: LINES[0], dashed: true, points: law }],
+        { x: [2, n], y: range, xlabel: "samples", ylabel: "error / length of the mean", log: true, ticks: { x: [2, 4, 16, 50, 200], y: [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10] } });
+    } else if (course.key === "interior_gradient") {
+      const path = data.path ?? [], all = [...path.map(p => p[1]), data.logit], range = [Math.min(...all), Math.max(...all)];
+      describe(`At α = ${data.alpha} the network reads ${classes[data.reads]}; the logit that is explained is ${data.logit.toFixed(1)}.`);
+      chart([{ label: "logit at αx", colour: LINES[1], points: path }, { label: "where the gradient is taken", colour: LINES[2], points: [[data.alpha, data.logit]] }],
+        { x: [0, 1], y: range, xlabel: "α", ylabel: "logit", ticks: { x: [0, 0.25, 0.5, 0.75, 1], y: nice(...range) } });
+    } else {
+      const [f0, f1] = data.ends, rise = f1 - f0, over = data.pass === +setting("steps"), sums = [[0, 0], ...walked.map(d => [d.reached, d.sum])], way = [[0, 0], ...walked.map(d => [d.alpha, d.logit - f0]), ...(over ? [[1, rise]] : [])];
+      const all = [...sums, ...way].map(p => p[1]).concat(rise), range = [Math.min(...all), Math.max(...all)];
+      describe(`The logit is ${f0.toFixed(1)} at the baseline and ${f1.toFixed(1)} at the input, a rise of ${rise.toFixed(1)}. The map ${over ? `sums to ${data.sum.toFixed(1)}, ${Math.abs(data.sum - rise).toFixed(2)} off` : `so far sums to ${data.sum.toFixed(1)}`}.`);
+      chart([{ label: "sum of the map so far", colour: LINES[1], points: sums, dots: true }, { label: "rise of the logit", colour: LINES[2], points: way }, { label: "f(x) − f(x₀)", colour: LINES[0], dashed: true, points: [[0, rise], [1, rise]] }],
+        { x: [0, 1], y: range, xlabel: "α: 0 is the baseline, 1 the input", ylabel: "logit", ticks: { x: [0, 0.25, 0.5, 0.75, 1], y: nice(...range) } });
+    }
+  }
+  function drawCurves(data) {
+    curves[data.key] = data.refused ? { refused: data.refused } : data.curve ? data : curves[data.key];
+    const of = key => curves[key]?.curve, k = removed.length, count = removal.ties.length, at = key => of(key)?.[k], name = { yours: "yours", random: "at random", ...Object.fromEntries(methods.map(m => [`by ${m.key}`, m.label])) };
+    const keys = Object.keys(name), c = target.value === "" ? "the class" : classes[+target.value];
+    chart(keys.map((key, i) => ({ label: name[key] + (curves[key]?.refused ? " (no order for this input)" : ""), colour: LINES[i % LINES.length], dashed: key === "random", dots: key === "yours", points: (of(key) ?? []).map((v, j) => [j, v]) })),
+      { x: [0, count], y: [0, 1], xlabel: `patches removed, of ${count}`, ylabel: `probability of ${c}`, ticks: { x: nice(0, count), y: [0, 0.5, 1] } });
+    const others = keys.slice(1).filter(key => at(key) !== undefined).map(key => `${name[key]} ${at(key).toFixed(2)}`).join(", ");
+    if (curves.yours?.refused) describe(`There is no curve for this input: ${curves.yours.refused}.`);
+    else if (of("yours")?.length === k + 1) describe(k ? `With the ${k} ${k === 1 ? "patch" : "patches"} of your choice gone the probability is ${at("yours").toFixed(2)}, and it reads ${classes[curves.yours.reads]}. With as many gone in other orders: ${others}.` : `Nothing is removed yet: the probability is ${at("yours").toFixed(2)}. Remove the patch that you think counts most.`);
+  }
 
   // ---- The ready inputs: pictures in the page, lossless.
   async function begin() {
@@ -143,23 +271,25 @@ function liveLaboratory(root) {
       const small = canvas(width, height), context = small.getContext("2d", { willReadFrequently: true }); context.drawImage(picture, 0, 0);
       return [small, context.getImageData(0, 0, width, height).data];
     }
-    const evidence = inputs[0].truth && canvas(width, height);
-    if (evidence) part("maps").append(element("div", { className: "tile" }, evidence, element("div", { className: "name" }, "true evidence")));
+    const numbers = data => Float32Array.from({ length: channels * pixels }, (_, k) => data[4 * (k % pixels) + Math.floor(k / pixels)] / 255);
+    const evidence = truth && tileOf(truth);
     function choose(i) {
-      drawn = images[i].slice(); byHand = false;
+      drawn = ready(i).slice(); byHand = inputs[i].hand;
+      if (removal) means = Array.from({ length: channels }, (_, c) => drawn.subarray(c * pixels, (c + 1) * pixels).reduce((a, v) => a + v, 0) / pixels);
       if (evidence) {
         paint(evidence, k => masks[i][4 * k] ? COLOURS[9] : COLOURS[5]); evidence.setAttribute("role", "img");
-        evidence.setAttribute("aria-label", `true evidence of ${inputs[i].label}: ${masks[i].filter((v, k) => v && k % 4 === 0).length} of ${pixels} pixels`);
+        evidence.setAttribute("aria-label", `${truth} of ${inputs[i].label}: ${masks[i].filter((v, k) => v && k % 4 === 0).length} of ${pixels} pixels`);
       }
       refresh();
     }
-    for (const [i, { label, source, truth }] of inputs.entries()) {
-      const [small, data] = await decoded(source);
-      if (truth) masks.push((await decoded(truth))[1]);
-      images.push(Float32Array.from({ length: channels * pixels }, (_, k) => data[4 * (k % pixels) + Math.floor(k / pixels)] / 255));
+    for (const [i, input] of inputs.entries()) {
+      const [small, data] = await decoded(input.source);
+      if (truth) masks.push((await decoded(input.truth))[1]);
+      const image = numbers(data), over = input.switched && (await decoded(input.switched))[1], put = over && numbers(over);
+      images.push({ image, switched: put?.map((v, k) => over[4 * (k % pixels) + 3] ? v : image[k]), baselines: input.baselines && await Promise.all(input.baselines.map(async source => numbers((await decoded(source))[1]))) });
       const radio = element("input", { type: "radio", name: root.id, value: i }); radio.dataset.input = i;
       radio.addEventListener("change", () => choose(i));
-      part("inputs").append(element("label", {}, radio, small, element("span", { textContent: label })));
+      part("inputs").append(element("label", {}, radio, small, element("span", { textContent: input.label })));
     }
     radios()[0].checked = true; choose(0);
   }

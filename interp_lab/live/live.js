@@ -249,7 +249,7 @@ function liveEngine() {
   class Network {
     constructor({ shape, classes, methods, steps, weights }) {
       Object.assign(this, { shape, classes, methods, steps });
-      const bytes = Uint8Array.from(atob(weights), c => c.charCodeAt(0)).buffer;
+      const bytes = typeof weights === "string" ? Uint8Array.from(atob(weights), c => c.charCodeAt(0)).buffer : weights;
       this.refs = steps.map(([op, args]) => op === "weight" ? [] : refsIn(args));
       this.live = []; steps.forEach(([op], i) => { this.live[i] = op === "input" || this.refs[i].some(r => this.live[r]); });
       this.constants = steps.map(([op, args, s]) => op !== "weight" ? undefined : tensor(s, args[0] === "h" ? Float32Array.from(new Uint16Array(bytes, args[1], size(s)), half) : new Float32Array(bytes, args[1], size(s))));
@@ -298,18 +298,21 @@ function liveEngine() {
     }
   }
 
-  // ---- Loops over the gradient. Each gives its state after every pass, so that it can be watched, or left.
+  // ---- Loops over the network. Each gives its state after every pass, so that it can be watched, or left.
   function gaussian(seed) {  // mulberry32, then Box and Muller
     const uniform = () => { seed = (seed + 0x6d2b79f5) | 0; let t = Math.imul(seed ^ (seed >>> 15), 1 | seed); t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t; return ((t ^ (t >>> 14)) >>> 0) / 4294967296; };
     return () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform());
   }
+  const top = logits => logits.indexOf(Math.max(...logits)), dot = (a, b) => a.reduce((sum, v, i) => sum + v * b[i], 0);
   function* smoothgrad(network, x, target, { n, noise }, normal = gaussian(0)) {
     let low = Infinity, high = -Infinity; for (const v of x) { low = Math.min(low, v); high = Math.max(high, v); }
-    const total = new Float64Array(x.length);
+    const total = new Float64Array(x.length), squares = new Float64Array(x.length), answer = top(network.at(x, target).map("logits")); let same = 0;
     for (let k = 1; k <= n; k++) {
-      const g = network.at(x.map(v => v + noise * (high - low) * normal()), target).map("saliency");
-      for (let i = 0; i < total.length; i++) total[i] += g[i];
-      yield Float32Array.from(total, v => v / k);
+      const copy = x.map(v => v + noise * (high - low) * normal()), at = network.at(copy, target), g = at.map("saliency");
+      if (top(at.map("logits")) === answer) same += 1;
+      let spread = 0; for (let i = 0; i < total.length; i++) { total[i] += g[i]; squares[i] += g[i] * g[i]; spread += squares[i] - total[i] * total[i] / k; }
+      const error = Math.sqrt(Math.max(0, spread) / Math.max(1, k - 1) * k) / Math.sqrt(dot(total, total));  // standard error of the mean, in lengths of the mean
+      yield { map: Float32Array.from(total, v => v / k), points: k, input: copy, same, error: k > 1 && Number.isFinite(error) ? error : null };
     }
   }
   function gauss(n) {  // Gauss-Legendre nodes and weights on [0, 1], by Newton's method on the Legendre polynomial
@@ -322,22 +325,55 @@ function liveEngine() {
       return [(1 - z) / 2, 1 / ((1 - z * z) * slope * slope)];
     });
   }
-  function* integrated(network, x, target, { steps }) {  // from the baseline 0
-    const total = new Float64Array(x.length); let seen = 0;
+  function* integrated(network, x, target, { steps, baseline }) {
+    const start = baseline ?? new Float32Array(x.length), way = x.map((v, i) => v - start[i]), total = new Float64Array(x.length); let reached = 0, points = 0;
+    const ends = [start, x].map(end => network.at(end, target).map("logits")[target]);
     for (const [alpha, weight] of gauss(steps)) {
-      const g = network.at(x.map(v => alpha * v), target).map("saliency");
-      seen += weight;
+      const input = start.map((v, i) => v + alpha * way[i]), at = network.at(input, target), g = at.map("saliency");
+      reached += weight; points += 1;
       for (let i = 0; i < total.length; i++) total[i] += weight * g[i];
-      yield Float32Array.from(total, (v, i) => x[i] * v / seen);
+      yield { map: Float32Array.from(total, (v, i) => way[i] * v / reached), points, input, ends, alpha, logit: at.map("logits")[target], reached, sum: dot(total, way) };
     }
   }
-  function* interior(network, x, target, { alpha }) { yield network.at(x.map(v => alpha * v), target).map("saliency"); }
-  const LOOPS = { smoothgrad, integrated_gradients: integrated, interior_gradient: interior };
+  function* interior(network, x, target, { alpha, course }) {
+    const at = a => network.at(x.map(v => a * v), target), here = at(alpha), logits = here.map("logits"), path = [];
+    const found = { map: here.map("saliency"), input: here.x, alpha, logit: logits[target], reads: top(logits) };
+    yield found;
+    if (course) for (let k = 0; k <= 20; k++) { path.push([k / 20, at(k / 20).map("logits")[target]]); yield { ...found, path: [...path] }; }
+  }
+  // The probability of the class while patches give way to the image's mean colour, in an order of the reader's or by a map.
+  function* removal(network, x, target, { order, by, patch, ties, ...options }) {
+    const [channels, height, width] = network.shape.slice(1), across = Math.ceil(width / patch), pixels = height * width, relevance = new Float64Array(ties.length);
+    const patchOf = p => Math.floor(Math.floor(p / width) / patch) * across + Math.floor(p % width / patch);
+    let map = new Float32Array(x.length);  // at random, where no map is asked for
+    if (LOOPS[by]) for (const step of LOOPS[by](network, x, target, options)) map = step.map; else if (by) map = network.at(x, target).map(by);
+    map.forEach((v, i) => { relevance[patchOf(i % pixels)] += v; });
+    const ranked = order ?? [...ties].sort((a, b) => Math.fround(relevance[b]) - Math.fround(relevance[a])), left = x.slice(), curve = [];
+    const fill = Array.from({ length: channels }, (_, c) => x.subarray(c * pixels, (c + 1) * pixels).reduce((a, v) => a + v, 0) / pixels);
+    for (let k = 0; k <= ranked.length; k++) {
+      if (k) for (let i = 0; i < x.length; i++) if (patchOf(i % pixels) === ranked[k - 1]) left[i] = fill[Math.floor(i / pixels)];
+      const logits = network.at(left, target).map("logits"), most = Math.max(...logits);
+      curve.push(Math.exp(logits[target] - most) / logits.reduce((sum, v) => sum + Math.exp(v - most), 0));
+      yield { curve: [...curve], reads: top(logits) };
+    }
+  }
+  const LOOPS = { smoothgrad, integrated_gradients: integrated, interior_gradient: interior, removal };
 
   // ---- In a Worker: a message with an input is answered map by map; a newer one ends it.
-  async function unpack(packed) {
-    const stream = new Blob([Uint8Array.from(atob(packed), c => c.charCodeAt(0))]).stream().pipeThrough(new DecompressionStream("gzip"));
-    return new Network(JSON.parse(await new Response(stream).text()));
+  const ALPHABET = Array.from({ length: 94 }, (_, i) => String.fromCharCode(33 + i)).filter(c => !'"<\\'.includes(c)).join("");
+  function bytesOf(text) {  // two characters are 13 bits; one more at the end tells of a byte too many
+    const bytes = new Uint8Array(Math.floor((text.length >> 1) * 13 / 8)); let held = 0, bits = 0, at = 0;
+    const digit = []; [...ALPHABET].forEach((c, i) => { digit[c.charCodeAt(0)] = i; });
+    for (let i = 0; i + 1 < text.length; i += 2) {
+      held = (held << 13) | (digit[text.charCodeAt(i)] * 91 + digit[text.charCodeAt(i + 1)]); bits += 13;
+      while (bits >= 8) { bits -= 8; bytes[at++] = held >> bits; } held &= (1 << bits) - 1;
+    }
+    return bytes.subarray(0, bytes.length - text.length % 2);
+  }
+  async function unpack(packed) {  // the length of the steps, these, and the weights with their lower and upper bytes apart
+    const stream = new Blob([bytesOf(packed)]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const all = await new Response(stream).arrayBuffer(), n = new DataView(all).getUint32(0, true), planes = new Uint8Array(all, 4 + n), half = planes.length / 2;
+    return new Network({ ...JSON.parse(new TextDecoder().decode(new Uint8Array(all, 4, n))), weights: planes.map((_, i) => planes[(i & 1) * half + (i >> 1)]).buffer });
   }
   function serve(scope) {
     const channel = new MessageChannel(), waiting = [];
@@ -350,8 +386,10 @@ function liveEngine() {
       const net = await network; await breath();
       if (run !== newest) return;
       const start = performance.now(); let busy = 0;
-      const values = net.at(x, 0), logits = values.map("logits"), top = logits.indexOf(Math.max(...logits)), chosen = target ?? top;
-      scope.postMessage({ run, logits, top, chosen });
+      let logits;
+      try { logits = net.at(x, 0).map("logits"); } catch (error) { scope.postMessage({ run, outside: error.message }); scope.postMessage({ run, settled: true }); return; }
+      const reads = top(logits), chosen = target ?? reads;
+      scope.postMessage({ run, logits, reads, chosen });
       const here = net.at(x, chosen), loops = [];
       busy += performance.now() - start;
       for (const task of tasks) {
@@ -369,11 +407,11 @@ function liveEngine() {
         const { task, loop } = item; let step;
         try { step = loop.next(); } catch (error) { scope.postMessage({ run, key: task.key, refused: error.message, done: true }); begun.splice(begun.indexOf(item), 1); continue; }
         if (step.done) { begun.splice(begun.indexOf(item), 1); scope.postMessage({ run, key: task.key, pass: item.pass, done: true }); }
-        else { item.pass += 1; scope.postMessage({ run, key: task.key, map: step.value, pass: item.pass }); }
+        else { item.pass += 1; scope.postMessage({ run, key: task.key, ...step.value, pass: item.pass }); }
       }
       scope.postMessage({ run, settled: true });
     };
   }
-  return { Network, OPS, LOOPS, Outside, tensor, bilinear, serve, hasWasm: wasm !== null, withoutWasm: () => { wasm = null; } };
+  return { Network, OPS, LOOPS, Outside, tensor, bilinear, bytesOf, unpack, serve, hasWasm: wasm !== null, withoutWasm: () => { wasm = null; } };
 }
 if (typeof module !== "undefined") module.exports = liveEngine();

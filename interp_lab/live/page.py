@@ -5,11 +5,15 @@ import gzip
 import html
 import io
 import json
-from collections.abc import Mapping, Sequence
+import re
+import struct
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -17,15 +21,19 @@ from ..plot.base import Figure
 from .graphs import Live
 
 FOLDER = Path(__file__).parent
-# The loops over the gradient: name in the page, and the choices for its option.
-OPTIONS: dict[str, tuple[str, str, Sequence[float]]] = {
-    "noise": ("SmoothGrad: noise", "smoothgrad", (0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1)),
-    "samples": ("samples", "smoothgrad", (50, 1, 4, 16, 200)),
-    "steps": ("integrated gradients: steps", "integrated_gradients", (16, 1, 4, 50)),
-    "alpha": ("interior gradient: α", "interior_gradient", (0.5, 0.05, 0.1, 0.2, 0.75, 1)),
+# The options of the loops over the gradient: name in the page, the method, the choices, and the first of them.
+OPTIONS: dict[str, tuple[str, str, Sequence[float], float]] = {
+    "noise": ("SmoothGrad: noise", "smoothgrad", (0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1), 0.15),
+    "samples": ("samples", "smoothgrad", (1, 4, 16, 50, 200), 50),
+    "steps": ("integrated gradients: steps", "integrated_gradients", (1, 4, 16, 50), 16),
+    "alpha": ("interior gradient: α", "interior_gradient", (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9, 1), 0.5),
 }
 NEEDS_SALIENCY = ("smoothgrad", "integrated_gradients", "interior_gradient")
-START = {"noise": 0.15}
+COURSES = {
+    "smoothgrad": "the copy it is asked about",
+    "integrated_gradients": "where it is on the way",
+    "interior_gradient": "what it is asked about",
+}
 NAMES = {
     "gradient_x_input": "gradient × input",
     "smoothgrad": "SmoothGrad",
@@ -52,7 +60,7 @@ class Laboratory:
 
 
 def laboratory(
-    live: Live,
+    live: Live | Mapping[str, Live],
     inputs: Mapping[str, Tensor],
     *,
     name: str,
@@ -62,13 +70,21 @@ def laboratory(
     rules: Mapping[str, str] | None = None,
     drawing: bool = False,
     trained_form: bool = False,
+    by_hand: Collection[str] = (),
     truth: Mapping[str, Tensor] | None = None,
+    truth_name: str = "true evidence",
+    switch: tuple[str, Tensor] | None = None,
+    baselines: Mapping[str, Tensor] | None = None,
+    course: str | None = None,
+    removal: int | None = None,
+    start: Mapping[str, float] | None = None,
     scripts: bool = True,
 ) -> Laboratory:
     """A live figure: an input that the reader chooses, draws or erases, and the maps of it side by side.
 
     Args:
-        live: from :func:`~interp_lab.live.export`, for images ``(1, C, H, W)`` with one or three channels.
+        live: from :func:`~interp_lab.live.export`, for images ``(1, C, H, W)`` with one or three channels; or several by name,
+            with the same shape and classes, whose answers and maps stand side by side.
         inputs: label -> image ``(C, H, W)`` in [0, 1], shown in 256 levels.
         name: of the figure, unique in its page.
         label: what the figure is, for a screen reader.
@@ -78,25 +94,61 @@ def laboratory(
         rules: label -> recorded method, the choices for ``"lrp"``.
         drawing: give the reader a pen, on black.
         trained_form: bring what is drawn to the form of scikit-learn's digits; with a switch.
-        truth: label -> mask ``(H, W)`` of the true evidence in that input, shown beside the maps.
+        by_hand: labels of inputs that are such drawings, so that the switch is for them too.
+        truth: label -> mask ``(H, W)`` of the true evidence in that input, shown beside the maps, each with its pointing game
+            and its share of the magnitude inside.
+        truth_name: what the mask shows.
+        switch: label of a check mark, and what every input is with it ``(N, C, H, W)``: the pixels that differ are put on.
+        baselines: label -> a baseline of integrated gradients for every input, ``(N, C, H, W)``.
+        course: one of the loops over the gradient, whose course is drawn pass by pass: of ``"smoothgrad"`` the error of the
+            mean, of the others the logit along the way from the baseline.
+        removal: side of the patches that the reader removes in an order of his own, with the curve of the probability beside
+            those of the orders by the maps and of a random one, as :func:`~interp_lab.selectivity` has them.
+        start: options with another first value: ``"noise"``, ``"samples"``, ``"steps"``, ``"alpha"``, and ``"form"``, 0 for
+            the switch of ``trained_form`` off.
         scripts: with the scripts and the style, which one figure of a page brings for all.
 
     Raises:
         ValueError: an input is no image of the network's shape in [0, 1], or a method has no recording.
     """
-    shape, shown = live.shape[1:], list[dict[str, str]]()
+    networks = {"The network": live} if isinstance(live, Live) else dict(live)
+    (first, *others), start = networks.values(), dict(start or {})
+    shape, shown = first.shape[1:], list[dict[str, Any]]()
+    if any((other.shape, other.classes) != (first.shape, first.classes) for other in others):
+        raise ValueError("the networks of a live figure must have the same shape of input and the same classes")
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise ValueError(f"a live figure shows images (C, H, W) with one or three channels, got inputs {shape}")
-    for title, image in inputs.items():
+
+    def encoded(title: str, image: Tensor) -> str:
         if tuple(image.shape) != tuple(shape) or not (0 <= image.min() and image.max() <= 1):
             raise ValueError(f"input {title!r} must be an image {tuple(shape)} in [0, 1], got {tuple(image.shape)}")
-        shown.append({"label": title, "source": _lossless(image)})
+        return _lossless(image)
+
+    for number, (title, image) in enumerate(inputs.items()):
+        shown.append({"label": title, "source": encoded(title, image), "hand": title in by_hand})
         if truth:
             shown[-1]["truth"] = _lossless(truth[title][None].float())
+        if switch:
+            encoded(f"{title}, {switch[0]}", switch[1][number])
+            other = switch[1][number].expand(3, -1, -1)
+            shown[-1]["switched"] = _lossless(torch.cat([other, _differs(image, other)]))
+        if baselines:
+            shown[-1]["baselines"] = [encoded(f"{title}, {b}", images[number]) for b, images in baselines.items()]
     for method in [*maps, *(rules or {}).values()]:
         recorded = "saliency" if method in NEEDS_SALIENCY else method
-        if recorded not in live.methods and not (method == "lrp" and rules):
+        lacking = [name for name, network in networks.items() if recorded not in network.methods]
+        if lacking and not (method == "lrp" and rules):
             raise ValueError(f"there is no recording of {recorded!r}, which the map {method!r} needs")
+    if course and (course not in COURSES or course not in maps):
+        raise ValueError(f"course must be one of {', '.join(COURSES)} that is among the maps, got {course!r}")
+    for wrong, message in (
+        (bool(others) and bool(course or removal), "a course or a removal is drawn of one network"),
+        (bool(drawing and removal), "a removal is of ready inputs, without a pen"),
+        (bool(baselines) and "integrated_gradients" not in maps, "baselines are for the map 'integrated_gradients'"),
+        (bool(set(by_hand) - set(inputs)), f"by_hand names no inputs: {', '.join(set(by_hand) - set(inputs))}"),
+    ):
+        if wrong:
+            raise ValueError(message)
     average = (
         [0.0] * shape[0]
         if drawing
@@ -104,7 +156,8 @@ def laboratory(
     )
     facts = {
         "shape": shape,
-        "classes": live.classes,
+        "classes": first.classes,
+        "networks": list(networks),
         "methods": [
             {"key": m, "label": NAMES.get(m, m.replace("_", " ")), "method": m, "rules": bool(rules) and m == "lrp"}
             for m in maps
@@ -112,29 +165,54 @@ def laboratory(
         "inputs": shown,
         "drawing": drawing,
         "mean": average,
+        "truth": truth_name if truth else None,
+        "course": course and {"key": course, "label": COURSES[course]},
+        "removal": removal and {"patch": removal, "ties": _order_of_ties(shape, removal)},
     }
     controls = ['<label>explain the class <select data-part="target"></select></label>']
-    for option, (title, method, choices) in OPTIONS.items():
+    if switch:
+        controls.append(f'<label><input type="checkbox" data-part="switch"> {html.escape(switch[0])}</label>')
+    for option, (title, method, choices, usual) in OPTIONS.items():
         if method in maps:
-            listed = [(f"{value:g}", f"{value:g}") for value in sorted(choices)]
-            controls.append(_select(option, title, listed, f"{START.get(option, choices[0]):g}"))
+            controls.append(_slider(option, title, choices, start.pop(option, usual)))
     if rules:
-        controls.append(_select("rule", "LRP rule", list(rules.items()), next(iter(rules.values()))))
+        controls.append(_select("rule", "LRP rule", list(rules.items())))
+    if baselines:
+        controls.append(_select("baseline", "baseline", [(title, str(k)) for k, title in enumerate(baselines)]))
     tools = ["pen", "eraser"] if drawing else ["eraser"]
     buttons = "".join(
         f'<button type="button" data-tool="{tool}" aria-pressed="{str(tool == tools[0]).lower()}">{tool}</button> '
-        for tool in tools
+        for tool in tools[: None if len(tools) > 1 else 0]
     )
     clear = "clear" if drawing else "restore"
     width, height = shape[2], shape[1]
-    act = "draws" if drawing else "erases"
+    act = "draws" if drawing else "removes" if removal else "erases"
+    form = "checked" if start.pop("form", 1) else ""
+    if start:
+        raise ValueError(f"no options of this figure: {', '.join(start)}")
     trained = (
-        '<label><input type="checkbox" data-part="form" checked> bring it to the form of the training digits</label>'
+        f'<label><input type="checkbox" data-part="form" {form}> bring it to the form of the training digits</label>'
         f'<p class="hint">What the network sees:</p><canvas data-part="seen" width="{width}" height="{height}" role="img" '
         'aria-label="the input as the network sees it"></canvas>'
         if trained_form
         else ""
     )
+    heads = '<th scope="col">logit</th><th scope="col">softmax</th>' * len(networks)
+    groups = "".join(f'<th scope="colgroup" colspan="2">{html.escape(n)}</th>' for n in networks)
+    above = f"<tr><td></td>{groups}</tr>" if others else ""
+    inside = '<th scope="col">maximum</th><th scope="col">magnitude inside</th>' if truth else ""
+    chart = (
+        f'<div data-part="course"><p data-part="told"{" aria-live=polite" * bool(removal)}></p><div class="legend"></div>'
+        '<svg viewBox="0 0 380 210" role="img"></svg></div>'
+        if course or removal
+        else ""
+    )
+    table = f"""<table><caption class="hint">What the network says</caption><thead>{above}<tr><th scope="col">class</th>{heads}</tr></thead>
+<tbody data-part="logits"></tbody></table>"""
+    logits = (
+        "<details><summary>All classes</summary>" + table + "</details>" if chart else ""
+    )  # the chart takes its place
+    beside = trained + (chart or table)
     body = f"""<div class="live" id="{html.escape(name)}" role="group" aria-label="{html.escape(label)}">
 <div class="live-still">{_image(still)}</div>
 <div data-part="panel" hidden>
@@ -143,21 +221,52 @@ def laboratory(
  aria-label="Input. Arrow keys move the {tools[0]}, space lowers or lifts it, delete: {clear}."></canvas>
 <p>{buttons}<button type="button" data-part="clear">{clear}</button></p>
 <p class="hint">A finger or the mouse {act}; so do the arrow keys after the space bar.
-<span data-part="cursor" aria-live="polite"></span></p></div><div>{trained}
-<table><caption class="hint">What the network says</caption><thead><tr><th scope="col">class</th><th scope="col">logit</th>
-<th scope="col">softmax</th></tr></thead><tbody data-part="logits"></tbody></table></div></div>
+<span data-part="cursor" aria-live="polite"></span></p></div><div class="beside">{beside}</div></div>
 <p class="answer" data-part="answer" role="status" aria-live="polite"></p>
 <div class="controls">{"".join(controls)}</div>
 <div data-part="maps"></div>
 <p class="hint wide">Red is positive, blue negative; each map has its own scale. <span data-part="time"></span></p>
-<details><summary>The maps in numbers</summary><div class="scroll" tabindex="0" role="region" aria-label="The maps in numbers"><table>
+{logits}<details><summary>The maps in numbers</summary><div class="scroll" tabindex="0" role="region" aria-label="The maps in numbers"><table>
 <thead><tr><th scope="col">method</th><th scope="col">positive</th><th scope="col">negative</th><th scope="col">sum</th>
-<th scope="col">strongest pixel</th></tr></thead><tbody data-part="numbers"></tbody></table></div></details>
+<th scope="col">strongest pixel</th>{inside}</tr></thead><tbody data-part="numbers"></tbody></table></div></details>
 </div>
 <script type="application/json" data-part="facts">{_in_script(json.dumps(facts))}</script>
-<script type="text/plain" data-part="network">{base64.b64encode(gzip.compress(live.to_json().encode(), 9, mtime=0)).decode()}</script>
+{"".join(map(_packed, networks.values()))}
 </div>"""
     return Laboratory((_scripts() if scripts else "") + body, still)
+
+
+def _packed(live: Live) -> str:
+    """A network as text for the page: the steps and the weights, whose lower and upper bytes stand apart, compressed."""
+    facts = json.loads(live.to_json())
+    weights = np.frombuffer(base64.b64decode(facts.pop("weights")), np.uint8).reshape(-1, 2)  # halves: two bytes each
+    steps = json.dumps(facts, separators=(",", ":")).encode()
+    packed = gzip.compress(struct.pack("<I", len(steps)) + steps + weights.T.tobytes(), 9, mtime=0)
+    return f'<script type="text/plain" data-part="network">{dense_text(packed)}</script>'
+
+
+ALPHABET = "".join(
+    chr(c) for c in range(0x21, 0x7F) if chr(c) not in '"<\\'
+)  # 91 characters that HTML and JSON leave alone
+
+
+def dense_text(data: bytes) -> str:
+    """Bytes as text, 13 bits in two characters, a twelfth shorter than in base64; one more tells of a byte too many.
+
+    >>> len(dense_text(b"live")), len(dense_text(b"alive"))
+    (6, 9)
+    """
+    bits = np.unpackbits(np.frombuffer(data, np.uint8))
+    padding = -len(bits) % 13
+    numbers = np.pad(bits, (0, padding)).reshape(-1, 13) @ (1 << np.arange(12, -1, -1))
+    text = "".join(ALPHABET[k] for pair in zip(numbers // 91, numbers % 91, strict=True) for k in pair)
+    return text + ALPHABET[0] * (padding >= 8)
+
+
+def _order_of_ties(shape: Sequence[int], patch: int) -> list[int]:
+    """The order of patches with the same relevance, as in :func:`~interp_lab.selectivity` with its first seed."""
+    count = -(-shape[1] // patch) * -(-shape[2] // patch)
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0)).tolist()
 
 
 def page(figure: Laboratory, title: str) -> str:
@@ -171,12 +280,12 @@ def page(figure: Laboratory, title: str) -> str:
 
 
 def _scripts() -> str:
-    """Style and scripts, without the comments that stand alone in a line and the indentation."""
+    """Style and scripts, without comments and indentation."""
     parts = {
         name: (FOLDER / name).read_text(encoding="utf-8") for name in ("laboratory.css", "live.js", "laboratory.js")
     }
     lines = {
-        name: "\n".join(s for line in text.splitlines() if (s := line.strip()) and not s.startswith("//"))
+        name: "\n".join(s for line in text.splitlines() if (s := re.sub(r"(^|\s\s)//.*", "", line.strip())))
         for name, text in parts.items()
     }
     return (
@@ -189,15 +298,28 @@ def _in_script(text: str) -> str:
     return text.replace("</", "<\\/")
 
 
-def _select(option: str, title: str, choices: Sequence[tuple[str, str]], start: str) -> str:
-    listed = "".join(
-        f'<option value="{html.escape(value)}"{" selected" * (value == start)}>{html.escape(text)}</option>'
-        for text, value in choices
-    )
+def _select(option: str, title: str, choices: Sequence[tuple[str, str]]) -> str:
+    listed = "".join(f'<option value="{html.escape(value)}">{html.escape(text)}</option>' for text, value in choices)
     return f'<label>{html.escape(title)} <select data-option="{option}">{listed}</select></label>'
 
 
+def _slider(option: str, title: str, choices: Sequence[float], value: float) -> str:
+    if value not in choices:
+        raise ValueError(f"{option} must be one of {', '.join(map(str, choices))}, got {value}")
+    return (
+        f'<label>{html.escape(title)} <input type="range" data-option="{option}" min="0" max="{len(choices) - 1}" '
+        f'value="{choices.index(value)}" data-choices="{" ".join(f"{c:g}" for c in choices)}"><span class="value" aria-hidden="true"></span></label>'
+    )
+
+
+def _differs(image: Tensor, other: Tensor) -> Tensor:
+    """1 where two images have other levels, else 0, as a last channel that tells what is to be seen."""
+    levels, others = ((i * 255).round() for i in (image, other))
+    return (levels != others).any(0, keepdim=True).float()
+
+
 def _lossless(image: Tensor) -> str:
+    """An image of one, three or, with what is to be seen of it, four channels."""
     levels = (image * 255).round().byte().movedim(0, -1).numpy()
     file = io.BytesIO()
     Image.fromarray(levels.repeat(3, 2) if levels.shape[2] == 1 else levels).save(

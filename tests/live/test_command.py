@@ -21,9 +21,8 @@ def smooth():
 """
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """A network of one's own, its weights, and images."""
+def of_ones_own(tmp_path: Path) -> Path:
+    """A folder with a network of one's own, its weights, and images."""
     (tmp_path / "mine.py").write_text(NETWORK)
     small = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(36, 3))
     smooth = nn.Sequential(nn.Flatten(), nn.Linear(192, 4), nn.GELU(), nn.Linear(4, 3))
@@ -33,6 +32,19 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.fixture
+def folder(tmp_path):
+    return of_ones_own(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A page with all methods, by the command."""
+    folder = of_ones_own(tmp_path_factory.mktemp("mine"))
+    assert command(folder, "small", "small.safetensors", "--classes", "a", "b", "c") == 0
+    return folder / "page.html"
+
+
 def command(folder: Path, network: str, weights: str, *options: str) -> int:
     return cli.main(
         ["live", f"{folder / 'mine.py'}:{network}", "--weights", str(folder / weights), "--images",
@@ -40,22 +52,19 @@ def command(folder: Path, network: str, weights: str, *options: str) -> int:
     )  # fmt: skip
 
 
-def test_a_page_of_ones_own_network_is_one_command(folder, capsys):
-    assert command(folder, "small", "small.safetensors", "--classes", "a", "b", "c") == 0
-    assert "page.html" in capsys.readouterr().out
-    text = (folder / "page.html").read_text()
+def test_a_page_of_ones_own_network_is_one_command(written):
+    text = written.read_text()
     assert "guided Grad-CAM" in text
     assert '"2: b"' in text
     assert 'src="http' not in text
 
 
 @pytest.mark.browser
-def test_that_page_runs(folder, browser):
-    assert command(folder, "small", "small.safetensors") == 0
+def test_that_page_runs(written, browser):
     context = browser.new_context()
     tab, faults = context.new_page(), []
     tab.on("pageerror", lambda error: faults.append(str(error)))
-    tab.goto((folder / "page.html").as_uri())
+    tab.goto(written.as_uri())
     tab.wait_for_function("document.querySelector('.live').dataset.state === 'settled'", timeout=60_000)
     assert "no map" not in tab.locator("[data-part=maps]").inner_text()
     context.close()
@@ -72,6 +81,7 @@ def test_what_cannot_run_in_a_page_is_refused_by_name(folder, capsys):
     assert "guided_grad_cam cannot run in a page" in told
     assert "\ngrad_cam cannot" in told or ": grad_cam cannot" in told
     assert command(folder, "smooth", "smooth.safetensors", "--methods", "saliency", "lrp") == 0
+    assert "page.html" in capsys.readouterr().out
 
 
 class Attack:

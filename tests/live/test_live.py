@@ -72,6 +72,17 @@ def recorded(request):
     return model, methods, export(model, methods, images[:4], [str(k) for k in range(classes)]), images[50:]
 
 
+@pytest.fixture(scope="module")
+def answered(recorded):
+    """Fresh inputs with their classes, and of each method twenty maps; found once for node and the browser."""
+    model, methods, _, images = recorded
+    images, double = fresh_inputs(images), copy.deepcopy(model).double()
+    logits = {"logits": lambda model, x, target: model(x).detach()}
+    cases = {name: cases_of(model, double, method, images) for name, method in (logits | methods).items()}
+    assert all(len(found) == 20 for found in cases.values()), {name: len(found) for name, found in cases.items()}
+    return images, targets_of(model, images), cases
+
+
 def refused_or(call):
     try:
         return call()
@@ -86,9 +97,9 @@ def targets_of(model, images) -> torch.Tensor:
     return torch.where(rows % 2 == 0, logits.argmax(1), rows % logits.shape[1])
 
 
-def cases_of(model, method, images, count: int = 20) -> list[tuple[int, torch.Tensor]]:
+def cases_of(model, double, method, images, count: int = 20) -> list[tuple[int, torch.Tensor]]:
     """(row, map) of inputs with an answer: a map that is not all zero, and that rounding does not change."""
-    double, found = double_copy(model), []
+    found = []
     for row, (x, target) in enumerate(zip(images, targets_of(model, images)[:, None], strict=True)):
         want = refused_or(lambda: method(model, x[None], target))  # noqa: B023
         if want is None or not want.any():
@@ -99,10 +110,6 @@ def cases_of(model, method, images, count: int = 20) -> list[tuple[int, torch.Te
         if len(found) == count:
             break
     return found
-
-
-def double_copy(model: nn.Module) -> nn.Module:
-    return copy.deepcopy(model).double()
 
 
 def in_double(method, model, x, target):
@@ -145,15 +152,11 @@ def in_node(folder: Path, live, images, targets, cases: dict, *options: str) -> 
     return json.loads(done.stdout)
 
 
-def test_the_page_draws_the_maps_of_the_package(recorded, tmp_path):
+def test_the_page_draws_the_maps_of_the_package(recorded, answered, tmp_path):
     """Every graph on twenty fresh inputs and classes; and whichever operation is a little wrong, a map is."""
-    model, methods, live, images = recorded
-    images = fresh_inputs(images)
-    logits = {"logits": lambda model, x, target: model(x).detach()}
-    cases = {name: cases_of(model, m, images) for name, m in (logits | methods).items()}
-    assert all(len(found) == 20 for found in cases.values()), {name: len(found) for name, found in cases.items()}
+    live, (images, targets, cases) = recorded[2], answered
     for options in ((), ("plain",)):
-        result = in_node(tmp_path, live, images, targets_of(model, images), cases, *options)
+        result = in_node(tmp_path, live, images, targets, cases, *options)
         assert result["wasm"]  # this node has it, so that both products were tried
         bad = {n: e for n, errors in result["found"].items() if (e := [e for e in errors if not is_small(e)])}
         assert not bad
@@ -247,20 +250,20 @@ def test_what_cannot_be_recorded_is_refused_by_name(layer, message):
 
 
 @pytest.mark.browser
-def test_the_browser_draws_the_maps_of_the_package(recorded, browser):
-    """As in node: every graph on twenty fresh inputs, and no operation is a little wrong."""
-    model, methods, live, images = recorded
-    images = fresh_inputs(images)
-    targets = targets_of(model, images).tolist()
+def test_the_browser_draws_the_maps_of_the_package(recorded, answered, browser):
+    """As in node: every graph on twenty fresh inputs."""
+    live, (images, targets, cases) = recorded[2], answered
     page = browser.new_page()
     page.add_script_tag(path=ENGINE)
     page.evaluate("network => { window.net = new (liveEngine().Network)(JSON.parse(network)) }", live.to_json())
-    for name, method in methods.items():
-        found = cases_of(model, method, images)
-        assert len(found) == 20
+    by_row: dict[int, dict[str, torch.Tensor]] = {}
+    for name, found in cases.items():
         for row, want in found:
-            facts = [images[row].flatten().tolist(), targets[row], name]
-            got = page.evaluate("([x, target, name]) => [...net.at(Float32Array.from(x), target).map(name)]", facts)
+            by_row.setdefault(row, {})[name] = want
+    for row, wanted in by_row.items():
+        facts = [images[row].flatten().tolist(), int(targets[row]), [*wanted]]
+        run = "([x, target, names]) => { const at = net.at(Float32Array.from(x), target); return names.map(n => [...at.map(n)]); }"
+        for (name, want), got in zip(wanted.items(), page.evaluate(run, facts), strict=True):
             assert agrees(torch.tensor(got).view_as(want), want), (name, row)
     page.close()
 
