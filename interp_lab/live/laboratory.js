@@ -152,14 +152,14 @@ function liveLaboratory(root) {
     const where = `row ${Math.floor(best / width) + 1}, column ${best % width + 1}`;
     tile.facts = [total.toPrecision(3), (positive - total).toPrecision(3), tile.zero ? "none" : `${sums[best].toPrecision(2)} at ${where}`];
     const cells = [positive.toPrecision(3), tile.facts[1], tile.facts[0], tile.facts[2]], inside = truth ? scores(sums) : [];
-    tile.found = tile.zero || !truth ? "" : `maximum ${inside[0]}, ${inside[1]} of the magnitude inside`;
+    tile.found = tile.zero || !truth ? "" : `${inside[0]}, ${inside[1]} inside`;
     tile.map.setAttribute("aria-label", tile.zero ? `${tile.label}: zero everywhere` : `${tile.label}: sum ${tile.facts[0]}, strongest ${tile.facts[2]}${tile.found && `; ${tile.found}`}`);
     tile.numbers.replaceChildren(element("th", { scope: "row", textContent: tile.label }), ...[...cells, ...inside].map(textContent => element("td", { textContent })));
   }
   function scores(sums) {  // the pointing game, and the share of the magnitude inside the mask
     const mask = masks[chosenInput()], most = Math.max(...sums); let hits = 0, tops = 0, inside = 0, all = 0;
     sums.forEach((v, i) => { const m = mask[4 * i] ? 1 : 0; if (v === most) { tops += 1; hits += m; } inside += m * Math.abs(v); all += Math.abs(v); });
-    return [hits === tops ? "inside" : hits ? `${percent(hits / tops)} inside` : "outside", percent(inside / (all || 1))];
+    return [hits === tops ? "hit" : hits ? `${percent(hits / tops)} of a hit` : "miss", percent(inside / (all || 1))];
   }
   function tellAnswer() {
     const text = x.every(v => v === x[0]) ? "There is nothing to see yet: draw, or choose an input." : sentences.join(" ");

@@ -200,7 +200,11 @@ def laboratory(
     heads = '<th scope="col">logit</th><th scope="col">softmax</th>' * len(networks)
     groups = "".join(f'<th scope="colgroup" colspan="2">{html.escape(n)}</th>' for n in networks)
     above = f"<tr><td></td>{groups}</tr>" if others else ""
-    inside = '<th scope="col">maximum</th><th scope="col">magnitude inside</th>' if truth else ""
+    inside = '<th scope="col">pointing game</th><th scope="col">magnitude inside</th>' if truth else ""
+    place = html.escape(truth_name)
+    scored = (
+        f"A hit: the largest value lies in the {place}; inside: the share of the magnitude there. " if truth else ""
+    )
     chart = (
         f'<div data-part="course"><p data-part="told"{" aria-live=polite" * bool(removal)}></p><div class="legend"></div>'
         '<svg viewBox="0 0 380 210" role="img"></svg></div>'
@@ -225,7 +229,7 @@ def laboratory(
 <p class="answer" data-part="answer" role="status" aria-live="polite"></p>
 <div class="controls">{"".join(controls)}</div>
 <div data-part="maps"></div>
-<p class="hint wide">Red is positive, blue negative; each map has its own scale. <span data-part="time"></span></p>
+<p class="hint wide">Red is positive, blue negative; each map has its own scale. {scored}<span data-part="time"></span></p>
 {logits}<details><summary>The maps in numbers</summary><div class="scroll" tabindex="0" role="region" aria-label="The maps in numbers"><table>
 <thead><tr><th scope="col">method</th><th scope="col">positive</th><th scope="col">negative</th><th scope="col">sum</th>
 <th scope="col">strongest pixel</th>{inside}</tr></thead><tbody data-part="numbers"></tbody></table></div></details>

@@ -373,7 +373,7 @@ def test_a_switch_puts_pixels_on_for_two_networks_and_takes_them_off(browser, tm
         rows = tab.locator("[data-part=numbers] tr").all()
         for row, model in zip(rows, models, strict=True):
             map_ = il.saliency(model, x[None])
-            hit = "inside" if il.pointing_game(map_, place[None]) else "outside"
+            hit = "hit" if il.pointing_game(map_, place[None]) else "miss"
             inside = il.relevance_mass(map_.sum(1).abs(), place[None]).item()
             assert row.locator("td").all_inner_texts()[-2:] == [hit, f"{100 * inside:.0f}\u00a0%"]
 
