@@ -188,6 +188,7 @@ def run_export(options: argparse.Namespace) -> None:
         pages, without = export.feedback(options.grades, options.to, given)
         written = {f"{options.to}.csv": filled, f"{options.to}_feedback.zip": pages}
         told += without
+    told += [f"{grade.student} gets {grade.value}: {grade.remark}" for grade in given if grade.remark]
     for name, data in written.items():
         (options.grades / name).write_bytes(data)
     for line in told:

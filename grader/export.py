@@ -16,10 +16,12 @@ from pathlib import Path
 from . import journal
 from .classroom import FORMS
 from .collect import NOTHING, TABLE, read_table, unguarded
+from .gradebook import FAILED
 from .report import file_name
 from .roster import Roster, persons
 from .untrusted import printable_name
 
+MARKS = "marks by hand are missing"
 _ENCODINGS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 
 
@@ -34,6 +36,7 @@ class Grade:
     number: str = ""
     email: str = ""
     source: str = ""
+    remark: str = ""  # of the gradebook, about a grade that there is
 
 
 def grades(folder: Path) -> list[Grade]:
@@ -52,17 +55,21 @@ def grades(folder: Path) -> list[Grade]:
     found = []
     for row in rows:
         student = unguarded(row["student"])
-        nothing = row["remark"].startswith(NOTHING)
-        value, why = row.get("grade", row["total"]), ""
-        if ("grade" not in columns and nothing) or (
-            "grade" not in columns and any(row[question] == "" for question in questions)
-        ):
-            value = ""
-        if not value:
-            why = NOTHING if nothing else "marks by hand are missing"
+        remark = unguarded(row["remark"])
+        if remark.startswith(NOTHING):
+            value, why = row.get("grade", ""), NOTHING
+        elif remark.startswith(FAILED):
+            value, why = "", remark
+        elif "grade" not in columns and "" in [row[question] for question in questions]:
+            value, why = "", MARKS
+        else:
+            value, why = row.get("grade", row["total"]), MARKS
+        why = "" if value else why
         known = {key: unguarded(cell or "") for key, cell in collected.get(student, {}).items() if key}
         where = (known.get("number", ""), known.get("email", ""), known.get("source", ""))
-        found.append(Grade(student, value, float(row.get("out of", row["of"])), why, *where))
+        found.append(
+            Grade(student, value, float(row.get("out of", row["of"])), why, *where, remark="" if why else remark)
+        )
     return found
 
 

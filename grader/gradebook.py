@@ -39,6 +39,7 @@ from .result import Result
 from .untrusted import bounded, printable
 
 _TRUSTED = threading.Lock()
+FAILED = "the grader failed"  # which is no fault of the student
 
 
 class Unfit(sandbox.SandboxError):
@@ -220,7 +221,7 @@ def _grade_all(
                     other.cancel()
                 raise
             except Exception as error:  # one student must not stop the others; not in the journal, so tried again
-                problem = printable(f"the grader failed ({type(error).__name__}: {error})")
+                problem = printable(f"{FAILED} ({type(error).__name__}: {error})")
                 journal.results[student] = Result(student, "", {}, problem)
             progress(f"{count}/{len(waiting)} {student}")
     finally:
@@ -339,7 +340,8 @@ def _csv(
         remarks = [result.problem] if result.problem else []
         if marks[student].stale:
             remarks.append(f"marked for an older text: {', '.join(marks[student].stale)}")
-        if len(known) + len(marks[student].stale) < len(earned):
+        whole = grades.get(result.student, (None,))[0] is not None  # what lacks does not count
+        if not whole and len(known) + len(marks[student].stale) < len(earned):
             remarks.append("by_hand.csv lacks marks")
         points = ["" if e is None else f"{e:g}" for e in earned]
         graded = []

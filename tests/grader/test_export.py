@@ -251,7 +251,8 @@ def test_canvas_there_and_back(graded, capsys, tmp_path, encoding, end, delimite
     assert without_grades(after, encoding, EXERCISE, delimiter) == without_grades(before, encoding, EXERCISE, delimiter)
     assert "Look: the cell of Müller, Anna was left as it was: it holds EX." in said
     assert "Look: the cell of O'Brien van Dyk, Łukasz was left as it was: nothing was handed in." in said
-    assert said.count("Look:") == 3
+    assert "Look: Müller, Håkon gets 10: late, but not known by how much: nothing was taken off." in said
+    assert said.count("Look:") == 4
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
@@ -375,6 +376,23 @@ def test_who_has_no_line_and_who_has_two_are_told():
         "Di has no line in the table: not on the roster",
         "Lee, Cy is in the table, but not in the gradebook",
     ]
+
+
+def test_what_is_no_grade_is_not_exported_as_one(tmp_path):
+    head = "student,1,q6,total,of,remark\n"
+    rows = "ann,1,2,3,5,\nbo,1,,1,5,by_hand.csv lacks marks\ncy,0,,0,5,nothing was handed in; by_hand.csv lacks marks\n"
+    rows += "di,0,1,1,5,the grader failed (OSError: x)\ned,0,0,0,5,the notebook is not a regular file\n"
+    (tmp_path / "gradebook.csv").write_text(head + rows)
+    got = [(grade.value, grade.why, grade.remark) for grade in export.grades(tmp_path)]
+    assert got == [
+        ("3", "", ""),
+        ("", "marks by hand are missing", ""),
+        ("", "nothing was handed in", ""),
+        ("", "the grader failed (OSError: x)", ""),
+        ("0", "", "the notebook is not a regular file"),
+    ]
+    with pytest.raises(FileNotFoundError, match="give the folder that interp-lab grade wrote"):
+        export.grades(tmp_path / "nothing")
 
 
 @pytest.mark.parametrize("data", [b"Student,ID,Section,x\r\nM\xfcller,1,A,\r\n", b"Student,ID,Section,x\nA,1,A,"])
