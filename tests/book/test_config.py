@@ -73,6 +73,22 @@ def test_the_api_reference_holds_every_public_name():
     assert "`interp_lab.METHODS`" in text
 
 
+def minutes(page: str) -> int:
+    return sum(map(int, re.findall(r"^Time: (\d+) minutes", (ROOT / "book" / page).read_text(encoding="utf-8"), re.M)))
+
+
+def test_the_paths_through_the_book_take_as_long_as_their_pages():
+    text = (ROOT / "book" / "intro.md").read_text(encoding="utf-8")
+    paths = re.findall(r"\((\d+) minutes[^)]*\)\n: (.+?)\n\n", text, re.S)
+    assert len(paths) == 2
+    for told, path in paths:
+        assert int(told) == sum(map(minutes, re.findall(r"\((\w+/\w+\.md)\)", path)))
+    (hours,) = map(int, re.findall(r"about (\d+) hours", text))
+    assert hours == round(
+        sum(minutes(f"{page.removeprefix('book/')}.md") for page in PAGES if page.startswith("book/")) / 60
+    )
+
+
 def test_the_map_of_the_lecture_leads_to_every_page_of_its_three_parts():
     """That each link and each anchor leads somewhere is for the build to say, where a dead one is an error."""
     text = (ROOT / "book" / "appendix" / "lecture_map.md").read_text(encoding="utf-8")
