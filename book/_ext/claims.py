@@ -32,7 +32,11 @@ class Result:
     """A claim with what was measured; a setting counts as true if it is so with every kind of kernel."""
 
     def __init__(self, stored: dict[str, Any]) -> None:
-        self.page, self.sentence, self.options = stored["page"], stored["sentence"], stored["options"]
+        self.page, self.sentence = stored["page"], stored["sentence"]
+        self.options = {  # a pair is told in words
+            name: [" and ".join(value) if isinstance(value, list) else value for value in values]
+            for name, values in stored["options"].items()
+        }
         self.above, self.below = stored["above"], stored["below"]
         runs = list(stored["values"].values())
         self.true = [all(self.above < value < self.below for value in values) for values in zip(*runs, strict=True)]

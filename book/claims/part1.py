@@ -84,7 +84,7 @@ def _test_answers(l1: float | None, cells: int = 0) -> torch.Tensor:
     cells=(8, 14, 28),
     test_digits=("all", "first half", "second half"),
 )
-def the_network_reads_digits_better_than_a_lineartrained(l1: float, cells: int, test_digits: str) -> float:
+def the_network_reads_digits_better_than_a_linear_model(l1: float, cells: int, test_digits: str) -> float:
     """On the held-out digits the convolutional network is more accurate than a sparse linear model, by more than chance
     (sign test on the digits that one of the two reads correctly, p < .05).
     """
