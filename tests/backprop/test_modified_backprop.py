@@ -344,7 +344,7 @@ def test_scripted_models_and_parts_are_refused(method, compile):
 
 @pytest.mark.slow
 @every_method
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("backend", [pytest.param("eager", marks=pytest.mark.exhaustive), "aot_eager"])
 def test_compiled_models_are_right_or_refused(method, backend):
     model = sequential()
     torch._dynamo.reset()

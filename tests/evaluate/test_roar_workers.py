@@ -326,7 +326,7 @@ def trained_by_two(rank: int, folder: Path) -> None:
     save_file(trained_alone(), folder / f"{rank}.safetensors")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_cells_that_several_processes_train_give_the_same_table():
     sweep = partial(roar, [], few_digits(), "mlp", **QUICK | {"fractions": (0.7,), "seeds": (0,)})
     alone, shared = sweep(), sweep(workers=Workers(processes=2))

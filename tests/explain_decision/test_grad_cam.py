@@ -530,8 +530,14 @@ LAST = {
 }  # fmt: skip
 
 
+VIDEO = {"mc3_18", "r2plus1d_18", "r3d_18"}  # which take long
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(REFUSED | set(LAST)))
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.exhaustive if n in VIDEO else []) for n in sorted(REFUSED | set(LAST))],
+)
 def test_the_default_layer_of_torchvision_networks(name):
     torch.manual_seed(0)
     options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
