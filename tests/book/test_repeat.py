@@ -25,7 +25,7 @@ def outputs(notebook):
 
 # Every sixth page after each build of the book; all take as long as the build.
 PAGES = [
-    pytest.param(path, id=path.stem, marks=pytest.mark.exhaustive if number % 6 else pytest.mark.browser)
+    pytest.param(path, id=path.stem, marks=pytest.mark.exhaustive if number % 12 else pytest.mark.browser)
     for number, (path, _) in enumerate(build.notebooks(ROOT))
 ]
 
