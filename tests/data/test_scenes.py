@@ -318,7 +318,10 @@ def network_accuracy(data: Dataset, seed: int) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{}, {"objects": 2}, {"evidence": "dot"}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, pytest.param({"objects": 2}, marks=pytest.mark.exhaustive), {"evidence": "dot"}],
+)
 def test_a_network_that_sees_the_rest_stays_at_chance(options, seed, verdict):
     accuracy = network_accuracy(drawn(seed, draw_object=False, **options), seed)
     verdict("accuracy", accuracy, above=0.125 - FOUR_SD, below=0.125 + FOUR_SD)
