@@ -122,7 +122,7 @@ def held_folders(folder: Path) -> list[Path]:
 
 def guarded(cell: str) -> str:
     """The cell of a table, never a formula of a spreadsheet."""
-    return "'" + cell if cell[:1] in ("=", "+", "-", "@", "'", "\t", "\r") and cell else cell
+    return cell if not cell or cell[0].isalnum() else "'" + cell
 
 
 def unguarded(cell: str) -> str:

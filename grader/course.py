@@ -25,8 +25,6 @@ from zoneinfo import ZoneInfo
 
 import yaml
 
-NEWEST, OLDEST, REFUSE = "newest", "oldest", "refuse"
-
 
 @dataclass(frozen=True)
 class Rules:
@@ -40,7 +38,7 @@ class Rules:
         zone: of times that tell none; None: that of this machine.
     """
 
-    attempts: str = NEWEST
+    attempts: str = "newest"
     missing: str = "empty"
     deadline: datetime | None = None
     extensions: dict[str, datetime] = field(default_factory=dict)
@@ -213,7 +211,7 @@ def _exercises(value: object) -> dict[str, object]:
 
 _DATE = "a date and a time of day, such as 2026-12-04 23:59"
 _EVERYWHERE = {
-    "attempts": (_one_of(NEWEST, OLDEST, REFUSE), "newest, oldest or refuse"),
+    "attempts": (_one_of("newest", "oldest", "refuse"), "newest, oldest or refuse"),
     "missing": (_one_of("empty", "zero"), "empty or zero"),
     "points": (_number(0, above=True), "a number above 0"),
     "late": (

@@ -159,9 +159,9 @@ def grade(
         finally:
             journal.close()
         results = [journal.results[s.student] for s in everyone]
-        marks = {shown(s.student): by_hand.Marks() for s in everyone} | by_hand.read(table, by_person)
+        marks = {guarded(s.student): by_hand.Marks() for s in everyone} | by_hand.read(table, by_person)
         for result in results:
-            marks[shown(result.student)].compare(result.written, by_person)
+            marks[guarded(result.student)].compare(result.written, by_person)
         notes = _notes(folder, out, results, marks, roster, journal.damaged)
         if rules and rules.deadline and (unknown_time := [s.student for s in everyone if s.path and not s.handed_in]):
             notes.append(
@@ -183,7 +183,7 @@ def grade(
             write(out / TABLE, (folder / TABLE).read_text(encoding="utf-8-sig"))
         write(out / "summary.html", report.summary(results, asked, exercise.name, notes))
         for result in results:
-            name, given = report.file_name(result.student), marks[shown(result.student)]
+            name, given = report.file_name(result.student), marks[guarded(result.student)]
             page = report.feedback(
                 result, asked, exercise.name, by_person, given, _in_words(grades.get(result.student))
             )
@@ -240,7 +240,7 @@ def _notes(
 ) -> list[str]:
     """What somebody should look at, a sentence each."""
     students = {result.student for result in results}
-    rows, files = {shown(student) for student in students}, {report.file_name(student) for student in students}
+    rows, files = {guarded(student) for student in students}, {report.file_name(student) for student in students}
     notes = told(folder)
     if roster is not None:
         notes += [f"{student} is not on the roster" for student in sorted(students - set(roster))]
@@ -272,11 +272,6 @@ def _stale(marks: by_hand.Marks, student: str) -> str:
     )
 
 
-def shown(student: str) -> str:
-    """The name as tables show it: never a formula of a spreadsheet."""
-    return student if student[:1].isalnum() else "'" + student
-
-
 def _grades(
     everyone: list[Submission],
     results: list[Result],
@@ -291,7 +286,7 @@ def _grades(
     of = sum(question.points for question in count_asked) + sum(item.points for item in count_marked)
     grades: dict[str, tuple[float | None, float, str]] = {}
     for submission, result in zip(everyone, results, strict=True):
-        given = marks[shown(result.student)]
+        given = marks[guarded(result.student)]
         by_hands = [given.earned(item) for item in count_marked]
         earned = sum(map(result.earned, count_asked)) + sum(points or 0 for points in by_hands)
         grade, out_of, words = rules.grade(earned, of, result.student, submission.handed_in, submission.late)
@@ -334,7 +329,7 @@ def _csv(
     table.writerow(["student", *(q.name for q in asked), *(item.name for item in by_person), *columns])
     of = sum(q.points for q in asked) + sum(item.points for item in by_person)
     for result in results:
-        student = shown(result.student)
+        student = guarded(result.student)
         earned = [result.earned(q) for q in asked] + [marks[student].earned(item) for item in by_person]
         known = [points for points in earned if points is not None]
         remarks = [result.problem] if result.problem else []
