@@ -38,6 +38,9 @@ NETWORKS = {
 }  # name -> (batch, image size)
 
 
+torch.backends.cudnn.allow_tf32 = False  # as our methods do, so that all count with the same digits
+
+
 def setting(name: str, device: str, batch: int | None = None) -> tuple[nn.Module, Tensor]:
     torch.manual_seed(0)
     default, size = NETWORKS[name]

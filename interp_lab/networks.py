@@ -15,8 +15,8 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from tqdm.auto import tqdm
 
+from .progress import tqdm
 from .schedule import one_cycle
 from .weights import load_weights, save_weights
 

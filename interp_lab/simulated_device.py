@@ -65,6 +65,10 @@ class DeviceTensor(Tensor):
         detached: Any = self.detach()
         return detached.held.tolist()
 
+    def __format__(self, form: str) -> str:
+        detached: Any = self.detach()
+        return format(detached.held, form)
+
     def new_tensor(self, values, *, dtype=None, device=None, requires_grad=False) -> Tensor:  # type: ignore[override]
         return _make(torch.tensor, values, dtype=dtype or self.dtype, device=device or DEVICE).requires_grad_(
             requires_grad

@@ -29,6 +29,7 @@ RIGHT = {
     "gradient": lambda A, v: torch.func.grad(lambda u: (u**3).sum())(v),
     "Hessian": lambda A, v: torch.func.hessian(lambda u: (u**3).sum())(v),
     "per row": lambda A, v: torch.func.vmap(torch.func.grad(lambda u: (u**3).sum()))(A),
+    "formatted": lambda A, v: v + float(f"{v.sum():.3f}"),
     "generator": lambda A, v: v + 0 * torch.randn(3, generator=torch.Generator(device=v.device), device=v.device),
 }
 WRONG = {

@@ -43,18 +43,10 @@ class Claim:
     def holds(self, value: float) -> bool:
         return self.above < value < self.below
 
-    @functools.cached_property
+    @property
     def fingerprint(self) -> str:
         """Of the code that its value comes from, without comments and docstrings, and of the weights that this code names."""
-        files = _closure(Path(inspect.getfile(self.measure)))
-        code = [ast.dump(_without_docstrings(ast.parse(path.read_text(encoding="utf-8")))) for path in files]
-        named = " ".join(path.read_text(encoding="utf-8") for path in files if path.is_relative_to(ROOT / "book"))
-        weights = sorted((ROOT / "interp_lab" / "weights").glob("*.safetensors"))
-        digest = hashlib.sha256("\n".join(code).encode())
-        for path in weights:
-            if path.stem in named:
-                digest.update(path.read_bytes())
-        return digest.hexdigest()[:16]
+        return _fingerprint(Path(inspect.getfile(self.measure)))
 
 
 CLAIMS: dict[str, Claim] = {}
@@ -81,6 +73,18 @@ def all_claims() -> dict[str, Claim]:
         if Path(__file__).with_name(f"{part}.py").is_file():
             importlib.import_module(f"book.claims.{part}")
     return CLAIMS
+
+
+@functools.cache
+def _fingerprint(path: Path) -> str:
+    files = _closure(path)
+    code = [ast.dump(_without_docstrings(ast.parse(path.read_text(encoding="utf-8")))) for path in files]
+    named = " ".join(path.read_text(encoding="utf-8") for path in files if path.is_relative_to(ROOT / "book"))
+    digest = hashlib.sha256("\n".join(code).encode())
+    for weights in sorted((ROOT / "interp_lab" / "weights").glob("*.safetensors")):
+        if weights.stem in named:
+            digest.update(weights.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _closure(path: Path) -> list[Path]:

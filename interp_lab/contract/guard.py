@@ -80,7 +80,7 @@ def explaining(model: Model, x: Tensor) -> Iterator[Tensor]:
 def in_eval_mode(model: Model) -> Iterator[None]:
     """Every module of the model, and every other one that this thread runs in the block, is in eval mode."""
     switched: list[nn.Module] = []
-    thread = threading.get_ident()
+    thread, cudnn = threading.get_ident(), torch.backends.cudnn.enabled
 
     def switch(module: nn.Module, *_) -> None:
         if threading.get_ident() == thread:
@@ -91,6 +91,8 @@ def in_eval_mode(model: Model) -> Iterator[None]:
                     refuse_modes(module)
                     block.scripts.append(module)
             for part in parts:
+                if isinstance(part, nn.RNNBase):
+                    torch.backends.cudnn.enabled = False  # whose recurrent networks have no gradient in eval mode
                 if getattr(part, "training", False):  # a frozen script has no mode
                     switched.append(part)
                     part.training = False
@@ -105,6 +107,7 @@ def in_eval_mode(model: Model) -> Iterator[None]:
         finally:
             handle.remove()
     finally:
+        torch.backends.cudnn.enabled = cudnn
         for module in switched:
             module.training = True
 

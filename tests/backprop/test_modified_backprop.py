@@ -358,8 +358,9 @@ def test_compiled_models_are_right_or_refused(method, backend):
 
 @every_method
 def test_data_parallel_models_are_right(method):
-    model = sequential()
-    assert_close(method(nn.DataParallel(model), X, 1), method(model, X, 1), rtol=0, atol=0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"  # where there is a GPU, it wants its model there
+    model, x = sequential().to(device), X.to(device)
+    assert_close(method(nn.DataParallel(model), x, 1), method(model, x, 1), rtol=0, atol=0)
 
 
 @every_method

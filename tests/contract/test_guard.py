@@ -456,6 +456,15 @@ def test_integrated_gradients_warn_where_they_miss_the_difference():
     il.integrated_gradients(model, X + 0.5, 0, steps=200)  # a warning is an error in these tests
 
 
+def test_recurrent_networks_run_without_cudnn_which_gives_them_no_gradient_in_eval_mode():
+    lstm, seen = nn.LSTM(3, 4, batch_first=True), []
+    lstm.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.enabled))
+    il.saliency(lambda x: lstm(x)[0][:, -1], torch.rand(2, 5, 3), 0)
+    assert seen
+    assert not any(seen)
+    assert torch.backends.cudnn.enabled
+
+
 @pytest.mark.parametrize("method", [il.smoothgrad, il.integrated_gradients])
 def test_a_pass_too_large_for_the_memory_is_tried_with_fewer_rows(method):
     net, rows = network().double().eval(), []

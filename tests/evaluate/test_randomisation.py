@@ -235,12 +235,14 @@ def test_what_cannot_be_randomised_is_refused_by_name():
         def forward(self, x):
             return F.linear(x, self.weight)
 
+    half = Half(16, 8)
+    nn.init.zeros_(half.bias)  # no one else sets it
     outside, head = nn.Linear(16, 8).requires_grad_(False), nn.Linear(8, 2)
     quantised = Function(lambda x: x)
     quantised._packed_params = "as torch.ao.nn.quantized names its weights"
     x = torch.rand(2, 1, 4, 4)
     for layer, message in (
-        (Half(16, 8), r"reset_parameters\(\) of layer '1' \(Half\) leaves its 'bias' as it was"),
+        (half, r"reset_parameters\(\) of layer '1' \(Half\) leaves its 'bias' as it was"),
         (Constant(buffer=False), r"'weight' of '1' \(Constant\) is a weight but no parameter"),
         (Constant(buffer=True), r"'weight' of '1' \(Constant\) is a weight but no parameter"),
         (Function(lambda x: outside(x)), r"a parameter \(8, 16\) of a module that is none of its own"),

@@ -21,11 +21,11 @@ from functools import cache, partial
 from typing import Any
 
 from torch import nn
-from tqdm.auto import tqdm
 
 from ... import networks
 from ...data.dataset import Dataset
 from ...explain_decision.methods import METHODS
+from ...progress import tqdm
 from ...reproducible import reproducibly
 from .images import Part, Source, digest, image_shape, mean_colour, split, store
 from .journal import Journal

@@ -15,8 +15,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
-from tqdm.auto import tqdm
 
+from ...progress import tqdm
 from .objective import Objective, differentiating
 from .training_set import Pair, TrainingSet
 
