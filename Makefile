@@ -5,6 +5,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # On every core; one test at a time, but for groups that share what takes long.
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup
 
+# Python keeps what it compiled, also where the environment says otherwise: hundreds of processes start here.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help book claims lint check test exercises clean
 
 help:
