@@ -190,12 +190,20 @@ def bootstrap(values: Tensor, *, confidence: float = 0.95, resamples: int = 5000
         seed: of the draws.
 
     Raises:
-        ValueError: fewer than two values, or NaN among them.
+        ValueError: fewer than two values, or complex ones or NaN among them; a confidence that is no share between 0 and 1; fewer
+            than two resamples.
 
     >>> print(bootstrap(torch.tensor([0.0, 1.0, 1.0, 1.0] * 25)))
     0.750 [0.660, 0.830]
     """
-    sample = np.asarray(torch.as_tensor(values).detach().cpu(), dtype=np.float64)
+    if not 0 < confidence < 1 or resamples < 2:
+        raise ValueError(
+            f"confidence must lie between 0 and 1 and resamples be at least 2, got {confidence}, {resamples}"
+        )
+    values = torch.as_tensor(values)
+    if values.is_complex():
+        raise ValueError(f"values must be real, got {values.dtype}")
+    sample = values.detach().double().cpu().numpy()
     if sample.ndim != 1 or len(sample) < 2:
         raise ValueError(f"values must be one number per image (N,) with N >= 2, got shape {sample.shape}")
     if not np.isfinite(sample).all():

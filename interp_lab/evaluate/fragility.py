@@ -17,7 +17,8 @@ def top_k_overlap(a: Tensor, b: Tensor, k: int) -> Tensor:
     r"""Of the k pixels with the largest magnitude in map a, the share that is also among the k largest of b, ``(N,)``.
 
     A pixel's magnitude is :math:`\sum_c |R_c|` over its channels. Two unrelated maps of P pixels have :math:`k / P` on
-    average.
+    average. Where several pixels are equal at the border of the k largest, a coin would choose among them, for each map
+    anew: the result is the mean over these choices, so that a map of zeros has :math:`k / P` with every map, itself too.
 
     Args:
         a, b: ``(N, C, H, W)``, or ``(N, ...)`` without channels, of one shape.
@@ -130,8 +131,10 @@ def _magnitude(map_: Tensor) -> Tensor:
 
 
 def _largest(map_: Tensor, k: int) -> Tensor:
-    """1 at the k pixels of largest magnitude, else 0; ``(N, P)``."""
+    """1 at the k pixels of largest magnitude, else 0, ``(N, P)``; equal ones at the border share the places left for them."""
     magnitude = _magnitude(map_)
-    if not 1 <= k <= magnitude.shape[1]:
-        raise ValueError(f"k must lie in 1..{magnitude.shape[1]}, the number of pixels, got {k}")
-    return torch.zeros_like(magnitude).scatter_(1, magnitude.topk(k, 1).indices, 1)
+    if not isinstance(k, int) or not 1 <= k <= magnitude.shape[1]:
+        raise ValueError(f"k must be an integer in 1..{magnitude.shape[1]}, the number of pixels, got {k}")
+    border = magnitude.topk(k, 1).values[:, -1:]
+    above, equal = (magnitude > border).to(magnitude), (magnitude == border).to(magnitude)
+    return above + equal * (k - above.sum(1, keepdim=True)) / equal.sum(1, keepdim=True)

@@ -82,7 +82,7 @@ def selectivity(
     r"""The target's score while the patches of x are removed in the order of their relevance.
 
     After step k of S the first :math:`\lfloor k P / S \rfloor` of the P patches are replaced in all channels; a patch's
-    relevance is the sum over its pixels, compared in single precision. Equal relevances come in a random order, not in
+    relevance is the sum over its pixels, compared to the digits of single precision. Equal relevances come in a random order, not in
     that of the pixels. The map is not computed again after a removal. On a linear model with patches of equal size, the order of
     :math:`\sum_{p \in \text{patch}} w_p (x_p - \mathrm{fill}_p)` has the lowest possible curve at every step.
 
@@ -148,7 +148,8 @@ def selectivity(
             return scores_of_replaced(model, x, fill, amount, count, target, rows, read)
 
         def curve(relevance: Tensor, order: str) -> Selectivity:
-            shuffled = relevance.float().index_select(1, ties)
+            scale = 2.0 ** relevance.abs().amax(1, keepdim=True).frexp().exponent.double()  # exact, and so of no effect
+            shuffled = (relevance / scale).float().index_select(1, ties)
             ranked = shuffled.argsort(stable=True, descending=order != ORDERS[1])
             removed_at = torch.empty_like(relevance, dtype=torch.float32).scatter_(1, ranked, step.expand_as(relevance))
             by_pixel = ties.argsort()[cells].flatten()

@@ -43,7 +43,7 @@ def attention_rollout(model: Model, x: Tensor) -> Tensor:
     """
     with explaining(model, x) as x:
         _, weights = _attention_weights(model, x, None)
-        means = _among_tokens([a.detach() for a in weights], len(x))
+        means = [heads.mean(1) for heads in _heads(model, x, weights, weights)]
         rolled = one = torch.eye(means[0].shape[-1], dtype=x.dtype, device=x.device)
         for a in means:
             rolled = (a + one) / 2 @ rolled
@@ -77,7 +77,8 @@ def gradient_x_attention(model: Model, x: Tensor, target: Target = None) -> Tens
     with explaining(model, x) as x:
         chosen, weights = _attention_weights(model, x, target)
         slopes = differentiated(chosen.sum(), weights)
-        steps = _among_tokens([(a.detach() * g).relu() for a, g in zip(weights, slopes, strict=True)], len(x))
+        raising = [(a.detach() * g).relu() for a, g in zip(weights, slopes, strict=True)]
+        steps = [heads.mean(1) for heads in _heads(model, x, weights, raising)]
         rolled = torch.eye(steps[0].shape[-1], dtype=x.dtype, device=x.device)
         for step in steps:
             rolled = rolled + step @ rolled
@@ -91,6 +92,10 @@ def _attention_weights(model: Model, x: Tensor, target: Target) -> tuple[Tensor,
     def softmax(func: Callable, args: tuple, kwargs: dict) -> Tensor:
         p = func(*args, **kwargs)
         if p.dim() > 2 and p.shape[-1] == p.shape[-2]:
+            if kwargs.get("dim", args[1] if len(args) > 1 else None) not in (-1, p.dim() - 1):
+                raise UnsupportedModelError(
+                    f"the softmax of scores {tuple(p.shape)} is not over their last axis, the tokens that are read: write it so"
+                )
             found.append(p)
         return p
 
@@ -101,14 +106,32 @@ def _attention_weights(model: Model, x: Tensor, target: Target) -> tuple[Tensor,
     return chosen, found
 
 
-def _among_tokens(weights: Sequence[Tensor], rows: int) -> list[Tensor]:
-    """The mean over the heads of every layer, ``(rows, T, T)``."""
-    # Torch's own attention may have one axis for the rows and the heads.
-    apart = [p.unflatten(0, (rows, -1)) if p.dim() == 3 and len(p) % rows == 0 else p for p in weights]
-    means = [p.mean(1) for p in apart if p.dim() == 4]
-    if len(means) < len(weights) or {p.shape for p in means} != {(rows, *means[0].shape[1:])}:
-        raise UnsupportedModelError(
-            f"attention weights {', '.join(str(tuple(p.shape)) for p in weights)} are not among the same tokens of each of "
-            f"{rows} inputs in every layer (windows, or tokens that are merged), so that they cannot be multiplied"
-        )
-    return means
+def _heads(model: Model, x: Tensor, weights: Sequence[Tensor], values: Sequence[Tensor]) -> list[Tensor]:
+    """The values of every layer, which lie as its weights do, as ``(N, heads, T, T)``.
+
+    Rows and heads may come in either order and share an axis: the first row, run alone, tells which is which.
+    """
+    _, alone = _attention_weights(model, x[:1].detach(), None)
+    result = []
+    for p, one, value in zip(weights, alone, values, strict=True):
+        forms = [form for form in FORMS if _fits(form, p, one, len(x))]
+        if not forms or p.shape[-1] != weights[0].shape[-1]:
+            raise UnsupportedModelError(
+                f"attention weights {', '.join(str(tuple(p.shape)) for p in weights)} are not among the same tokens of each of "
+                f"{len(x)} inputs in every layer (windows, or tokens that are merged), so that they cannot be multiplied"
+            )
+        nearest = min(forms, key=lambda form: (form(p, len(x))[0] - form(one, 1)[0]).abs().max().item())
+        result.append(nearest(value.detach(), len(x)))
+    return result
+
+
+FORMS: tuple[Callable[[Tensor, int], Tensor], ...] = (
+    lambda p, rows: p if p.dim() == 4 else p.unflatten(0, (rows, -1)),
+    lambda p, rows: (p if p.dim() == 4 else p.unflatten(0, (-1, rows))).transpose(0, 1),
+)
+
+
+def _fits(form: Callable[[Tensor, int], Tensor], p: Tensor, one: Tensor, rows: int) -> bool:
+    if p.dim() not in (3, 4) or p.dim() != one.dim() or (p.dim() == 3 and len(p) != rows * len(one)):
+        return False
+    return len(form(p, rows)) == rows and len(form(one, 1)) == 1

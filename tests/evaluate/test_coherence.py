@@ -114,6 +114,10 @@ def test_the_interval_holds_the_mean_as_often_as_it_says():
         (lambda a, m: chance(m & False), r"is empty in rows \[0\]"),
         (lambda a, m: relevance_rank(a, m | True), r"is the whole image in rows \[0\]"),
         (lambda a, m: bootstrap(torch.tensor([1.0])), "N >= 2"),
+        (lambda a, m: bootstrap(torch.rand(3), confidence=95), "confidence must lie between 0 and 1 .*, got 95"),
+        (lambda a, m: bootstrap(torch.rand(3), confidence=-0.5), "confidence must lie"),
+        (lambda a, m: bootstrap(torch.rand(3), resamples=1), "resamples be at least 2"),
+        (lambda a, m: bootstrap(torch.rand(3) + 1j), "values must be real"),
         (lambda a, m: bootstrap(torch.tensor([1.0, float("nan")])), "1 of 2 values are NaN"),
     ],
 )

@@ -102,8 +102,8 @@ def test_scenes_network():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"k": 0}, r"k must lie in 1\.\.2"),
-        ({"k": 3}, r"k must lie in 1\.\.2"),
+        ({"k": 0}, r"k must be an integer in 1\.\.2"),
+        ({"k": 3}, r"k must be an integer in 1\.\.2"),
         ({"k": 1, "radius": 0}, "radius"),
         ({"k": 1, "steps": 0}, "steps"),
         ({"k": 1, "beta": -1}, "beta"),
@@ -120,3 +120,17 @@ def test_refuses_maps():
         top_k_overlap(torch.rand(2, 4), torch.rand(2, 5), 1)
     with pytest.raises(ValueError, match="finite"):
         top_k_overlap(torch.full((2, 4), torch.nan), torch.rand(2, 4), 1)
+
+
+def test_equal_pixels_at_the_border_count_as_a_coin_would_choose_them():
+    a, b = torch.zeros(1, 1, 10, 10), torch.zeros(1, 1, 10, 10)
+    a[..., 0, :5], b[..., 1, :5] = 1, 1
+    draws = torch.Generator().manual_seed(0)
+
+    def drawn(map_: Tensor) -> Tensor:
+        coin = torch.rand(4000, 100, generator=draws, dtype=torch.float64)
+        return torch.zeros(4000, 100).scatter_(1, (map_.flatten() + coin / 2).topk(30).indices, 1)
+
+    assert_close(top_k_overlap(a, b, 30).item(), (drawn(a) * drawn(b)).sum(1).mean().item() / 30, atol=0.005, rtol=0)
+    assert_close(top_k_overlap(a, a, 5), torch.ones(1))
+    assert_close(top_k_overlap(0 * a, b, 30), torch.tensor([0.3]))

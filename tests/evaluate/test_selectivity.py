@@ -248,3 +248,10 @@ def test_what_cannot_be_measured_is_refused_by_name(options, message):
     call = {"x": torch.rand(2, 1, 4, 4) + 0.1, "attribution": torch.rand(2, 1, 4, 4)} | options
     with pytest.raises(ValueError, match=message):
         selectivity(Brittle(), call.pop("x"), call.pop("attribution"), **call)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-60, 1e-46, 1e39, 1e300])
+def test_the_scale_of_a_map_is_of_no_effect(linear, scale):
+    model, x, effect, target = linear
+    right = selectivity(model, x, effect, target, fill=0.3)
+    assert_close(selectivity(model, x, scale * effect, target, fill=0.3).curve, right.curve, rtol=0, atol=0)

@@ -27,10 +27,14 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, added: Tensor | float = 0.0, kept: list[Tensor] | None = None) -> Tensor:
         q, k, v = (layer(x).unflatten(-1, (2, 4)).transpose(1, 2) for layer in (self.q, self.k, self.v))
-        p = (q @ k.mT / 2).softmax(-1) + added
+        p = self.weights(q, k) + added
         if kept is not None:
             kept.append(p.detach())
         return x + self.o((p @ v).transpose(1, 2).flatten(2))
+
+    def weights(self, q: Tensor, k: Tensor) -> Tensor:
+        """Of ``(N, heads, T, d)``."""
+        return (q @ k.mT / 2).softmax(-1)
 
 
 class Written(nn.Module):
@@ -167,3 +171,46 @@ def test_what_cannot_be_multiplied_is_refused(method):
         method(swin, torch.rand(2, 3, 32, 32))
     with pytest.raises(UnsupportedModelError, match=r"not among the same tokens of each of 1 inputs in every layer"):
         method(swin, torch.rand(1, 3, 32, 32))
+
+
+class HeadsFirst(Layer):
+    def weights(self, q: Tensor, k: Tensor) -> Tensor:
+        return super().weights(q.transpose(0, 1), k.transpose(0, 1)).transpose(0, 1)
+
+
+class HeadsFirstInOneAxis(Layer):
+    def weights(self, q: Tensor, k: Tensor) -> Tensor:
+        q, k = (t.transpose(0, 1).flatten(0, 1) for t in (q, k))
+        return super().weights(q, k).unflatten(0, (2, -1)).transpose(0, 1)
+
+
+class RowsFirstInOneAxis(Layer):
+    def weights(self, q: Tensor, k: Tensor) -> Tensor:
+        return super().weights(q.flatten(0, 1), k.flatten(0, 1)).unflatten(0, (-1, 2))
+
+
+class OverColumns(Layer):
+    def weights(self, q: Tensor, k: Tensor) -> Tensor:
+        return (k @ q.mT / 2).softmax(-2).mT
+
+
+def built_of(layer: type[Layer]) -> Written:
+    model = Written()
+    for k, old in enumerate(model.layers):
+        model.layers[k] = layer()
+        model.layers[k].load_state_dict(old.state_dict())
+    return model
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])  # two heads: as many as rows, fewer, more
+@pytest.mark.parametrize("layer", [HeadsFirst, HeadsFirstInOneAxis, RowsFirstInOneAxis])
+def test_rows_and_heads_may_lie_in_any_order(layer, rows):
+    for method in (attention_rollout, gradient_x_attention):
+        assert_close(method(built_of(layer), X[:rows]), method(Written(), X[:rows]))
+
+
+def test_a_softmax_over_another_axis_is_refused():
+    assert_close(built_of(OverColumns)(X), Written()(X))
+    for method in (attention_rollout, gradient_x_attention):
+        with pytest.raises(UnsupportedModelError, match="not over their last axis"):
+            method(built_of(OverColumns), X)

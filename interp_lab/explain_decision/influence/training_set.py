@@ -1,6 +1,7 @@
 """Training examples as they pass by: in batches, in the same order in every pass."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TypeGuard
 
 import torch
@@ -37,8 +38,7 @@ class TrainingSet:
         marks: list[tuple[int, float]] = []
         for x, y in self._incoming(rows, order):
             if not _is_pair(self.train):
-                places = torch.arange(1, len(x) + 1, device=x.device)
-                marks.append((len(x), float((x.reshape(len(x), -1).sum(1) * places).sum())))
+                marks.append(_mark(x))
                 if self.marks is not None and marks[-1:] != self.marks[len(marks) - 1 : len(marks)]:
                     raise ValueError(CHANGED)
             for part in zip(x.split(rows), y.split(rows), strict=True):
@@ -51,6 +51,8 @@ class TrainingSet:
             if not marks:
                 raise ValueError("train gave no batch")
             self.marks, self.count = marks, sum(size for size, _ in marks)
+            if [_mark(x) for x, _ in islice(self._incoming(rows, None), 1)] != marks[:1]:  # for those who take one pass
+                raise ValueError(CHANGED)
 
     def samples(self, objective: Objective, count: int, order: torch.Generator) -> Iterator[Pair]:
         """Samples of ``count`` examples, without end."""
@@ -70,6 +72,12 @@ class TrainingSet:
             yield from ((x[i], y[i]) for i in index.split(rows))
         else:
             yield from (check_pair(batch, "every batch of train") for batch in self.train)
+
+
+def _mark(x: Tensor) -> tuple[int, float]:
+    """Size and content of a batch."""
+    places = torch.arange(1, len(x) + 1, device=x.device)
+    return len(x), float((x.reshape(len(x), -1).sum(1) * places).sum())
 
 
 def check_pair(data: object, name: str) -> Pair:

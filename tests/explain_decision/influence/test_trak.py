@@ -144,6 +144,10 @@ MODEL = nn.Linear(8, 3).double()
         (lambda: trak(MODEL, (b for b in [TRAIN]), TEST), "batches that come again in every pass.*got generator"),
         (lambda: trak(MODEL, TRAIN, TEST[0]), r"test must be a pair \(x, y\) of tensors"),
         (
+            lambda: trak(MODEL, DataLoader(TensorDataset(*TRAIN), batch_size=10, shuffle=True), TEST, dimension=3),
+            "turn off its shuffling",
+        ),
+        (
             lambda: trak([MODEL] * 2, DataLoader(TensorDataset(*TRAIN), batch_size=10, shuffle=True), TEST, dimension=3),
             "turn off its shuffling",
         ),
