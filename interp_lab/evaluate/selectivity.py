@@ -172,8 +172,8 @@ def _patches(x: Tensor, attribution: Tensor, patch: int) -> tuple[Tensor, Tensor
     """The relevance of every patch ``(N, P)``, and each pixel's patch ``(H, W)``; a vector is one row of pixels."""
     if x.dim() not in (2, 4) or (x.dim() == 2 and patch != 1):
         raise ValueError(f"x must be images (N, C, H, W), or vectors (N, D) with patch=1, got shape {tuple(x.shape)}")
-    if patch < 1:
-        raise ValueError(f"patch must be at least 1, got {patch}")
+    if not isinstance(patch, int) or patch < 1:
+        raise ValueError(f"patch must be an integer of at least 1, got {patch!r}")
     relevance = relevance_map(attribution).to(x.device)
     if relevance.shape != (x.shape if x.dim() == 2 else (len(x), *x.shape[2:])):
         raise ValueError(f"the attribution must fit x {tuple(x.shape)}, got shape {tuple(attribution.shape)}")

@@ -51,11 +51,13 @@ def occlusion(
         places = removal.places
         if window is None:
             window = 1 if x.dim() == 2 else -(-min(places) // 8)
-        if not 1 <= window <= min(places):
-            raise ValueError(f"window must lie in 1..{min(places)}, the shortest side of x, got {window}")
+        if not isinstance(window, int) or not 1 <= window <= min(places):
+            raise ValueError(f"window must be an integer in 1..{min(places)}, the shortest side of x, got {window!r}")
         stride = -(-window // 2) if stride is None else stride
-        if not 1 <= stride <= window:
-            raise ValueError(f"stride must lie in 1..{window}, so that windows leave nothing out, got {stride}")
+        if not isinstance(stride, int) or not 1 <= stride <= window:
+            raise ValueError(
+                f"stride must be an integer in 1..{window}, so that windows leave nothing out, got {stride!r}"
+            )
         starts = [torch.tensor([*range(0, size - window, stride), size - window]).to(x.device) for size in places]
         counts = torch.Size(len(start) for start in starts)
 

@@ -236,6 +236,7 @@ def _numbers(players: int | Tensor | None, x: Tensor, places: torch.Size) -> Ten
                 f"{int((cover > 1).sum())} in several: add ~masks.any(0) as a player"
             )
         players = players.long().argmax(0)
-    elif players.numel() and players.min() < 0:
-        raise ValueError(f"players must be numbered from 0 on, got {int(players.min())}")
+    elif players.numel() and not 0 <= players.min() <= players.max() < players.numel():
+        low, high = int(players.min()), int(players.max())
+        raise ValueError(f"players must be numbered from 0 on, at most {players.numel() - 1}, got {low} to {high}")
     return players.view(shape)

@@ -349,10 +349,13 @@ def test_a_seed_is_another_draw(name, network):
 MASKS = torch.stack([torch.arange(6) < 3, torch.arange(6) > 3]).view(2, 1, 6).expand(2, 5, 6)
 FIVE = torch.rand(1, 1, 2, 2, 2, 2)
 REFUSED = {
-    "window": (lambda m: occlusion(m, X, window=6), r"window must lie in 1\.\.5, the shortest side of x, got 6"),
-    "no window": (lambda m: occlusion(m, X, window=0), "window must lie in"),
-    "stride": (lambda m: occlusion(m, X, window=2, stride=3), r"stride must lie in 1\.\.2, .* got 3"),
-    "no stride": (lambda m: occlusion(m, X, window=2, stride=0), "stride must lie in"),
+    "window": (lambda m: occlusion(m, X, window=6), r"window must be an integer in 1\.\.5, the shortest side of x, got 6"),
+    "half a window": (lambda m: occlusion(m, X, window=2.5), "window must be an integer in"),
+    "half a stride": (lambda m: occlusion(m, X, window=2, stride=1.5), "stride must be an integer in"),
+    "gap": (lambda m: shapley(m, X, players=torch.full((5, 6), 10**6)), "numbered from 0 on, at most 29, got 1000000"),
+    "no window": (lambda m: occlusion(m, X, window=0), "window must be an integer in"),
+    "stride": (lambda m: occlusion(m, X, window=2, stride=3), r"stride must be an integer in 1\.\.2, .* got 3"),
+    "no stride": (lambda m: occlusion(m, X, window=2, stride=0), "stride must be an integer in"),
     "samples": (lambda m: rise(m, X, samples=0), "samples must be an integer of at least 1, got 0"),
     "half a sample": (lambda m: rise(m, X, samples=2.5), "samples must be an integer of at least 1, got 2.5"),
     "cells": (lambda m: rise(m, X, cells=0), "cells must be an integer of at least 1, got 0"),
@@ -370,7 +373,7 @@ REFUSED = {
         lambda m: shapley(m, X, players=torch.zeros(2, 5, 6).long()),
         r"all axes of x \(2, 3, 5, 6\) and broadcast to it, got \(2, 5, 6\)",
     ),
-    "negative": (lambda m: shapley(m, X, players=torch.full((5, 6), -1)), "numbered from 0 on, got -1"),
+    "negative": (lambda m: shapley(m, X, players=torch.full((5, 6), -1)), "numbered from 0 on, at most 29, got -1 to -1"),
     "a gap": (lambda m: shapley(m, X, players=MASKS), r"5 are in none and 0 in several: add ~masks.any\(0\)"),
     "overlap": (
         lambda m: shapley(m, X, players=torch.ones(2, 5, 6, dtype=torch.bool)),
