@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -168,17 +169,35 @@ def scenes_vit(classes: int = 8) -> nn.Sequential:
 def fold_batch_norm(model: nn.Sequential) -> nn.Sequential:
     """The same function in eval mode, with every BatchNorm folded into the convolution before it.
 
+    Raises:
+        ValueError: a BatchNorm, at any depth, that is not a ``BatchNorm2d`` with running statistics directly after a
+            plain ``Conv2d``; the message names it.
+
     >>> fold_batch_norm(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU()))
     Sequential(
       (0): Conv2d(1, 2, kernel_size=(3, 3), stride=(1, 1))
       (1): ReLU()
     )
     """
+    before: Any = None
+    folded = set()
+    for i, layer in enumerate(model):
+        # Under weight_norm or pruning the weight is computed from other parameters and is none itself.
+        plain = type(before) is nn.Conv2d and "weight" in before._parameters
+        if plain and type(layer) is nn.BatchNorm2d and layer.running_mean is not None:
+            folded.add(i)
+        else:
+            before = layer
+            for path, module in layer.named_modules(prefix=str(i)):
+                if isinstance(module, _BatchNorm):
+                    raise ValueError(
+                        f"cannot fold layer {path}, {module}: only a BatchNorm2d with running statistics directly after "
+                        "a plain Conv2d, both in the outermost Sequential, can be folded; build the model so (remove "
+                        "weight_norm and pruning first), or use it as it is, in eval mode"
+                    )
     layers: list[Any] = []
-    for layer in copy.deepcopy(model).eval():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer = fuse_conv_bn_eval(layers.pop(), layer)
-        layers.append(layer)
+    for i, layer in enumerate(copy.deepcopy(model).eval()):
+        layers.append(fuse_conv_bn_eval(layers.pop(), layer) if i in folded else layer)
     return nn.Sequential(*layers)
 
 

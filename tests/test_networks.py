@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import prune
 from torch.testing import assert_close
 
 from interp_lab import networks, weights
@@ -59,6 +60,37 @@ def test_folding_batch_norm_keeps_the_function():
     assert model.training, "the given model has changed"
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded)
     assert_close(folded(x), model.eval()(x), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+def test_batch_norm_that_cannot_be_folded_is_refused_by_name():
+    def conv():
+        return nn.Conv2d(3, 3, 2)
+
+    norm, lazy = nn.BatchNorm2d(3), nn.BatchNorm2d(3, track_running_stats=False)
+    old, new = nn.utils.weight_norm, nn.utils.parametrizations.weight_norm
+    for layers, name in (
+        ([nn.ConvTranspose2d(3, 3, 2), norm], "1, BatchNorm2d"),
+        ([norm, conv()], "0, BatchNorm2d"),
+        ([conv(), nn.ReLU(), norm], "2, BatchNorm2d"),
+        ([conv(), lazy], "1, BatchNorm2d"),
+        ([old(conv()), norm], "1, BatchNorm2d"),
+        ([new(conv()), norm], "1, BatchNorm2d"),
+        ([prune.l1_unstructured(conv(), "weight", 0.5), norm], "1, BatchNorm2d"),
+        ([nn.ReLU(), nn.Sequential(conv(), norm)], "1.1, BatchNorm2d"),
+        ([nn.Flatten(), nn.Linear(12, 3), nn.BatchNorm1d(3)], "2, BatchNorm1d"),
+    ):
+        with pytest.raises(ValueError, match=rf"cannot fold layer {name}\(3, .*directly after a plain Conv2d"):
+            networks.fold_batch_norm(nn.Sequential(*layers))
+
+
+def test_folding_keeps_a_layer_that_comes_twice_and_folds_two_batch_norms_in_a_row():
+    conv, relu, norms = nn.Conv2d(3, 3, 3, padding=1), nn.ReLU(), [nn.BatchNorm2d(3) for _ in range(2)]
+    model, x = nn.Sequential(conv, *norms, relu, conv, relu), torch.randn(4, 3, 8, 8)
+    model(x)  # moves the running statistics
+    folded = networks.fold_batch_norm(model)
+    assert [type(layer) for layer in folded] == [nn.Conv2d, nn.ReLU, nn.Conv2d, nn.ReLU]
+    assert_close(folded(x), model.eval()(x), atol=1e-5, rtol=1e-5)
 
 
 def test_the_head_of_the_scenes_network_is_linear_in_the_mean_of_the_last_map():
