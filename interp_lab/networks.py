@@ -237,8 +237,9 @@ def train(
         ``validation``, ``"validation_loss"`` and ``"validation_accuracy"``.
 
     Raises:
-        ValueError: ``patience`` without ``validation``, a loss that is no longer finite, or a batch with fewer images
-            than there are processes.
+        ValueError: ``patience`` without ``validation``, no images in ``data`` or ``validation``, a ``batch_size`` below
+            1, a model without a parameter to train, labels that are no columns of its logits, a loss that is no
+            longer finite, or a batch with fewer images than there are processes.
 
     >>> from interp_lab.data import digits
     >>> history = train(softmax_regression(), digits("train")[:200], epochs=3, progress=False)
@@ -247,6 +248,10 @@ def train(
     """
     if patience is not None and validation is None:
         raise ValueError("patience needs validation data: the training loss says nothing about when to stop")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError("the model has no parameter to train: call requires_grad_() on those that should learn")
+    sets = {"data": data} if validation is None else {"data": data, "validation": validation}
+    _check(sets, batch_size)
     device = torch.device(device) if device is not None else _device(model)
     model.to(device).train()
     rank, processes = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
@@ -269,6 +274,8 @@ def train(
                 own = index[rank::processes].to(data.images.device)
                 x, y = data.images[own].to(device), data.labels[own].to(device)
                 logits = shared(perturb(model, x, y) if perturb else x)
+                if not optimizer.state:  # before the first step
+                    _check(sets, batch_size, logits.shape[1])
                 loss = F.cross_entropy(logits, y)
                 optimizer.zero_grad()
                 (loss * (processes * len(own) / len(index))).backward()  # gradients are averaged over the processes
@@ -338,6 +345,9 @@ def turned(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 def accuracy(model: nn.Module, data: Labelled, batch_size: int = 256) -> float:
     """Share of images whose largest logit is that of their label, computed in eval mode.
 
+    Raises:
+        ValueError: no images, a ``batch_size`` below 1, or labels that are no columns of the logits.
+
     >>> from interp_lab.data import digits
     >>> accuracy(load("digits_cnn"), digits("test")) > 0.97
     True
@@ -348,13 +358,29 @@ def accuracy(model: nn.Module, data: Labelled, batch_size: int = 256) -> float:
 @torch.no_grad()
 def _evaluate(model: nn.Module, data: Labelled, batch_size: int) -> tuple[float, float]:
     """Mean cross-entropy and accuracy; the modes of all modules come back as they were."""
+    _check({"data": data}, batch_size)
     modes, device = [(m, m.training) for m in model.modules()], _device(model)
     model.eval()
     logits = torch.cat([model(x.to(device)) for x in data.images.split(batch_size)])
     for module, mode in modes:
         module.training = mode
+    _check({"data": data}, batch_size, logits.shape[1])
     labels = data.labels.to(device)
     return F.cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).float().mean().item()
+
+
+def _check(sets: dict[str, Labelled], batch_size: int, classes: int | None = None) -> None:
+    """Refuse sets that have no mean loss: without images or, where the number of classes is known, with other labels."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    for name, data in sets.items():
+        if not len(data.images):
+            raise ValueError(f"{name} has no images, so neither a loss nor an accuracy; give it at least one")
+        low, high = (int(label) for label in data.labels.aminmax())
+        if classes is not None and not 0 <= low <= high < classes:
+            raise ValueError(
+                f"the labels of {name} lie in {low}..{high}, but a model with {classes} logits needs 0..{classes - 1}"
+            )
 
 
 def _device(model: nn.Module) -> torch.device:

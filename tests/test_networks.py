@@ -1,5 +1,6 @@
 """Networks: training, the accuracies that the shipped weights keep, and torchvision's networks with real weights."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -238,6 +239,35 @@ def test_training_refuses_what_cannot_work():
     broken.images[0] = torch.inf
     with pytest.raises(ValueError, match=r"the loss became .* in epoch 1; lower lr"):
         networks.train(nn.Linear(2, 2), broken, epochs=1, progress=False)
+    frozen = nn.Linear(2, 2).requires_grad_(False)
+    for model in (frozen, nn.Identity()):
+        with pytest.raises(ValueError, match=r"no parameter to train: call requires_grad_\(\)"):
+            networks.train(model, blobs(8, 0), progress=False)
+    partly = nn.Sequential(frozen, nn.Linear(2, 2))
+    networks.train(partly, blobs(8, 0), epochs=1, progress=False)
+
+
+def test_sets_without_a_mean_loss_are_refused_before_the_first_step():
+    model, good, wrong = nn.Linear(2, 2), blobs(8, 0), blobs(8, 0)
+    before, wrong.labels = copy.deepcopy(model.state_dict()), wrong.labels + 1
+    negative = SimpleNamespace(images=good.images, labels=good.labels - 100)  # -100 is what cross_entropy leaves out
+    for refused, message in (
+        (blobs(0, 0), "{} has no images"),
+        (wrong, r"the labels of {} lie in 1\.\.2, but a model with 2 logits needs 0\.\.1"),
+        (negative, r"the labels of {} lie in -100\.\.-99"),
+    ):
+        with pytest.raises(ValueError, match=message.format("data")):
+            networks.train(model, refused, progress=False)
+        with pytest.raises(ValueError, match=message.format("validation")):
+            networks.train(model, good, validation=refused, progress=False)
+        with pytest.raises(ValueError, match=message.format("data")):
+            networks.accuracy(model, refused)
+    for batch_size in (0, -1):
+        with pytest.raises(ValueError, match=f"batch_size must be at least 1, got {batch_size}"):
+            networks.train(model, good, batch_size=batch_size, progress=False)
+        with pytest.raises(ValueError, match=f"batch_size must be at least 1, got {batch_size}"):
+            networks.accuracy(model, good, batch_size)
+    assert_close(model.state_dict(), before, rtol=0, atol=0)
 
 
 @pytest.mark.slow
