@@ -180,6 +180,7 @@ def fold_batch_norm(model: nn.Sequential) -> nn.Sequential:
     )
     """
     before: Any = None
+    layer: Any
     folded = set()
     for i, layer in enumerate(model):
         # Under weight_norm or pruning the weight is computed from other parameters and is none itself.

@@ -80,8 +80,8 @@ def _torchvision_digits(split: str, source: str, root: str | os.PathLike | None,
         root = _unpacked(loader, Path(root), source)
     for name, _ in loader.resources:
         file = (Path(root, loader.__name__, "raw") / name).with_suffix("")
-        images = 60_000 if name.startswith("train") else 10_000
-        size = 16 + images * 28 * 28 if "images" in name else 8 + images  # a header and one byte a pixel or label
+        count = 60_000 if name.startswith("train") else 10_000
+        size = 16 + count * 28 * 28 if "images" in name else 8 + count  # a header and one byte a pixel or label
         if file.is_file() and file.stat().st_size != size:
             raise ValueError(
                 f"{file} is damaged: it has {file.stat().st_size} bytes instead of {size}; delete it and unpack it again"

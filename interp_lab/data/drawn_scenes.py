@@ -131,9 +131,9 @@ def scenes(
     >>> data.images.shape, data.masks["object"].shape
     (torch.Size([4, 3, 64, 64]), torch.Size([4, 64, 64]))
     """
-    for name, value in (("n", n), ("size", size), ("seed", seed), ("objects", objects)):
-        if not hasattr(type(value), "__index__"):
-            raise ValueError(f"{name} must be a whole number, an int, got {value!r}")
+    for option, number in (("n", n), ("size", size), ("seed", seed), ("objects", objects)):
+        if not hasattr(type(number), "__index__"):
+            raise ValueError(f"{option} must be a whole number, an int, got {number!r}")
     if n < 1 or size < 48:
         raise ValueError(f"n must be at least 1 and size at least 48, got n={n}, size={size}")
     if objects not in (1, 2):
