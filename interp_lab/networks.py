@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -168,17 +169,36 @@ def scenes_vit(classes: int = 8) -> nn.Sequential:
 def fold_batch_norm(model: nn.Sequential) -> nn.Sequential:
     """The same function in eval mode, with every BatchNorm folded into the convolution before it.
 
+    Raises:
+        ValueError: a BatchNorm, at any depth, that is not a ``BatchNorm2d`` with running statistics directly after a
+            plain ``Conv2d``; the message names it.
+
     >>> fold_batch_norm(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU()))
     Sequential(
       (0): Conv2d(1, 2, kernel_size=(3, 3), stride=(1, 1))
       (1): ReLU()
     )
     """
+    before: Any = None
+    layer: Any
+    folded = set()
+    for i, layer in enumerate(model):
+        # Under weight_norm or pruning the weight is computed from other parameters and is none itself.
+        plain = type(before) is nn.Conv2d and "weight" in before._parameters
+        if plain and type(layer) is nn.BatchNorm2d and layer.running_mean is not None:
+            folded.add(i)
+        else:
+            before = layer
+            for path, module in layer.named_modules(prefix=str(i)):
+                if isinstance(module, _BatchNorm):
+                    raise ValueError(
+                        f"cannot fold layer {path}, {module}: only a BatchNorm2d with running statistics directly after "
+                        "a plain Conv2d, both in the outermost Sequential, can be folded; build the model so (remove "
+                        "weight_norm and pruning first), or use it as it is, in eval mode"
+                    )
     layers: list[Any] = []
-    for layer in copy.deepcopy(model).eval():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer = fuse_conv_bn_eval(layers.pop(), layer)
-        layers.append(layer)
+    for i, layer in enumerate(copy.deepcopy(model).eval()):
+        layers.append(fuse_conv_bn_eval(layers.pop(), layer) if i in folded else layer)
     return nn.Sequential(*layers)
 
 
@@ -218,8 +238,9 @@ def train(
         ``validation``, ``"validation_loss"`` and ``"validation_accuracy"``.
 
     Raises:
-        ValueError: ``patience`` without ``validation``, a loss that is no longer finite, or a batch with fewer images
-            than there are processes.
+        ValueError: ``patience`` without ``validation``, no images in ``data`` or ``validation``, a ``batch_size`` below
+            1, a model without a parameter to train, labels that are no columns of its logits, a loss that is no
+            longer finite, or a batch with fewer images than there are processes.
 
     >>> from interp_lab.data import digits
     >>> history = train(softmax_regression(), digits("train")[:200], epochs=3, progress=False)
@@ -228,6 +249,10 @@ def train(
     """
     if patience is not None and validation is None:
         raise ValueError("patience needs validation data: the training loss says nothing about when to stop")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError("the model has no parameter to train: call requires_grad_() on those that should learn")
+    sets = {"data": data} if validation is None else {"data": data, "validation": validation}
+    _check(sets, batch_size)
     device = torch.device(device) if device is not None else _device(model)
     model.to(device).train()
     rank, processes = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
@@ -250,6 +275,8 @@ def train(
                 own = index[rank::processes].to(data.images.device)
                 x, y = data.images[own].to(device), data.labels[own].to(device)
                 logits = shared(perturb(model, x, y) if perturb else x)
+                if not optimizer.state:  # before the first step
+                    _check(sets, batch_size, logits.shape[1])
                 loss = F.cross_entropy(logits, y)
                 optimizer.zero_grad()
                 (loss * (processes * len(own) / len(index))).backward()  # gradients are averaged over the processes
@@ -319,6 +346,9 @@ def turned(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 def accuracy(model: nn.Module, data: Labelled, batch_size: int = 256) -> float:
     """Share of images whose largest logit is that of their label, computed in eval mode.
 
+    Raises:
+        ValueError: no images, a ``batch_size`` below 1, or labels that are no columns of the logits.
+
     >>> from interp_lab.data import digits
     >>> accuracy(load("digits_cnn"), digits("test")) > 0.97
     True
@@ -329,13 +359,29 @@ def accuracy(model: nn.Module, data: Labelled, batch_size: int = 256) -> float:
 @torch.no_grad()
 def _evaluate(model: nn.Module, data: Labelled, batch_size: int) -> tuple[float, float]:
     """Mean cross-entropy and accuracy; the modes of all modules come back as they were."""
+    _check({"data": data}, batch_size)
     modes, device = [(m, m.training) for m in model.modules()], _device(model)
     model.eval()
     logits = torch.cat([model(x.to(device)) for x in data.images.split(batch_size)])
     for module, mode in modes:
         module.training = mode
+    _check({"data": data}, batch_size, logits.shape[1])
     labels = data.labels.to(device)
     return F.cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).float().mean().item()
+
+
+def _check(sets: dict[str, Labelled], batch_size: int, classes: int | None = None) -> None:
+    """Refuse sets that have no mean loss: without images or, where the number of classes is known, with other labels."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    for name, data in sets.items():
+        if not len(data.images):
+            raise ValueError(f"{name} has no images, so neither a loss nor an accuracy; give it at least one")
+        low, high = (int(label) for label in data.labels.aminmax())
+        if classes is not None and not 0 <= low <= high < classes:
+            raise ValueError(
+                f"the labels of {name} lie in {low}..{high}, but a model with {classes} logits needs 0..{classes - 1}"
+            )
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -1,5 +1,6 @@
 """Networks: training, the accuracies that the shipped weights keep, and torchvision's networks with real weights."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import prune
 from torch.testing import assert_close
 
 from interp_lab import networks, weights
@@ -59,6 +61,37 @@ def test_folding_batch_norm_keeps_the_function():
     assert model.training, "the given model has changed"
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded)
     assert_close(folded(x), model.eval()(x), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+def test_batch_norm_that_cannot_be_folded_is_refused_by_name():
+    def conv():
+        return nn.Conv2d(3, 3, 2)
+
+    norm, lazy = nn.BatchNorm2d(3), nn.BatchNorm2d(3, track_running_stats=False)
+    old, new = nn.utils.weight_norm, nn.utils.parametrizations.weight_norm
+    for layers, name in (
+        ([nn.ConvTranspose2d(3, 3, 2), norm], "1, BatchNorm2d"),
+        ([norm, conv()], "0, BatchNorm2d"),
+        ([conv(), nn.ReLU(), norm], "2, BatchNorm2d"),
+        ([conv(), lazy], "1, BatchNorm2d"),
+        ([old(conv()), norm], "1, BatchNorm2d"),
+        ([new(conv()), norm], "1, BatchNorm2d"),
+        ([prune.l1_unstructured(conv(), "weight", 0.5), norm], "1, BatchNorm2d"),
+        ([nn.ReLU(), nn.Sequential(conv(), norm)], "1.1, BatchNorm2d"),
+        ([nn.Flatten(), nn.Linear(12, 3), nn.BatchNorm1d(3)], "2, BatchNorm1d"),
+    ):
+        with pytest.raises(ValueError, match=rf"cannot fold layer {name}\(3, .*directly after a plain Conv2d"):
+            networks.fold_batch_norm(nn.Sequential(*layers))
+
+
+def test_folding_keeps_a_layer_that_comes_twice_and_folds_two_batch_norms_in_a_row():
+    conv, relu, norms = nn.Conv2d(3, 3, 3, padding=1), nn.ReLU(), [nn.BatchNorm2d(3) for _ in range(2)]
+    model, x = nn.Sequential(conv, *norms, relu, conv, relu), torch.randn(4, 3, 8, 8)
+    model(x)  # moves the running statistics
+    folded = networks.fold_batch_norm(model)
+    assert [type(layer) for layer in folded] == [nn.Conv2d, nn.ReLU, nn.Conv2d, nn.ReLU]
+    assert_close(folded(x), model.eval()(x), atol=1e-5, rtol=1e-5)
 
 
 def test_the_head_of_the_scenes_network_is_linear_in_the_mean_of_the_last_map():
@@ -206,6 +239,35 @@ def test_training_refuses_what_cannot_work():
     broken.images[0] = torch.inf
     with pytest.raises(ValueError, match=r"the loss became .* in epoch 1; lower lr"):
         networks.train(nn.Linear(2, 2), broken, epochs=1, progress=False)
+    frozen = nn.Linear(2, 2).requires_grad_(False)
+    for model in (frozen, nn.Identity()):
+        with pytest.raises(ValueError, match=r"no parameter to train: call requires_grad_\(\)"):
+            networks.train(model, blobs(8, 0), progress=False)
+    partly = nn.Sequential(frozen, nn.Linear(2, 2))
+    networks.train(partly, blobs(8, 0), epochs=1, progress=False)
+
+
+def test_sets_without_a_mean_loss_are_refused_before_the_first_step():
+    model, good, wrong = nn.Linear(2, 2), blobs(8, 0), blobs(8, 0)
+    before, wrong.labels = copy.deepcopy(model.state_dict()), wrong.labels + 1
+    negative = SimpleNamespace(images=good.images, labels=good.labels - 100)  # -100 is what cross_entropy leaves out
+    for refused, message in (
+        (blobs(0, 0), "{} has no images"),
+        (wrong, r"the labels of {} lie in 1\.\.2, but a model with 2 logits needs 0\.\.1"),
+        (negative, r"the labels of {} lie in -100\.\.-99"),
+    ):
+        with pytest.raises(ValueError, match=message.format("data")):
+            networks.train(model, refused, progress=False)
+        with pytest.raises(ValueError, match=message.format("validation")):
+            networks.train(model, good, validation=refused, progress=False)
+        with pytest.raises(ValueError, match=message.format("data")):
+            networks.accuracy(model, refused)
+    for batch_size in (0, -1):
+        with pytest.raises(ValueError, match=f"batch_size must be at least 1, got {batch_size}"):
+            networks.train(model, good, batch_size=batch_size, progress=False)
+        with pytest.raises(ValueError, match=f"batch_size must be at least 1, got {batch_size}"):
+            networks.accuracy(model, good, batch_size)
+    assert_close(model.state_dict(), before, rtol=0, atol=0)
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ def digits(
         download: let torchvision fetch missing files into ``root``.
 
     Raises:
-        ValueError: unknown split or source, or no root for a source that needs one.
+        ValueError: unknown split or source, no root for a source that needs one, or a file that is damaged.
         FileNotFoundError: the files are missing and ``download`` is False.
 
     Source: Alpaydin and Kaynak (1998), Optical recognition of handwritten digits, UCI; LeCun, Cortes and Burges,
@@ -78,6 +78,14 @@ def _torchvision_digits(split: str, source: str, root: str | os.PathLike | None,
     parts = [True] if split == "train" else [False] if split == "test" else [True, False]
     if not download:
         root = _unpacked(loader, Path(root), source)
+    for name, _ in loader.resources:
+        file = (Path(root, loader.__name__, "raw") / name).with_suffix("")
+        count = 60_000 if name.startswith("train") else 10_000
+        size = 16 + count * 28 * 28 if "images" in name else 8 + count  # a header and one byte a pixel or label
+        if file.is_file() and file.stat().st_size != size:
+            raise ValueError(
+                f"{file} is damaged: it has {file.stat().st_size} bytes instead of {size}; delete it and unpack it again"
+            )
     sets = [loader(root, train=train, download=download) for train in parts]
     images = torch.cat([part.data for part in sets])[:, None].float().div_(255)
     classes = tuple("0123456789") if source == "mnist" else tuple(loader.classes)

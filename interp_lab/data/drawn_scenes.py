@@ -124,12 +124,16 @@ def scenes(
         device: where the scenes are drawn and stay.
 
     Raises:
-        ValueError: an argument out of range, ``evidence`` with two objects, or ``without`` without ``evidence``.
+        ValueError: an argument out of range or not a whole number where it must be one, ``evidence`` with two objects,
+            or ``without`` without ``evidence``.
 
     >>> data = scenes(4, seed=1)
     >>> data.images.shape, data.masks["object"].shape
     (torch.Size([4, 3, 64, 64]), torch.Size([4, 64, 64]))
     """
+    for option, number in (("n", n), ("size", size), ("seed", seed), ("objects", objects)):
+        if not hasattr(type(number), "__index__"):
+            raise ValueError(f"{option} must be a whole number, an int, got {number!r}")
     if n < 1 or size < 48:
         raise ValueError(f"n must be at least 1 and size at least 48, got n={n}, size={size}")
     if objects not in (1, 2):
@@ -145,7 +149,7 @@ def scenes(
             f"without must be None or one of {', '.join(PARTS)}, the parts of an object with evidence=, got {without!r} "
             f"and evidence={evidence!r}"
         )
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(int(seed))  # torch takes no integers of numpy
     rows: dict[str, Tensor] = {}
     with one_thread():
         for start in range(0, n, CHUNK):

@@ -48,7 +48,8 @@ def photos(folder: str | os.PathLike | None = None, *, size: int = 224, normaliz
 
     Raises:
         FileNotFoundError: there is no ``labels.csv``, or a photo that it names is missing.
-        ValueError: a column is missing or a row cannot be understood; the message names the row.
+        ValueError: a column is missing or a row cannot be understood; the message names the row. A photo cannot be
+            read, or has 16 bits or floats a channel; the message names its file.
 
     >>> photos().images.shape  # two photographs come with scikit-learn; a folder of yours gives more
     torch.Size([2, 3, 224, 224])
@@ -72,12 +73,25 @@ def photos(folder: str | os.PathLike | None = None, *, size: int = 224, normaliz
             raise ValueError(f"{table} must have a column {column!r}; it has {', '.join(columns) or 'none'}")
     if not rows:
         raise ValueError(f"{table} has no rows")
+    for number, row in enumerate(rows, 1):
+        for column in ("file", "label"):
+            if not (row[column] or "").strip():
+                raise ValueError(f"row {number} of {table} has no {column}: {row}")
 
     def open_photo(name: str) -> Image.Image:
         path = Path(folder) / name
         if not path.is_file():
             raise FileNotFoundError(f"{table} names {name}, but {path} does not exist")
-        return Image.open(path)
+        try:
+            picture = Image.open(path)
+            picture.load()
+        except (OSError, SyntaxError, ValueError) as error:  # Pillow's for junk and for half a file
+            raise ValueError(f"{path} cannot be read as a picture ({error}); put a whole one in its place") from error
+        if picture.mode.startswith(("I", "F")):  # convert("RGB") clips their values to black and white
+            raise ValueError(
+                f"{path} has 16 bits or more a channel (mode {picture.mode}); scale its values and save it with 8 bits"
+            )
+        return picture
 
     return _dataset(rows, open_photo, size, normalize)
 

@@ -1,6 +1,9 @@
 """Digits: scikit-learn's, and torchvision's two data sets through the shared files where they are."""
 
 import gzip
+import math
+import os
+import struct
 from pathlib import Path
 
 import pytest
@@ -78,6 +81,29 @@ def test_a_damaged_archive_is_refused_and_nothing_is_downloaded(tmp_path, monkey
     with pytest.raises(ValueError, match="is damaged: its md5 is not"):
         digits(source="fashion", root=tmp_path)
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("folder", ["MNIST", "FashionMNIST"])
+@pytest.mark.parametrize("download", [False, True])
+def test_an_unpacked_file_that_is_not_whole_is_named(folder, download, tmp_path):
+    raw, sizes = tmp_path / folder / "raw", {}
+    raw.mkdir(parents=True)
+    for part, n in (("train", 60_000), ("t10k", 10_000)):
+        for kind, shape in (("images-idx3", (n, 28, 28)), ("labels-idx1", (n,))):
+            file = raw / f"{part}-{kind}-ubyte"
+            file.write_bytes(struct.pack(f">HBB{len(shape)}I", 0, 8, len(shape), *shape))  # the format's definition
+            sizes[file] = file.stat().st_size + math.prod(shape)
+            os.truncate(file, sizes[file])  # zeros that take no room on the disk
+    options = {"source": folder.removesuffix("MNIST").lower() or "mnist", "root": tmp_path, "download": download}
+    assert len(digits("test", **options)) == 10_000
+    for file, size in sizes.items():
+        for damaged in (size - 1, 10, 0, size + 1):
+            os.truncate(file, damaged)
+            with pytest.raises(
+                ValueError, match=f"{file} is damaged: it has {damaged} bytes instead of {size}; delete it"
+            ):
+                digits("all", **options)
+        os.truncate(file, size)
 
 
 # Mean and standard deviation of all training pixels, as commonly used to normalise these two data sets.

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -107,6 +108,10 @@ ROW = "wide.png,5,shark,210,60,270,200,500,300"
         (HEADER + ROW.replace("210", "280"), "xmin < xmax"),
         (HEADER + ROW.replace("270", "501"), r"inside \(500, 300\)"),
         (HEADER + ROW.replace("500", "250"), r"wide.png is \(500, 300\) pixels, but .* meant for \(250, 300\)"),
+        ("file,label\nwide.png,sky\nplain.png\n", r"row 2 of .*labels.csv has no label: .*plain.png"),
+        ("file,label\nwide.png, \n", r"row 1 of .*labels.csv has no label: .*wide.png"),
+        (HEADER + ROW.replace("shark", ""), r"row 1 of .*labels.csv has no label"),
+        ("label,file\nsky,wide.png\nsky\n", r"row 2 of .*labels.csv has no file: .*sky"),
         (HEADER + "\n".join(ROW.replace("5,shark", f"{k},k") for k in (5, 6, 7)), "3 classes .* at most 2"),
     ],
 )
@@ -114,6 +119,38 @@ def test_bad_tables_are_refused(folder, table, message):
     (folder / "labels.csv").write_text(table)
     with pytest.raises(ValueError, match=message):
         photos(folder)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
+@pytest.mark.parametrize("damage", ["half", "junk", "empty", "header"])
+@pytest.mark.parametrize("name", ["wide.png", "wide.jpg", "wide.gif", "wide.bmp", "wide.tif", "wide.webp"])
+def test_a_photo_that_cannot_be_read_is_named(folder, name, damage):
+    Image.effect_noise((500, 300), 50).convert("RGB").save(folder / name)
+    whole = (folder / name).read_bytes()
+    (folder / "labels.csv").write_text(f"file,label\n{name},sky\n")
+    assert len(photos(folder)) == 1
+    parts = {"half": whole[: len(whole) // 2], "junk": b"no picture", "empty": b"", "header": whole[:30]}
+    (folder / name).write_bytes(parts[damage])
+    with pytest.raises(ValueError, match=rf"{name} cannot be read as a picture"):
+        photos(folder)
+
+
+@pytest.mark.parametrize(("kind", "modes"), [("uint16", ("I;16", "I")), ("int32", ("I",)), ("float32", ("F",))])
+def test_photos_that_would_be_clipped_are_refused(folder, kind, modes):
+    values = np.linspace(0, 60_000, 300 * 300).reshape(300, 300).astype(kind)
+    Image.fromarray(values).save(folder / "deep.tif")
+    with Image.open(folder / "deep.tif") as picture:
+        assert picture.mode in modes
+    (folder / "labels.csv").write_text("file,label\ndeep.tif,sky\n")
+    with pytest.raises(ValueError, match=r"deep.tif has 16 bits or more a channel \(mode .*save it with 8 bits"):
+        photos(folder)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
+def test_photos_with_8_bits_a_channel_are_read_as_their_colours(folder, mode):
+    Image.new("RGB", (300, 300), "white").convert(mode).save(folder / "white.tif")
+    (folder / "labels.csv").write_text("file,label\nwhite.tif,sky\n")
+    assert photos(folder).images.min() == 1
 
 
 def test_missing_files_are_named(folder, tmp_path):

@@ -3,6 +3,7 @@
 from functools import lru_cache
 from itertools import combinations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -236,6 +237,11 @@ def test_a_warm_dot_is_red_to_orange_and_a_cool_one_cyan_to_blue():
     [
         ({"n": 0}, "n must be at least 1"),
         ({"n": 4, "size": 32}, "size at least 48"),
+        ({"n": 2.0}, "n must be a whole number, an int, got 2.0"),
+        ({"n": "2"}, "n must be a whole number, an int, got '2'"),
+        ({"n": 4, "size": 48.5}, "size must be a whole number, an int, got 48.5"),
+        ({"n": 4, "seed": None}, "seed must be a whole number, an int, got None"),
+        ({"n": 4, "objects": 1.0}, "objects must be a whole number, an int, got 1.0"),
         ({"n": 4, "objects": 3}, "objects must be 1 or 2, got 3"),
         ({"n": 4, "watermark": 1.5}, r"must lie in \[0, 1\], got 1.5"),
         ({"n": 4, "evidence": "shape"}, "dot, stripe, rim, got 'shape'"),
@@ -247,6 +253,11 @@ def test_a_warm_dot_is_red_to_orange_and_a_cool_one_cyan_to_blue():
 def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         scenes(**arguments)
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers():
+    data = scenes(np.int64(2), np.int64(48), np.int64(3))
+    assert torch.equal(data.images, scenes(2, 48, 3).images)
 
 
 FOUR_SD = 4 * (0.125 * 0.875 / 1024) ** 0.5  # of the accuracy of guessing 1024 labels of 8 classes
