@@ -17,6 +17,7 @@ import json
 import re
 import runpy
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -34,17 +35,44 @@ from .exercise import Exercise, references
 from .question import Question, mark
 from .sandbox import Lane, SandboxError
 
-# What every trial of a kind says of an exercise where nothing is off.
+# What the trials of a kind say of an exercise where nothing is off, and what to do where something is.
 KINDS = {
-    "solution": "it passes its visible checks, and gets all points in the sandbox",
-    "right": "other right answers pass, and get all points",
-    "wrong": "wrong answers are caught where the corpus says, with the words that it says",
-    "contained": "what a visible check refuses loses points; what passes all of them gets some",
-    "empty": "empty answers fail every check, and get no points",
-    "untouched": "in the released notebook every check fails, and says what to do",
-    "enough": "three right and five wrong answers to each question",
-    "title": "the points and minutes of the table in the title add up",
-    "leaks": "no answer, no number found by hand and no output is in a released notebook",
+    "solution": (
+        "the solution passes its visible checks, and gets all points in the sandbox",
+        "mend the solution, or the check or part that refuses it",
+    ),
+    "right": (
+        "other right answers pass, and get all points",
+        "if the answer is right, the check or part asks for more than the task; if not, take it out of RIGHT",
+    ),
+    "wrong": (
+        "wrong answers are caught where the corpus says, with the words that it says",
+        "let the check cell, or a part in questions.py, tell the answer from a right one; or correct its row of WRONG",
+    ),
+    "contained": (
+        "what a visible check refuses loses points; what passes all of them gets some",
+        "let a part in questions.py try what the check tries, or the reverse",
+    ),
+    "empty": (
+        "empty answers fail every check, and get no points",
+        "let the check or part ask for more, or put an expression into EMPTY that is wrong",
+    ),
+    "untouched": (
+        "in the released notebook every check fails, and says what to do",
+        'let each check call the answer first, under `with check.question("1a"):`',
+    ),
+    "enough": (
+        "three right and five wrong answers to each question",
+        "add answers to corpus.py",
+    ),
+    "title": (
+        "the points and minutes of the table in the title add up",
+        "correct the table in the first cell, or the points of the cells",
+    ),
+    "leaks": (
+        "no answer, no number found by hand and no output is in a released notebook",
+        "put it between the marks BEGIN SOLUTION and END SOLUTION or say it otherwise, and release again",
+    ),
 }
 BODIES = ["raise NotImplementedError()", "return 0 * {0}", "return {0}", "return None"]
 ROWS = {
@@ -69,10 +97,11 @@ class Trial:
         except SandboxError:
             raise
         except Exception as error:  # of an answer or a check, which may raise anything
-            return [f"raised {type(error).__name__}: {error}"]
+            line = _line(error, "questions.py")
+            return [f"raised {type(error).__name__}: {error}" + (f" (questions.py, line {line})" if line else "")]
 
     def __str__(self) -> str:
-        return " ".join(filter(None, [f"{self.kind:9}", self.question and f"question {self.question},", self.name]))
+        return ", ".join(filter(None, [self.kind, self.question and f"question {self.question}", self.name]))
 
 
 class Corpus:
@@ -339,9 +368,11 @@ def _in_order(parts: Any) -> str:
 
 
 def _unusable(path: Path, error: Exception) -> ValueError:
-    trace, line = error.__traceback__, getattr(error, "lineno", None)
-    while trace is not None:
-        if Path(trace.tb_frame.f_code.co_filename).name == path.name:
-            line = trace.tb_lineno
-        trace = trace.tb_next
+    line = getattr(error, "lineno", None) or _line(error, path.name)
     return ValueError(f"{path}{f', line {line}' if line else ''}: {type(error).__name__}: {error}")
+
+
+def _line(error: Exception, file: str) -> int | None:
+    """The line of a file in which an error arose, if it did."""
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).name == file]
+    return lines[-1] if lines else None
