@@ -43,10 +43,10 @@ def table(found: dict[Trial, list[str]]) -> str:
     lines, off = [], []
     for kind, (holds, remedy) in KINDS.items():
         mine = {trial: faults for trial, faults in found.items() if trial.kind == kind}
-        wrong = [f"{trial}: {fault}" for trial, faults in mine.items() for fault in faults]
+        wrong = [f"{trial}: {' '.join(fault.split())}" for trial, faults in mine.items() for fault in faults]
         good = sum(not faults for faults in mine.values())
         lines.append(f"{'OFF' if wrong else 'ok':4}{kind:10}{good:4} of {len(mine):<4} {holds}")
-        off += [f"\nOff: {fault}" for fault in wrong[:SHOWN]]
-        off += [f"\n... and {len(wrong) - SHOWN} more of these"] * (len(wrong) > SHOWN)
+        off += [""] * bool(wrong) + [f"Off: {fault}" for fault in wrong[:SHOWN]]
+        off += [f"... and {len(wrong) - SHOWN} more of these"] * (len(wrong) > SHOWN)
         off += [f"What to do: {remedy}."] * bool(wrong)
     return "\n".join(lines + off)

@@ -38,9 +38,10 @@ def _known(options: argparse.Namespace) -> list[str]:
 def _named(options: argparse.Namespace, name: str, what: str) -> str:
     from .exercise import called
 
-    known = _known(options)
+    if not (known := _known(options)):
+        raise ValueError(f"no exercises in {options.solutions}: go to the course's root, or name them with --solutions")
     if len(named := called(known, name)) != 1:
-        raise ValueError(f"{what} must be one of {', '.join(known) or f'(no solutions in {options.solutions})'}")
+        raise ValueError(f"{what} must be one of {', '.join(known)}, not {name}")
     return named[0]
 
 

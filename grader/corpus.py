@@ -331,8 +331,8 @@ class Corpus:
             yield "the first cell must have a table | question ★ | task | points | minutes | that ends with a row 'together'"
             return
         for column, what in ((3, "points"), (4, "minutes")):
-            if float(total[0][column]) != sum(float(row[column]) for row in parts):
-                yield f"the {what} of its rows are {sum(float(row[column]) for row in parts):g}, not {total[0][column]}"
+            if (rows_have := sum(float(row[column]) for row in parts)) != float(total[0][column]):
+                yield f"the {what} of its rows are {rows_have:g}, not {total[0][column].strip()}"
         if float(total[0][3]) != points:
             yield f"the cells have {points:g} points, the table {total[0][3].strip()}"
 
