@@ -68,6 +68,10 @@ def test_the_template_is_a_whole_exercise_of_the_course():
     assert "".join(cells["install"]["source"]) == release.install_cell()
     assert (Path(__file__).parents[2] / "book" / "part2" / "saliency_maps.md").exists()
     assert "(../../book/part2/saliency_maps.md)" in "".join(cells["title"]["source"])
+    namespace = {}
+    for cell in cells.values():
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), namespace)
     (drawn,) = [output["data"]["image/png"] for output in cells["q1-figure"]["outputs"] if "data" in output]
     assert "".join(drawn).replace("\n", "") in "".join(cells["q1-picture"]["source"])
 
@@ -113,6 +117,25 @@ def test_what_only_one_side_refuses_is_named(course, lane):
     change(folder, "corpus.py", '"device", "follow x"', '"", ""')
     (fault,) = off(folder, "contained", lane)
     assert "on the CPU: passes: it gets all points, though q1-check refuses it" in fault
+
+
+@pytest.mark.parametrize(
+    ("summed", "faults"),
+    [
+        (
+            "maps.sum(dim=1) * (1 if maps.shape[2] == 3 else 2)",
+            ["gets no points, though it passes every visible check"],
+        ),
+        ("maps.sum(dim=4)", []),  # a crash in the check is a refusal, too
+    ],
+)
+def test_what_gets_no_points_must_be_refused_by_a_check(course, lane, summed, faults):
+    folder = authoring.create(Path("solutions"), "how_far")
+    row = ("1", "height", "maps.sum(dim=1)", summed, "", "", "easy shape general batch side effects device", "")
+    with (folder / "corpus.py").open("a", encoding="utf-8") as file:
+        file.write(f"WRONG = [{row!r}]\n")
+    assert off(folder, "wrong", lane) == []
+    assert off(folder, "contained", lane) == [f"contained, question 1, height: {fault}" for fault in faults]
 
 
 def test_a_solution_that_loses_a_point_is_named(course, lane):
@@ -230,6 +253,22 @@ def test_a_file_that_cannot_be_used_is_named_with_its_place(course, capsys, file
         Corpus(folder)
     assert run(COMMANDS, ["check-exercise", "how_far"]) == 1
     assert capsys.readouterr().out.startswith("Off: solutions/01_how_far/")
+
+
+@pytest.mark.slow
+def test_the_command_opens_and_closes_a_sandbox_of_its_own(course, lane):
+    authoring.create(Path("solutions"), "how_far")
+    assert run(COMMANDS, ["check-exercise", "how_far"]) == 0
+
+
+def test_without_a_sandbox_the_command_says_what_to_do(course, monkeypatch, capsys):
+    def none(**_):
+        raise sandbox.SandboxError("there is none")
+
+    authoring.create(Path("solutions"), "how_far")
+    monkeypatch.setattr(sandbox, "Lane", none)
+    assert run(COMMANDS, ["check-exercise", "how_far"]) == 2
+    assert capsys.readouterr().err == "interp-lab: there is none\n"
 
 
 def test_an_exercise_without_a_corpus_is_told_how_to_get_one(course, capsys):
