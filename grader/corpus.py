@@ -3,7 +3,7 @@
 ``interp-lab check-exercise`` and the tests make the same trials. The answers are data, in
 ``solutions/NN_topic/corpus.py``:
 
-- ``SETTING``: ids of the given code cells that the visible checks need besides the answers.
+- ``SETTING``: names of the given code cells that the visible checks need besides the answers.
 - ``EMPTY``: of each question the signature, and an expression of a plausible kind that is wrong.
 - ``RIGHT``: question, name, source of the answer cell.
 - ``WRONG``: question, name, text of the model answer and what stands in its place; the visible check that catches it
@@ -122,7 +122,7 @@ class Corpus:
             raise ValueError(f"{folder / 'solution.ipynb'}: {error}") from None
         except Exception as error:  # questions.py is code, and may raise anything
             raise _unusable(folder / "questions.py", error) from None
-        self.cells = {cell["id"]: source(cell) for cell in self.notebook["cells"] if cell["cell_type"] == "code"}
+        self.cells = _code(self.notebook)
         self._read(folder / "corpus.py")
 
     def _read(self, path: Path) -> None:
@@ -162,11 +162,11 @@ class Corpus:
 
     @property
     def answers(self) -> list[str]:
-        """The ids of the answer cells."""
+        """The names of the answer cells."""
         return [cell for cell in self.cells if cell.endswith("-answer")]
 
     def checks(self, question: str = "") -> list[str]:
-        """The ids of the visible checks of a question, or of all."""
+        """The names of the visible checks of a question, or of all."""
         return [cell for cell in self.cells if re.fullmatch(rf"q{question or '.*'}[a-z]?-check", cell)]
 
     def said(self, check: str, **changed: str) -> str:
@@ -298,7 +298,7 @@ class Corpus:
                 yield f"is told: {fault}"
 
     def _untouched(self) -> Iterator[str]:
-        cells = {cell["id"]: source(cell) for cell in self.released["cells"] if cell["cell_type"] == "code"}
+        cells = _code(self.released)
         namespace: dict[str, Any] = {}
         heard: dict[str, str] = {}
         with contextlib.redirect_stdout(io.StringIO()):
@@ -367,6 +367,10 @@ class Corpus:
 def kinds(parts: str) -> set[str]:
     """The parts that a row of ``WRONG`` names."""
     return set(re.findall(r"side effects|\w+", parts))
+
+
+def _code(notebook: dict) -> dict[str, str]:
+    return {release.cell_name(cell): source(cell) for cell in notebook["cells"] if cell["cell_type"] == "code"}
 
 
 def _in_order(parts: Any) -> str:

@@ -81,6 +81,11 @@ def dumps(notebook: dict) -> str:
     return json.dumps(notebook, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
+def cell_name(cell: dict) -> str:
+    """Its grade_id, which an author can change in Jupyter, or else its id, which Jupyter chooses."""
+    return cell["metadata"].get("nbgrader", {}).get("grade_id", cell["id"])
+
+
 def answers(solution: dict) -> list[str]:
     """Lines of solutions, hidden tests and mark schemes in order; short ones say nothing."""
     removed, inside = [], False
@@ -133,13 +138,13 @@ def leaks(
     found = []
     for cell in exercise["cells"]:
         text = re.sub(r"data:image/[^)]*", "", source(cell))
-        lines, where = [" ".join(line.split()) for line in text.split("\n")], f"the cell {cell['id']}"
+        lines, where = [" ".join(line.split()) for line in text.split("\n")], f"the cell {cell_name(cell)}"
         text = " ".join(filter(None, lines))
         shown = secret & set(lines) | {piece for piece in whole if piece in text}
         found += [f"{where} shows the answer's text: {line}" for line in sorted(shown)]
         found += [f"{where} shows what the solution prints: {line}" for line in sorted(printed) if line in text]
         for (question, name), numbers in (by_hand or {}).items():
-            own = cell["cell_type"] == "markdown" or cell["id"].startswith(f"q{question}")
+            own = cell["cell_type"] == "markdown" or cell_name(cell).startswith(f"q{question}")
             found += [f"{where} shows the result of {name}()"] * (own and _shows(text, numbers))
         if cell.get("outputs") or cell.get("execution_count"):
             found.append(f"{where} has an output")

@@ -3,7 +3,7 @@
 For a further question add answers of both kinds: at least three right ones and five wrong ones that lose points.
 """
 
-# Ids of the given code cells that the visible checks need.
+# Names (grade_id) of the given code cells that the visible checks need.
 SETTING = ["imports"]
 # By question: the signature, and an expression that is of the right kind, and wrong.
 EMPTY = {

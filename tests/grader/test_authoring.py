@@ -223,6 +223,13 @@ def test_a_check_that_passes_without_an_answer_is_named(course):
     assert "must stand under `with check.question" in off(folder, "solution")[0]
 
 
+def test_cells_go_by_the_names_that_an_author_can_change(course, lane):
+    """Jupyter gives a cell that is copied an id of its own."""
+    folder = authoring.create(Path("solutions"), "how_far")
+    change_cells(folder, lambda cells, by_id: [cell.update(id=f"random{i}") for i, cell in enumerate(cells)])
+    assert [fault for trial in Corpus(folder).trials() for fault in trial.faults(lane)] == []
+
+
 def test_minutes_that_do_not_add_up_are_named(course):
     folder = authoring.create(Path("solutions"), "how_far")
     change(folder, "solution.ipynb", "| | together | 4 | 15 |", "| | together | 4 | 25 |")
