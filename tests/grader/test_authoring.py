@@ -1,6 +1,8 @@
 """An instructor's own exercise: the template holds as it is, and each thing that can be off is named."""
 
 import json
+import re
+import textwrap
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -82,6 +84,9 @@ def test_the_command_names_what_is_off_says_what_to_do_and_fails(course, one_lan
     assert run(COMMANDS, ["check-exercise", "how_far"]) == 1
     said = capsys.readouterr().out
     assert "\nOFF wrong        8 of 9 " in said
+    guide = (Path(__file__).parents[2] / "book" / "appendix" / "instructors.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^    ok  solution .*\n(?:    .*\n)+", guide, re.MULTILINE)
+    assert [line for line in textwrap.dedent(shown).splitlines() if line != "..." and line not in said] == []
     assert "\nOff: wrong, question 1, squares: passes: it gets all points\nWhat to do: let the check cell" in said
 
 
@@ -92,7 +97,7 @@ def test_the_command_names_what_is_off_says_what_to_do_and_fails(course, one_lan
          "wrong, question 1, squares: passes: it gets all points"),
         ("wrong", '"squares", ".abs()", ".square()"', '"squares", ".abs()", ".abs().abs()"', "squares: passes q1-check"),
         ("wrong", '"q1", "A ramp", ALL', '"q1", "A hill", ALL', "squares: is refused by q1-check without the words 'A hill'"),
-        ("wrong", '"device", "follow x"', '"batch", "follow x"', "on the CPU: loses the parts device; the corpus says batch"),
+        ("wrong", '"device", "follow x"', '"batch device", "follow x"', "loses the parts device; the corpus says batch, device"),
         ("wrong", '"device", "follow x"', '"device", "follow y"', "on the CPU: gets no feedback with the words 'follow y'"),
         ("wrong", '"across + down", "across"', '"down + across", "across"', "replaces 'down + across', which does not stand"),
         ("wrong", '".square()", "q1", "A ramp", ALL', '".square()", "", "", ""', "squares: must name the visible check"),
