@@ -4,6 +4,7 @@
 """
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 
@@ -13,10 +14,12 @@ SYSTEMS = ("moodle", "canvas", "gradescope", "nbgrader", "github", "google", "pl
 
 
 def add_teaching(commands: argparse._SubParsersAction) -> None:
-    """``interp-lab collect``, ``interp-lab grade`` and ``interp-lab export``."""
+    """``interp-lab collect``, ``grade`` and ``export``, and for authors ``new-exercise`` and ``check-exercise``."""
     add_collect(commands)
     add_grade(commands)
     add_export(commands)
+    add_new_exercise(commands)
+    add_check_exercise(commands)
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +33,16 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 def _known(options: argparse.Namespace) -> list[str]:
     return [path.parent.name for path in sorted(options.solutions.glob("*/solution.ipynb"))]
+
+
+def _named(options: argparse.Namespace, name: str, what: str) -> str:
+    from .exercise import called
+
+    if not (known := _known(options)):
+        raise ValueError(f"no exercises in {options.solutions}: go to the course's root, or name them with --solutions")
+    if len(named := called(known, name)) != 1:
+        raise ValueError(f"{what} must be one of {', '.join(known)}, not {name}")
+    return named[0]
 
 
 def _rules(options: argparse.Namespace, exercise: str, students: list[str] | None):
@@ -65,15 +78,12 @@ def _collect(options: argparse.Namespace, download: Path, into: Path, form: str 
 
     people = roster.read(options.roster) if options.roster else None
     students = [person.student for person in people] if people else None
-    known = _known(options)
-    named = [name for name in known if options.exercise in (name, name.split("_")[0])]
-    if options.exercise and len(named) != 1:
-        raise ValueError(f"--exercise must be one of {', '.join(known) or f'(no solutions in {options.solutions})'}")
+    exercise = _named(options, options.exercise, "--exercise") if options.exercise else None
     return classroom.collect(
         download,
         into,
-        known,
-        exercise=named[0] if options.exercise else None,
+        _known(options),
+        exercise=exercise,
         people=people,
         rules=lambda exercise: _rules(options, exercise, students),
         form=form,
@@ -194,3 +204,53 @@ def run_export(options: argparse.Namespace) -> None:
     for line in told:
         print(f"Look: {line}.")
     print(f"Written to {options.grades}: {', '.join(written)}" if written else f"Written to {options.table}")
+
+
+def add_new_exercise(commands: argparse._SubParsersAction) -> None:
+    """``interp-lab new-exercise``."""
+    parser = commands.add_parser("new-exercise", help="a folder with a worked question, its hidden checks and a corpus")
+    parser.add_argument("name", metavar="NAME", help="such as counterfactuals; 15_counterfactuals chooses the number")
+    parser.add_argument("--solutions", type=Path, default=Path("solutions"), help="folder with a folder per exercise")
+    parser.set_defaults(run=run_new_exercise)
+
+
+def run_new_exercise(options: argparse.Namespace) -> None:
+    from . import authoring
+
+    folder = authoring.create(options.solutions, options.name)
+    where = "" if options.solutions == Path("solutions") else f" --solutions {options.solutions}"
+    print(f"Written to {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    print(f"Next: interp-lab check-exercise {folder.name}{where}; then change one thing at a time, and check again")
+
+
+def add_check_exercise(commands: argparse._SubParsersAction) -> None:
+    """``interp-lab check-exercise``."""
+    parser = commands.add_parser(
+        "check-exercise", help="whether an exercise tells right answers from wrong ones, and leaks none"
+    )
+    parser.add_argument("name", metavar="NAME", help="name or number of the exercise")
+    parser.add_argument("--solutions", type=Path, default=Path("solutions"), help="folder with a folder per exercise")
+    parser.add_argument("--unsafe", action="store_true", help="try the answers without a sandbox")
+    parser.set_defaults(run=run_check_exercise)
+
+
+def run_check_exercise(options: argparse.Namespace) -> int:
+    """1 if anything is off."""
+    from tqdm import tqdm
+
+    from . import authoring, sandbox
+    from .corpus import Corpus
+
+    folder = options.solutions / _named(options, options.name, "NAME")
+    try:
+        corpus = Corpus(folder)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"Off: {error}")
+        return 1
+    try:
+        with contextlib.closing(sandbox.Lane(unsafe=options.unsafe)) as lane:
+            found = {trial: trial.faults(lane) for trial in tqdm(corpus.trials(), folder.name, disable=None)}
+    except sandbox.SandboxError as error:
+        raise ValueError(str(error)) from None
+    print(authoring.table(found))
+    return int(any(found.values()))

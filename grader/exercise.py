@@ -1,7 +1,7 @@
 """An exercise as the grader has it: a folder ``solutions/NN_topic/``, read into one object."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -99,6 +99,15 @@ def references(exercise: Exercise) -> tuple[dict[str, str], dict[str, Callable]]
     return given, answers
 
 
+def called(known: Iterable[str], name: str) -> list[str]:
+    """Those of the exercises that are meant by a name, with its number or without, or by the number alone.
+
+    >>> called(["01_saliency", "02_surrogates"], "02")
+    ['02_surrogates']
+    """
+    return [each for each in known if name in (each, *each.split("_", 1))]
+
+
 def find(folder: Path, submitted: Path, name: str | None) -> Exercise:
     """The exercise of this name or number in the folder of all, or the one that the files of more than half of the students are named after.
 
@@ -107,7 +116,7 @@ def find(folder: Path, submitted: Path, name: str | None) -> Exercise:
     """
     known = {path.parent.name: path.parent for path in sorted(folder.glob("*/solution.ipynb"))}
     if name is not None:
-        named = [known[each] for each in known if name in (each, each.split("_")[0])]
+        named = [known[each] for each in called(known, name)]
     else:
         stems = stems_by_student(submitted)
         named = [known[each] for each in known if 2 * sum(each in theirs for theirs in stems) > len(stems)]

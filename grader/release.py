@@ -20,8 +20,9 @@ lose one ``../``, since an exercise lies one folder higher than its solution.
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
+from itertools import pairwise
 from pathlib import Path
 
 from interp_lab.notebook import CODE_STUB, TEXT_STUB, checksum, source
@@ -78,6 +79,85 @@ def install_cell() -> str:
 def dumps(notebook: dict) -> str:
     """The notebook as the one text that it is written as: sorted keys, lines of source as a list, like Jupyter."""
     return json.dumps(notebook, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def cell_name(cell: dict) -> str:
+    """Its grade_id, which an author can change in Jupyter, or else its id, which Jupyter chooses."""
+    return cell["metadata"].get("nbgrader", {}).get("grade_id", cell["id"])
+
+
+def answers(solution: dict) -> list[str]:
+    """Lines of solutions, hidden tests and mark schemes in order; short ones say nothing."""
+    removed, inside = [], False
+    for line in "\n".join(map(source, solution["cells"])).split("\n"):
+        if re.search("(BEGIN|END) (SOLUTION|HIDDEN TESTS|MARK SCHEME)", line):
+            inside = "BEGIN" in line
+        elif inside and len(line.strip()) > 12:
+            removed.append(" ".join(line.split()))
+    return removed
+
+
+def pieces(solution: dict) -> set[str]:
+    """Text that only the solution holds. A line alone, such as one that makes a generator, is also written by others;
+    a long one and two in a row are not."""
+    lines = answers(solution)
+    pairs = {f"{line} {after}" for line, after in pairwise(lines)}
+    return {piece for piece in pairs if len(piece) > 36} | {line for line in lines if len(line) > 60}
+
+
+def leaks(
+    solution: dict,
+    exercise: dict,
+    by_hand: Mapping[tuple[str, str], list[float]] | None = None,
+    *,
+    longer_than: int = 12,
+) -> list[str]:
+    """What the exercise gives away of a solution, in sentences that name the cell.
+
+    Args:
+        by_hand: numbers that functions have to give, by question and name. They are looked for in the prose and in the
+            question's own cells, since other code may hold them by chance; fewer than three may stand anywhere, unless
+            one of them has three decimals.
+        longer_than: of a single line, in characters; a short one in another exercise is no answer.
+    """
+    given = {
+        " ".join(line.split())
+        for cell in solution["cells"]
+        if cell["cell_type"] == "code" and not cell["metadata"].get("nbgrader", {}).get("solution")
+        for line in _replace(source(cell), "HIDDEN TESTS", lambda *_: [], cell["id"]).split("\n")
+    }
+    secret = {line for line in answers(solution) if len(line) > longer_than} - given
+    whole = pieces(solution)
+    printed = {
+        " ".join(line.split())
+        for cell in solution["cells"]
+        for output in cell.get("outputs", [])
+        for line in "".join(output.get("text", "")).splitlines()
+        if len(line.strip()) > 12 and line.strip() not in source(cell)
+    }
+    found = []
+    for cell in exercise["cells"]:
+        text = re.sub(r"data:image/[^)]*", "", source(cell))
+        lines, where = [" ".join(line.split()) for line in text.split("\n")], f"the cell {cell_name(cell)}"
+        text = " ".join(filter(None, lines))
+        shown = secret & set(lines) | {piece for piece in whole if piece in text}
+        found += [f"{where} shows the answer's text: {line}" for line in sorted(shown)]
+        found += [f"{where} shows what the solution prints: {line}" for line in sorted(printed) if line in text]
+        for (question, name), numbers in (by_hand or {}).items():
+            own = cell["cell_type"] == "markdown" or cell_name(cell).startswith(f"q{question}")
+            found += [f"{where} shows the result of {name}()"] * (own and _shows(text, numbers))
+        if cell.get("outputs") or cell.get("execution_count"):
+            found.append(f"{where} has an output")
+    return found
+
+
+def _shows(text: str, numbers: list[float]) -> bool:
+    """Whether these numbers stand in a row."""
+    if len(numbers) < 3 and all(abs(number * 100 - round(number * 100)) < 1e-6 for number in numbers):
+        return False
+    there = [float(number) for number in re.findall(r"(?<![\w.])-?\d+(?:\.\d+)?", text)]
+    rows = (there[start : start + len(numbers)] for start in range(len(there) - len(numbers) + 1))
+    return any(max(abs(a - b) for a, b in zip(row, numbers, strict=True)) < 1e-4 for row in rows)
 
 
 def _check(cell: dict, grader: dict, where: str) -> None:

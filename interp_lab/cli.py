@@ -1,8 +1,8 @@
 """The ``interp-lab`` command: one subcommand per job, each a parser and a function side by side.
 
 A new subcommand is a function ``add_NAME(commands)`` that adds its parser, sets ``run`` on it to a function of the
-parsed arguments, and stands in ``COMMANDS``, or is an entry point of another package in the group
-``interp_lab.commands``. argparse, since the package itself depends on no other parser.
+parsed arguments, which may return an exit status, and stands in ``COMMANDS``, or is an entry point of another package
+in the group ``interp_lab.commands``. argparse, since the package itself depends on no other parser.
 """
 
 import argparse
@@ -148,11 +148,10 @@ def run(commands: Iterable[Callable[[argparse._SubParsersAction], None]], argume
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a name that the terminal cannot write must not end the run
     try:
-        options.run(options)
+        return options.run(options) or 0
     except (ValueError, FileNotFoundError) as error:
         print(f"interp-lab: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,17 +1,6 @@
-"""Every exercise, tried on its solution, on right answers written differently and on wrong ones that students write.
-
-The answers are data, in ``solutions/NN_topic/corpus.py``:
-
-- ``SETTING``: ids of the given code cells that the visible checks need besides the answers.
-- ``EMPTY``: of each question the signature, and an expression of a plausible kind that is wrong.
-- ``RIGHT``: question, name, source of the answer cell.
-- ``WRONG``: question, name, text of the model answer and what stands in its place; the visible check that catches it
-  and words of its message; the graded parts that it loses and words of their feedback. Either may be empty: some
-  mistakes only the student sees before handing in, some only the grader sees.
-"""
+"""Every exercise, tried as `interp-lab check-exercise` does, and in Jupyter's and nbgrader's own programs."""
 
 import base64
-import contextlib
 import io
 import json
 import math
@@ -21,188 +10,102 @@ import runpy
 import shutil
 import subprocess
 import sys
-import threading
-from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
 
 from grader.calls import perform
-from grader.exercise import Exercise, references
-from grader.question import generator, mark
+from grader.corpus import Corpus, kinds
+from grader.exercise import references
+from grader.question import generator
 from interp_lab import extract
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = sorted(path for path in (ROOT / "solutions").iterdir() if path.is_dir())
-NAMES = [path.name for path in FOLDERS]
-EXERCISES = {path.name: Exercise.read(path) for path in FOLDERS}
-CORPUS = {path.name: SimpleNamespace(**runpy.run_path(str(path / "corpus.py"))) for path in FOLDERS}
-RIGHT = [pytest.param(name, *row, id=f"{name[:2]}-{row[0]} {row[1]}") for name in NAMES for row in CORPUS[name].RIGHT]
-WRONG = [
-    pytest.param(name, *row, id=f"{name[:2]}-{row[0]} {row[1]}", marks=[pytest.mark.trains] * (name == "14_roar"))
-    for name in NAMES
-    for row in CORPUS[name].WRONG
-]
-ONE_SIDED = [row for row in WRONG if not (row.values[5] and row.values[7])]
-GRADED = [
-    pytest.param(name, question, id=f"{name[:2]}-{question.name}")
-    for name in NAMES
-    for question in EXERCISES[name].questions
-]
-BODIES = ["raise NotImplementedError()", "return 0 * {0}", "return {0}", "return None"]
+CORPUS = {path.name: Corpus(path) for path in sorted((ROOT / "solutions").iterdir()) if path.is_dir()}
+NAMES = list(CORPUS)
 
 
-@cache
-def notebook(folder, name):
-    path = ROOT / folder / (f"{name}/solution.ipynb" if folder == "solutions" else f"{name}.ipynb")
-    return json.loads(path.read_text(encoding="utf-8"))
+def trials(*kinds, trains=()):
+    """Those of all exercises, as parameters; ``trains`` names exercises whose trials train a network."""
+    return pytest.mark.parametrize(
+        "trial",
+        [
+            pytest.param(
+                trial,
+                id=f"{name[:2]}-{trial.question} {trial.name}",
+                marks=[pytest.mark.trains] * (name in trains),
+            )
+            for name, corpus in CORPUS.items()
+            for trial in corpus.trials()
+            if trial.kind in kinds
+        ],
+    )
 
 
-@cache
-def code(folder, name):
-    cells = notebook(folder, name)["cells"]
-    return {cell["id"]: "".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"}
+@trials("solution", trains=NAMES)
+def test_the_model_answers_pass_every_visible_check_and_get_all_points(lane, trial):
+    assert trial.faults(lane) == []
 
 
-def kinds(parts):
-    return set(re.findall(r"side effects|\w+", parts))
+@trials("right", trains=NAMES)
+def test_other_right_answers_pass_and_get_all_points(lane, trial):
+    assert trial.faults(lane) == []
 
 
-def checks(name, question=""):
-    """The ids of the visible checks of a question, or of all."""
-    return [cell for cell in code("solutions", name) if re.fullmatch(rf"q{question or '.*'}[a-z]?-check", cell)]
-
-
-def answers(name):
-    return [cell for cell in code("solutions", name) if cell.endswith("-answer")]
-
-
-def said(name, check, **changed):
-    """What the check cell says, "" if it passes, with the given sources in place of the model answers."""
-    cells = code("solutions", name)
-    namespace, printed = {}, io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        for cell in CORPUS[name].SETTING + answers(name):
-            exec(changed.get(cell.replace("-", "_"), cells[cell]), namespace)
-        try:
-            exec(cells[check], namespace)
-        except (AssertionError, NotImplementedError) as error:
-            return str(error) or "nothing"
-    assert f"Question {check.removeprefix('q').removesuffix('-check')}: passed." in printed.getvalue()
-    return ""
-
-
-def lost(lane, name, question, source=None, *, student="anna", **changed):
-    """The parts of a question that are wrong with these sources in place of the solution's, with what is wrong."""
-    given, functions = references(EXERCISES[name])
-    changed |= {} if source is None else {f"q{question.name}_answer": source}
-    solution = {cell: changed.get(cell.replace("-", "_"), own) for cell, own in code("solutions", name).items()}
-    cells = given | {f"code cell {i}": source for i, source in enumerate(solution.values(), 1)}
-    faults = mark((question,), b"key", (name, student), lambda c: lane.run(cells, c), functions, threading.Lock())
-    return {part.kind: fault for part, fault in zip(question.parts, faults[question.name], strict=True) if fault}
-
-
-def asked(name, question):
-    return next(q for q in EXERCISES[name].questions if q.name == question)
-
-
-@pytest.mark.trains
-@pytest.mark.parametrize("name", NAMES)
-def test_the_model_answers_pass_every_visible_check(name):
-    assert [said(name, check) for check in checks(name)] == [""] * len(checks(name))
-
-
-@pytest.mark.trains
-@pytest.mark.parametrize(("name", "question"), GRADED)
-def test_the_model_answers_get_all_points(lane, name, question):
-    for student in ("anna", "ben", "cem"):
-        assert lost(lane, name, question, student=student) == {}
-
-
-@pytest.mark.trains
-@pytest.mark.parametrize(("name", "question", "_", "source"), RIGHT)
-def test_other_right_answers_pass_and_get_all_points(lane, name, question, _, source):
-    for check in checks(name, question):
-        assert said(name, check, **{f"q{question}_answer": source}) == ""
-    assert lost(lane, name, asked(name, question), source) == {}
-
-
-@pytest.mark.parametrize(("name", "question", "_", "old", "new", "check", "words", "parts", "feedback"), WRONG)
-def test_wrong_answers_are_told_why_and_lose_the_points_of_the_right_parts(
-    lane, name, question, _, old, new, check, words, parts, feedback
-):
-    source = code("solutions", name)[f"q{question}-answer"]
-    assert old in source
-    assert check or parts
-    wrong = source.replace(old, new)
-    if check:
-        message = said(name, f"{check}-check", **{f"q{question}_answer": wrong})
-        assert message.startswith(f"Question {check.removeprefix('q')}:")
-        assert words in message
-    if parts:
-        faults = lost(lane, name, asked(name, question), wrong)
-        assert set(faults) == kinds(parts)
-        assert any(feedback in fault for fault in faults.values())
+@trials("wrong", trains=["14_roar"])
+def test_wrong_answers_are_told_why_and_lose_the_points_of_the_right_parts(lane, trial):
+    assert trial.faults(lane) == []
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize(("name", "question", "_", "old", "new", "check", "words", "parts", "feedback"), ONE_SIDED)
-def test_the_hidden_tests_contain_the_visible_checks(lane, name, question, _, old, new, check, words, parts, feedback):
+@trials("contained", trains=["14_roar"])
+def test_the_hidden_tests_contain_the_visible_checks(lane, trial):
     """What a visible check refuses never gets all points, and what all visible checks pass never gets none."""
-    wrong = code("solutions", name)[f"q{question}-answer"].replace(old, new)
-    if check:
-        assert lost(lane, name, asked(name, question), wrong)
-    elif kinds(parts) == {part.kind for part in asked(name, question).parts}:
-        assert any(said(name, each, **{f"q{question}_answer": wrong}) for each in checks(name, question))
+    assert trial.faults(lane) == []
 
 
-@pytest.mark.parametrize("body", BODIES)
-@pytest.mark.parametrize(("name", "question"), GRADED)
-def test_empty_answers_fail_every_check_and_get_nothing(lane, name, question, body):
-    signature, value = CORPUS[name].EMPTY[question.name]
-    empty = f"def {signature}:\n    {body.format(value)}"
-    for check in checks(name, question.name):
-        message = said(name, check, **{f"q{question.name}_answer": empty})
-        assert message.startswith("Question")
-        assert ("is not written yet" in message) == ("raise" in body)
-    faults = lost(lane, name, question, empty)
-    assert len(faults) == len(question.parts)
-    if "raise" in body:
-        assert all("There is no answer yet (code cell" in fault for fault in faults.values())
+@trials("empty")
+def test_empty_answers_fail_every_check_and_get_nothing(lane, trial):
+    assert trial.faults(lane) == []
+
+
+@trials("untouched", "enough", "title", "leaks")
+def test_the_notebook_is_as_students_need_it(trial):
+    """Its checks help who has written nothing, its points add up, it holds no answer, and the corpus is large enough."""
+    assert trial.faults(None) == []
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_checks_of_random_numbers_do_not_depend_on_luck(seed):
-    name = "01_saliency_and_smoothgrad"
-    model_answer = code("solutions", name)["q4-answer"]
+    corpus = CORPUS["01_saliency_and_smoothgrad"]
+    model_answer = corpus.cells["q4-answer"]
     other = model_answer.replace("manual_seed(seed)", f"manual_seed(seed + {1000 * seed + 17})")
     assert other != model_answer
     for check in ("q4b-check", "q5b-check"):
-        assert said(name, check, q4_answer=other) == ""
+        assert corpus.said(check, q4_answer=other) == ""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("question", "function"), [("4", "retrain"), ("5", "roar")])
 def test_trained_accuracies_tell_right_answers_from_wrong_ones(question, function, seed, verdict):
     """How far answers are from the recipe's accuracies, over the tolerance, for the student whose name is the seed."""
-    name = "14_roar"
-    given, functions = references(EXERCISES[name])
-    answer = code("solutions", name)[f"q{question}-answer"]
+    name, corpus = "14_roar", CORPUS["14_roar"]
+    given, functions = references(corpus.exercise)
+    answer = corpus.cells[f"q{question}-answer"]
     tolerance = runpy.run_path(str(ROOT / "solutions" / name / "questions.py"))["TOLERANCE"]
-    right = [row[2] for row in CORPUS[name].RIGHT if row[0] == question]
-    wrong = {row[1]: row for row in CORPUS[name].WRONG if row[0] == question and row[7] == "largest difference"}
+    right = [row[2] for row in corpus.right if row[0] == question]
+    wrong = {row[1]: row for row in corpus.wrong if row[0] == question and row[7] == "largest difference"}
 
     def distances(source, calls):
-        cells = given | {str(i): cell for i, cell in enumerate([*code("solutions", name).values(), source])}
+        cells = given | {str(i): cell for i, cell in enumerate([*corpus.cells.values(), source])}
         namespace = {"__name__": "answer"}
         extract.execute(extract.select(extract.parse(cells)[0], function), namespace)
         pairs = ((perform(f[function], call).result for f in (namespace, functions)) for call in calls)
         return max((a - b).abs().max().item() for a, b in pairs) / tolerance
 
-    for part in asked(name, question).parts:
+    for part in corpus.questions[question].parts:
         calls = part.draw(generator(b"key", name, str(seed), question, part.kind))
         verdict(f"{part.kind}: of the farthest right answer", max(distances(s, calls) for s in right), below=1)
         losing = [answer.replace(row[2], row[3]) for row in wrong.values() if part.kind in kinds(row[6])]
@@ -212,56 +115,7 @@ def test_trained_accuracies_tell_right_answers_from_wrong_ones(question, functio
 
 def test_wrong_gradients_by_hand_are_named_but_not_corrected():
     wrong = "def gradient_a(): return [0, 0, 0]"
-    assert "expected -3" not in said("01_saliency_and_smoothgrad", "q1a-check", q1a_answer=wrong)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_there_are_enough_answers_to_every_question(name):
-    corpus = CORPUS[name]
-    for question in EXERCISES[name].questions:
-        assert sum(row[0] == question.name for row in corpus.RIGHT) >= 3, question.name
-        assert sum(row[0] == question.name and bool(row[6]) for row in corpus.WRONG) >= 5, question.name
-    assert set(corpus.EMPTY) == {question.name for question in EXERCISES[name].questions}
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_untouched_exercise_fails_in_every_check_with_a_message_that_helps(name):
-    cells, namespace, heard = code("exercises", name), {}, {}
-    for cell in CORPUS[name].SETTING + answers(name) + checks(name):
-        try:
-            exec(cells[cell], namespace)
-        except (AssertionError, NotImplementedError) as error:
-            heard[cell] = str(error)
-    for check in checks(name):
-        assert "is not written yet" in heard[check]
-    first = checks(name)[0]
-    with pytest.raises(AssertionError, match=f"Question {first[1:-6]}: .* is not defined"):
-        exec(cells[first], {key: namespace[key] for key in namespace if key not in graded_names(name)})
-
-
-def graded_names(name):
-    """What the answer cells of the solution define."""
-    cells = {cell: code("solutions", name)[cell] for cell in answers(name)}
-    statements, _ = extract.parse(cells)
-    return {bound for statement in statements for bound in statement.binds}
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_points_and_minutes_add_up(name):
-    """The title's table has the points of the test cells, and the grader's questions have them too."""
-    cells = [cell["metadata"].get("nbgrader", {}) for cell in notebook("solutions", name)["cells"]]
-    total = sum(cell.get("points", 0) for cell in cells)
-    rows = [row.split("|") for row in "".join(notebook("solutions", name)["cells"][0]["source"]).splitlines()]
-    (last,) = [row for row in rows if "together" in "|".join(row)]
-    parts = [row for row in rows if "★" in "|".join(row)]
-    assert float(last[3]) == sum(float(row[3]) for row in parts) == total
-    assert float(last[4]) == sum(float(row[4]) for row in parts)
-    by_question = {question.name: 0 for question in EXERCISES[name].questions}
-    for cell in cells:
-        if cell.get("grade") and not cell["solution"]:
-            question = cell["grade_id"].removeprefix("q").removesuffix("-check")
-            by_question[question if question in by_question else question[:-1]] += cell["points"]
-    assert by_question == {question.name: question.points for question in EXERCISES[name].questions}
+    assert "expected -3" not in CORPUS["01_saliency_and_smoothgrad"].said("q1a-check", q1a_answer=wrong)
 
 
 def picture(png):
@@ -272,7 +126,7 @@ def picture(png):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_picture_beside_a_task_is_what_the_solution_draws(name):
-    cells = {cell["id"]: cell for cell in notebook("solutions", name)["cells"]}
+    cells = {cell["id"]: cell for cell in CORPUS[name].notebook["cells"]}
     shown = [cell for cell in cells if re.fullmatch(r"q\d+-picture", cell)]
     assert shown
     for cell in shown:
@@ -346,7 +200,7 @@ def test_nbgrader_generates_and_autogrades_an_exercise(tmp_path):
 
     nbgrader("generate_assignment", "week", "--create")
     released = json.loads((tmp_path / "release" / "week" / f"{name}.ipynb").read_text(encoding="utf-8"))
-    answered = {c["id"]: c["source"] for c in notebook("solutions", name)["cells"]}
+    answered = {c["id"]: c["source"] for c in CORPUS[name].notebook["cells"]}
     for cell in released["cells"]:
         if cell["id"].endswith("-answer") and cell["id"] != "q3a-answer":  # one question is left open
             cell["source"] = answered[cell["id"]]
