@@ -295,7 +295,7 @@ def double_norm(case: Case) -> Case | None:
     """Not merged at all, and merged but for a second BatchNorm that does nothing."""
     found = [block for block in blocks(case.model) if isinstance(block.norm, NORMS)]
     for block in found:
-        idle = type(block.norm)(block.norm.num_features, eps=1e-30).double().eval()  # no torch takes 0
+        idle = type(block.norm)(block.norm.num_features, eps=1e-30).double().eval()  # torch 2.11 refuses 0
         block.norm = stack(norm=block.norm, idle=idle)
     return case if found else None
 
@@ -640,13 +640,11 @@ def accelerated(function: Function, case: Case) -> Answer:
     """On CUDA, else on the simulated device, where maps over x lie too."""
     cuda = torch.cuda.is_available()
     move, fetch = (
-        (partial(torch.Tensor.cuda), torch.Tensor.cpu) if cuda else (simulated_device.move, simulated_device.fetch)
+        (simulated_device.move, simulated_device.fetch) if not cuda else (lambda v: v.cuda(), torch.Tensor.cpu)
     )
     inputs = {name: move(getattr(case, name)) for name in ("x", "beside", "labels", "train")}
     with contextlib.nullcontext() if cuda else simulated_device.DeviceMode():
-        answer = function(
-            replace(case, model=case.model.cuda() if cuda else simulated_device.move(case.model), **inputs)
-        )
+        answer = function(replace(case, model=move(case.model), **inputs))
         return [fetch(p) if p.device.type != "cpu" or p.shape == case.x.shape else p for p in answer]
 
 
@@ -793,7 +791,9 @@ MORE_ROWS = either(
     of_layers, named("smoothgrad", "integrated_gradients", "selectivity", "maximize_activation", *REMOVAL)
 )
 RANDOMISED = named("model_randomisation")  # the weights of FrozenBatchNorm2d are no parameters
-NO_DRAWS_THERE = excluding(named("model_randomisation", "trak"))  # these draw their numbers on the device
+APART = named(
+    "trak", "model_randomisation"
+)  # trak draws on the device; the other is compared on CUDA by a test of its own
 HAS_WEIGHTS = excluding(of_parameters, FILTERS)
 NOT_INFLUENCE = excluding(INFLUENCE)
 
@@ -901,8 +901,8 @@ CHANGES: dict[str, Change] = {
     "x with a graph": Change(with_x(lambda x: x.clone().requires_grad_() * 1)),
     "x an inference tensor": Change(with_x(inference_tensor)),
     "model channels_last": Change(lambda c: replace(c, model=c.model.to(memory_format=torch.channels_last)) if c.x.dim() == 4 else None),
-    "on a GPU": Change(unchanged, run=accelerated, functions=NO_DRAWS_THERE, tolerance=1e-6),  # CUDA's hard gates have a float32 1/6
-    "on a GPU, in float32": Change(single, single, run=accelerated, functions=excluding(PATTERNS, named("rise", "shapley", "maximize_activation, density"), excluding(NO_DRAWS_THERE)), tolerance=1e-4),  # TF32 keeps 3 digits
+    "on a GPU": Change(unchanged, run=accelerated, functions=excluding(APART), tolerance=1e-6),  # CUDA's hard gates have a float32 1/6
+    "on a GPU, in float32": Change(single, single, run=accelerated, functions=excluding(PATTERNS, APART, named("rise", "shapley", "maximize_activation, density")), tolerance=1e-4),  # TF32 keeps 3 digits
     "float32": Change(single, run=widened, run_reference=widened, functions=excluding(named("model_randomisation")), tolerance=1e-3),  # other weights are drawn
     "target: np.int64": Change(target(lambda c: np.int64(1))),
     "target: np.int32": Change(target(lambda c: np.int32(1))),
