@@ -7,9 +7,6 @@ The first value of each option is the page's own. A claim *holds* if it is true 
 *depends* otherwise; pages print it with its range (``book/_ext/claims.py``), and one page lists them all.
 """
 
-import ast
-import functools
-import hashlib
 import importlib
 import inspect
 import itertools
@@ -18,6 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from .dependencies import fingerprint
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "book" / "data" / "claims.json"
@@ -45,8 +44,8 @@ class Claim:
 
     @property
     def fingerprint(self) -> str:
-        """Of the code that its value comes from, without comments and docstrings, and of the weights that this code names."""
-        return _fingerprint(Path(inspect.getfile(self.measure)))
+        """Of the code that its value comes from, and of the weights that this code or an option names."""
+        return fingerprint(Path(inspect.getfile(self.measure)), self.measure.__name__, str(self.options))
 
 
 CLAIMS: dict[str, Claim] = {}
@@ -73,34 +72,3 @@ def all_claims() -> dict[str, Claim]:
         if Path(__file__).with_name(f"{part}.py").is_file():
             importlib.import_module(f"book.claims.{part}")
     return CLAIMS
-
-
-@functools.cache
-def _fingerprint(path: Path) -> str:
-    files = _closure(path)
-    code = [ast.dump(_without_docstrings(ast.parse(path.read_text(encoding="utf-8")))) for path in files]
-    named = " ".join(path.read_text(encoding="utf-8") for path in files if path.is_relative_to(ROOT / "book"))
-    digest = hashlib.sha256("\n".join(code).encode())
-    for weights in sorted((ROOT / "interp_lab" / "weights").glob("*.safetensors")):
-        if weights.stem in named:
-            digest.update(weights.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def _closure(path: Path) -> list[Path]:
-    """A file and all files of the project that it imports from, however far away."""
-    from tests import affected
-
-    found, waiting = {path}, [path]
-    while waiting:
-        new = {ROOT / name for name in affected.imports(waiting.pop())} - found
-        found |= new
-        waiting += new
-    return sorted(found)
-
-
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:]
-    return tree

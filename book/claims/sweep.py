@@ -1,5 +1,6 @@
 """The sweep over all settings of all claims: resumable, over processes, with two kinds of kernel."""
 
+import itertools
 import json
 from collections import defaultdict
 from concurrent.futures import as_completed
@@ -21,6 +22,21 @@ def journal(kernel: str) -> Path:
     return ROOT / "_build" / "claims" / f"{kernel}.jsonl"
 
 
+def known(kernel: str) -> dict[tuple[str, str, str], float]:
+    """All values by claim, fingerprint and setting: those of the results, and those measured since."""
+    stored = json.loads(RESULTS.read_text(encoding="utf-8"))
+    values = {
+        (name, result["fingerprint"], json.dumps(dict(zip(result["options"], setting, strict=True)))): value
+        for name, result in stored.items()
+        for setting, value in zip(itertools.product(*result["options"].values()), result["values"][kernel], strict=True)
+    }
+    if (path := journal(kernel)).exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            name, fingerprint, setting, value = json.loads(line)
+            values[name, fingerprint, setting] = value
+    return values
+
+
 def measure(tasks: list[tuple[str, str, dict[str, Any]]]) -> list[Row]:
     """The values of some claims at some settings, which share what takes long."""
     claims = all_claims()
@@ -36,12 +52,12 @@ def measure_missing(kernel: str, names: list[str], executor: str) -> None:
 
     path, claims = journal(kernel), all_claims()
     path.parent.mkdir(parents=True, exist_ok=True)
-    known = {tuple(json.loads(line)[:3]) for line in path.read_text().splitlines()} if path.exists() else set()
+    there = known(kernel)
     units = defaultdict(list)
     for name in names:
         claim = claims[name]
         for setting in claim.settings():
-            if (name, claim.fingerprint, json.dumps(setting)) not in known:
+            if (name, claim.fingerprint, json.dumps(setting)) not in there:
                 if "training" in setting:  # takes minutes, so that one process does all that share it
                     shared = (claim.measure.__module__, setting["training"])
                 else:
@@ -60,11 +76,7 @@ def measure_missing(kernel: str, names: list[str], executor: str) -> None:
 
 def write_results() -> None:
     """The claims with their values, in the order of their settings."""
-    values = {}
-    for kernel in KERNELS:
-        for line in journal(kernel).read_text().splitlines():
-            name, fingerprint, setting, value = json.loads(line)
-            values[kernel, name, fingerprint, setting] = value
+    values = {kernel: known(kernel) for kernel in KERNELS}
     results = {
         name: {
             "page": claim.page,
@@ -75,7 +87,7 @@ def write_results() -> None:
             "fingerprint": claim.fingerprint,
             "values": {
                 kernel: [
-                    float(f"{values[kernel, name, claim.fingerprint, json.dumps(setting)]:.4g}")
+                    float(f"{values[kernel][name, claim.fingerprint, json.dumps(setting)]:.4g}")
                     for setting in claim.settings()
                 ]
                 for kernel in KERNELS

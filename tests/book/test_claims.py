@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from book.claims import RESULTS, ROOT, all_claims
+from book.claims import RESULTS, ROOT, all_claims, dependencies
 
 extension = pytest.importorskip("claims", reason="needs the extra `book`")
 Result, results = extension.Result, extension.results
@@ -23,8 +23,56 @@ def test_the_results_are_of_this_code():
     for name, claim in CLAIMS.items():
         stored = STORED[name]
         assert (stored["page"], stored["sentence"]) == (claim.page, claim.sentence)
+        assert (stored["above"], stored["below"]) == (claim.above, claim.below)
         assert stored["options"] == json.loads(json.dumps(claim.options))
         assert all(len(values) == len(list(claim.settings())) for values in stored["values"].values())
+
+
+CODE = """from interp_lab import lrp, saliency
+
+SIZES = (1, 2)
+
+def helper(x):
+    return saliency(None, x)
+
+@claim("page", above=0, size=SIZES)
+def first(size):
+    \"\"\"A sentence.\"\"\"
+    return helper(size)  # a comment
+
+def second(size):
+    return lrp(None, helper(size))
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "moved"),
+    [
+        ("A sentence", "Another", ""),
+        ("  # a comment", "", ""),
+        ("above=0", "above=1", ""),
+        ("(1, 2)", "(1, 3)", ""),  # another setting, whose value is measured; the values of the others stay
+        ("return lrp(None, ", "return lrp(1, ", "second"),
+        ("saliency(None", "saliency(1", "first second"),
+        ("helper(size)  #", "helper(-size)  #", "first"),
+    ],
+)
+def test_a_claim_is_measured_again_where_its_own_code_changed(old, new, moved, tmp_path):
+    assert CODE.count(old) == 1
+    (tmp_path / "old.py").write_text(CODE)
+    (tmp_path / "new.py").write_text(CODE.replace(old, new))
+    for name in ("first", "second"):
+        before, after = (dependencies.fingerprint(tmp_path / file, name, "") for file in ("old.py", "new.py"))
+        assert (before != after) == (name in moved.split())
+
+
+def test_a_claim_is_measured_again_where_a_method_of_its_own_changed(tmp_path, monkeypatch):
+    (tmp_path / "old.py").write_text(CODE)
+    before = [dependencies.fingerprint(tmp_path / "old.py", name, "") for name in ("first", "second")]
+    code = dependencies._code
+    monkeypatch.setattr(dependencies, "_code", lambda file: code(file) + " " * file.endswith("lrp/relevance.py"))
+    after = [dependencies.fingerprint(tmp_path / "old.py", name, "") for name in ("first", "second")]
+    assert [old == new for old, new in zip(before, after, strict=True)] == [True, False]
 
 
 def test_every_claim_stands_once_on_its_page():

@@ -1,0 +1,88 @@
+"""What a claim is measured with: of its own file what its function reaches, of the package the files that this names."""
+
+import ast
+import hashlib
+from functools import cache
+from pathlib import Path
+
+from tests import affected
+
+ROOT = Path(__file__).resolve().parents[2]
+WEIGHTS = ROOT / "interp_lab" / "weights"
+PACKAGE = "book.claims"  # whose files import from nothing above it by dots
+
+
+def fingerprint(path: Path, function: str, options: str) -> str:
+    """Of all code that a function of a file comes to, without comments and docstrings, and of the weights named there."""
+    code, files = _reached(path, function)
+    digest = hashlib.sha256("\n".join([*code, *map(_code, sorted(_closure(files)))]).encode())
+    named = options + " ".join(code)
+    for weights in sorted(WEIGHTS.glob("*.safetensors")):
+        if weights.stem in named:
+            digest.update(weights.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _reached(path: Path, function: str) -> tuple[list[str], frozenset[str]]:
+    """The definitions that a function needs, of its file and of those beside it, and the other files that they import from."""
+    code, files, seen, waiting = [], set(), {(path, function)}, [(path, function)]
+    while waiting:
+        file, name = waiting.pop()
+        definitions, imported = _module(file)
+        needed = set()
+        for statement in definitions.get(name, ()):
+            code.append(ast.dump(_bare(statement)))
+            needed |= {(file, node.id) for node in ast.walk(statement) if isinstance(node, ast.Name)}
+        for place in imported.get(name, ()):
+            if (ROOT / place).parent == path.parent:
+                needed.add((ROOT / place, name))
+            else:
+                files.add(place)
+        waiting += needed - seen
+        seen |= needed
+    return sorted(code), frozenset(files)
+
+
+@cache
+def _module(path: Path) -> tuple[dict[str, list[ast.stmt]], dict[str, frozenset[str]]]:
+    """The statements at the top of a file by the names that they bind, and where the names that it imports come from."""
+    definitions: dict[str, list[ast.stmt]] = {}
+    imported: dict[str, frozenset[str]] = {}
+    for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+            definitions.setdefault(statement.name, []).append(statement)
+        elif isinstance(statement, ast.ImportFrom):
+            source = ".".join([PACKAGE] * statement.level + [statement.module] * bool(statement.module))
+            for alias in statement.names:
+                imported[alias.asname or alias.name] = affected.defined_in(f"{source}.{alias.name}")
+        else:
+            for node in ast.walk(statement):
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                    definitions.setdefault(node.id, []).append(statement)
+    return definitions, imported
+
+
+@cache
+def _closure(files: frozenset[str]) -> frozenset[str]:
+    """Files of the project and all that they import from, however far away."""
+    found, waiting = files, list(files)
+    while waiting:
+        new = affected.imports(ROOT / waiting.pop()) - found
+        found |= new
+        waiting += new
+    return found
+
+
+@cache
+def _code(file: str) -> str:
+    return ast.dump(_bare(ast.parse((ROOT / file).read_text(encoding="utf-8"))))
+
+
+def _bare(tree: ast.AST) -> ast.AST:
+    """Without docstrings, and without the decorator that says over which options a claim is measured."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+        if isinstance(node, ast.FunctionDef):
+            node.decorator_list = [d for d in node.decorator_list if not ast.unparse(d).startswith("claim(")]
+    return tree
