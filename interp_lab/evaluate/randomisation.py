@@ -165,10 +165,12 @@ def _layers(network: nn.Module, x: Tensor) -> dict[str, nn.Module]:
             raise UnsupportedModelError(
                 f"{constants[id(tensor)]} is a weight but no parameter; make it an nn.Parameter"
             )
-        if isinstance(tensor, nn.Parameter) and id(tensor) not in owners:
+        learned = isinstance(tensor, nn.Parameter) or (tensor.requires_grad and tensor.is_leaf)
+        if learned and id(tensor) not in owners:
             raise UnsupportedModelError(
-                f"the model uses a parameter {tuple(tensor.shape)} of a module that is none of its own, as a function or a "
-                "compiled model does; make that module an attribute of the model, or give the model as it was before compiling"
+                f"the model uses a weight {tuple(tensor.shape)} that is no parameter of a module of its own: it lies in a list, "
+                "or in a module that a function or a compiled model holds. Make it an nn.Parameter, or the module an attribute of "
+                "the model; give the model as it was before compiling"
             )
 
     with torch.no_grad(), _Uses(see):

@@ -26,7 +26,7 @@ def attention_rollout(model: Model, x: Tensor) -> Tensor:
     rollout. Abnar & Zuidema 2020, arXiv:2005.00928.
 
     Args:
-        model: a transformer from ``(N, ...)`` to logits ``(N, K)``, whose layers all attend among the same T tokens.
+        model: a transformer from ``(N, ...)`` to logits ``(N, K)``, whose layers, one after the other, all attend among the same T tokens.
         x: float batch ``(N, ...)``.
 
     Returns:
@@ -43,7 +43,7 @@ def attention_rollout(model: Model, x: Tensor) -> Tensor:
     """
     with explaining(model, x) as x:
         _, weights = _attention_weights(model, x, None)
-        means = [heads.mean(1) for heads in _heads(model, x, weights, weights)]
+        means = [heads(a.detach()).mean(1) for heads, a in zip(_layouts(model, x, weights), weights, strict=True)]
         rolled = one = torch.eye(means[0].shape[-1], dtype=x.dtype, device=x.device)
         for a in means:
             rolled = (a + one) / 2 @ rolled
@@ -76,9 +76,9 @@ def gradient_x_attention(model: Model, x: Tensor, target: Target = None) -> Tens
     """
     with explaining(model, x) as x:
         chosen, weights = _attention_weights(model, x, target)
+        layouts = _layouts(model, x, weights)
         slopes = differentiated(chosen.sum(), weights)
-        raising = [(a.detach() * g).relu() for a, g in zip(weights, slopes, strict=True)]
-        steps = [heads.mean(1) for heads in _heads(model, x, weights, raising)]
+        steps = [heads((a.detach() * g).relu()).mean(1) for heads, a, g in zip(layouts, weights, slopes, strict=True)]
         rolled = torch.eye(steps[0].shape[-1], dtype=x.dtype, device=x.device)
         for step in steps:
             rolled = rolled + step @ rolled
@@ -106,32 +106,55 @@ def _attention_weights(model: Model, x: Tensor, target: Target) -> tuple[Tensor,
     return chosen, found
 
 
-def _heads(model: Model, x: Tensor, weights: Sequence[Tensor], values: Sequence[Tensor]) -> list[Tensor]:
-    """The values of every layer, which lie as its weights do, as ``(N, heads, T, T)``.
+Layout = Callable[[Tensor], Tensor]  # from what lies as attention weights do to ``(N, heads, T, T)``
 
-    Rows and heads may come in either order and share an axis: the first row, run alone, tells which is which.
+
+def _layouts(model: Model, x: Tensor, weights: Sequence[Tensor]) -> list[Layout]:
+    """How the weights of every layer lie: rows and heads come in either order, and may share an axis.
+
+    Which is which shows where the first input is another: the weights of all other rows stay. A window of tokens is no head:
+    two windows of the first layer have no number of x in common.
     """
-    _, alone = _attention_weights(model, x[:1].detach(), None)
-    result = []
-    for p, one, value in zip(weights, alone, values, strict=True):
-        forms = [form for form in FORMS if _fits(form, p, one, len(x))]
-        if not forms or p.shape[-1] != weights[0].shape[-1]:
-            raise UnsupportedModelError(
-                f"attention weights {', '.join(str(tuple(p.shape)) for p in weights)} are not among the same tokens of each of "
-                f"{len(x)} inputs in every layer (windows, or tokens that are merged), so that they cannot be multiplied"
-            )
-        nearest = min(forms, key=lambda form: (form(p, len(x))[0] - form(one, 1)[0]).abs().max().item())
-        result.append(nearest(value.detach(), len(x)))
-    return result
+    other = x.detach().clone()
+    other[:1] = torch.rand(other[:1].shape, generator=torch.Generator().manual_seed(200500928)).to(other)
+    changed = _attention_weights(model, other, None)[1] if len(x) > 1 else weights
+    found = [_layout(p.detach(), q.detach(), len(x)) for p, q in zip(weights, changed, strict=True)]
+    layouts = [layout for layout in found if layout is not None]
+    same = all(p.shape[-1] == weights[0].shape[-1] for p in weights)
+    if len(layouts) < len(weights) or not same or _are_windows(layouts[0](weights[0]), x):
+        raise UnsupportedModelError(
+            f"attention weights {', '.join(str(tuple(p.shape)) for p in weights)} are not among the same tokens of each of "
+            f"{len(x)} inputs in every layer (windows, or tokens that are merged), so that they cannot be multiplied"
+        )
+    return layouts
 
 
-FORMS: tuple[Callable[[Tensor, int], Tensor], ...] = (
-    lambda p, rows: p if p.dim() == 4 else p.unflatten(0, (rows, -1)),
-    lambda p, rows: (p if p.dim() == 4 else p.unflatten(0, (-1, rows))).transpose(0, 1),
-)
+def _layout(p: Tensor, q: Tensor, rows: int) -> Layout | None:
+    """The one under which only the first row of two weights differs; None if there is none, or several that differ."""
+
+    def first_axis(p: Tensor) -> Tensor:
+        return p if p.dim() == 4 else p.unflatten(0, (rows, -1 if rows else 1))
+
+    def second_axis(p: Tensor) -> Tensor:
+        return (p if p.dim() == 4 else p.unflatten(0, (-1 if rows else 1, rows))).transpose(0, 1)
+
+    def stays(layout: Layout) -> bool:
+        if len(layout(p)) != rows or rows < 2:
+            return len(layout(p)) == rows
+        change = (layout(p) - layout(q)).abs()
+        if not change.any():  # the weights do not depend on x, and so are the same in all rows
+            return torch.allclose(layout(p), layout(p)[:1])
+        return bool(change[1:].max() <= 1e-3 * change[0].max())
+
+    if p.dim() not in (3, 4) or (p.dim() == 3 and len(p) % max(rows, 1)):
+        return None
+    fitting = [layout for layout in (first_axis, second_axis) if stays(layout)]
+    means = [layout(p).mean(1) for layout in fitting]
+    return fitting[0] if fitting and torch.allclose(means[0], means[-1]) else None
 
 
-def _fits(form: Callable[[Tensor, int], Tensor], p: Tensor, one: Tensor, rows: int) -> bool:
-    if p.dim() not in (3, 4) or p.dim() != one.dim() or (p.dim() == 3 and len(p) != rows * len(one)):
-        return False
-    return len(form(p, rows)) == rows and len(form(one, 1)) == 1
+def _are_windows(heads: Tensor, x: Tensor) -> bool:
+    """Whether the first and the last of ``(N, heads, T, T)`` come from different numbers of x."""
+    order = torch.arange(heads.shape[-1], dtype=x.dtype, device=x.device)  # as every row of weights sums to 1
+    first, last = (differentiated((heads[:, k] * order).sum(), [x], retain_graph=True)[0] != 0 for k in (0, -1))
+    return bool(first.any() and last.any() and not (first & last).any())

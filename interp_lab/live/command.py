@@ -5,7 +5,7 @@ that runs. The network itself is made by a function of the instructor's own code
 code of whoever wrote them; so may an archive of ``torch.export``, whose reader falls back to pickle in torch 2.6 and later.
 """
 
-import importlib.util
+import runpy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -102,14 +102,12 @@ def _network(name: str, weights: Path | None) -> nn.Module:
         raise ValueError(f"a network with weights of its own is given as FILE.py:FUNCTION, got {name!r}")
     if not Path(file).is_file():
         raise FileNotFoundError(f"there is no file {file}")
-    spec = importlib.util.spec_from_file_location("network_of_one_s_own", file)
-    if spec is None or spec.loader is None:
+    if Path(file).suffix != ".py":
         raise ValueError(f"{file} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, function):
+    names = runpy.run_path(file)  # which takes the file as it stands, not what an import compiled of it before
+    if function not in names:
         raise ValueError(f"{file} has no function {function!r}")
-    model = getattr(module, function)()
+    model = names[function]()
     try:
         model.load_state_dict(read_tensors(weights))
     except RuntimeError as error:

@@ -235,6 +235,14 @@ def test_what_cannot_be_randomised_is_refused_by_name():
         def forward(self, x):
             return F.linear(x, self.weight)
 
+    class InAList(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weights = [torch.randn(8, 16, requires_grad=True)]
+
+        def forward(self, x):
+            return F.linear(x, self.weights[0])
+
     half = Half(16, 8)
     nn.init.zeros_(half.bias)  # no one else sets it
     outside, head = nn.Linear(16, 8).requires_grad_(False), nn.Linear(8, 2)
@@ -245,9 +253,13 @@ def test_what_cannot_be_randomised_is_refused_by_name():
         (half, r"reset_parameters\(\) of layer '1' \(Half\) leaves its 'bias' as it was"),
         (Constant(buffer=False), r"'weight' of '1' \(Constant\) is a weight but no parameter"),
         (Constant(buffer=True), r"'weight' of '1' \(Constant\) is a weight but no parameter"),
-        (Function(lambda x: outside(x)), r"a parameter \(8, 16\) of a module that is none of its own"),
-        (Function(outside.forward), r"a parameter \(8, 16\) of a module that is none of its own"),
-        (Function(lambda x: F.linear(x, outside.weight)), r"a parameter \(8, 16\) of a module that is none of its own"),
+        (InAList(), r"a weight \(8, 16\) that is no parameter of a module of its own: it lies in a list"),
+        (Function(lambda x: outside(x)), r"a weight \(8, 16\) that is no parameter of a module of its own"),
+        (Function(outside.forward), r"a weight \(8, 16\) that is no parameter of a module of its own"),
+        (
+            Function(lambda x: F.linear(x, outside.weight)),
+            r"a weight \(8, 16\) that is no parameter of a module of its own",
+        ),
         (torch.jit.script(nn.Linear(16, 8)), r"layer '1' \(RecursiveScriptModule\) keeps its weights"),
         (quantised, r"layer '1' \(Function\) keeps its weights"),
     ):

@@ -2,6 +2,8 @@
 
 import itertools
 import math
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -214,3 +216,54 @@ def test_a_softmax_over_another_axis_is_refused():
     for method in (attention_rollout, gradient_x_attention):
         with pytest.raises(UnsupportedModelError, match="not over their last axis"):
             method(built_of(OverColumns), X)
+
+
+class Folded(Layer):
+    """Attention in windows of two tokens, which are folded into the batch."""
+
+    def forward(self, x: Tensor, added: Tensor | float = 0.0, kept: list[Tensor] | None = None) -> Tensor:
+        return super().forward(x.unflatten(1, (-1, 2)).flatten(0, 1)).unflatten(0, (len(x), -1)).flatten(1, 2)
+
+
+class FoldedInOneAxis(Folded, RowsFirstInOneAxis):
+    pass
+
+
+class Mixed(Layer):
+    """One mixing for all inputs, which the layer has learnt."""
+
+    def weights(self, q: Tensor, k: Tensor) -> Tensor:
+        scores = torch.arange(50.0).unflatten(0, (2, 5, 5)).sin() + 0 * q.sum()
+        return scores.softmax(-1)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+@pytest.mark.parametrize("layer", [Folded, FoldedInOneAxis])
+def test_windows_are_not_taken_for_heads(layer, rows):
+    for method in (attention_rollout, gradient_x_attention):
+        with pytest.raises(UnsupportedModelError, match="windows"):
+            method(built_of(layer), X[:rows, :4])
+
+
+def test_weights_that_do_not_tell_rows_from_heads_are_refused():
+    for method in (attention_rollout, gradient_x_attention):
+        with pytest.raises(UnsupportedModelError, match="not among the same tokens of each of 2"):
+            method(built_of(Mixed), X[:2])
+
+
+@pytest.mark.parametrize("layer", [Layer, HeadsFirst, HeadsFirstInOneAxis, RowsFirstInOneAxis])
+def test_inputs_may_be_alike_or_none(layer):
+    for method in (attention_rollout, gradient_x_attention):
+        assert_close(method(built_of(layer), X[[0, 0]]), method(Written(), X[:1]).expand(2, 5, 5))
+        assert method(built_of(layer), X[:0]).shape == (0, 5, 5)
+
+
+def test_a_second_input_by_a_closure():
+    second, model = torch.randn(3, 5, 8), Written()
+
+    def beside(rows: slice) -> Callable:
+        return lambda x: model(x + second[rows])
+
+    for method in (attention_rollout, partial(gradient_x_attention, target=1)):
+        alone = [method(beside(slice(k, k + 1)), X[k : k + 1]) for k in range(3)]
+        assert_close(method(beside(slice(None)), X), torch.cat(alone))
