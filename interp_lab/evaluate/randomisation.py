@@ -165,7 +165,8 @@ def _layers(network: nn.Module, x: Tensor) -> dict[str, nn.Module]:
             raise UnsupportedModelError(
                 f"{constants[id(tensor)]} is a weight but no parameter; make it an nn.Parameter"
             )
-        learned = isinstance(tensor, nn.Parameter) or (tensor.requires_grad and tensor.is_leaf)
+        is_view = tensor._base is not None  # of a weight that was seen when the view was taken
+        learned = isinstance(tensor, nn.Parameter) or (tensor.requires_grad and tensor.is_leaf and not is_view)
         if learned and id(tensor) not in owners:
             raise UnsupportedModelError(
                 f"the model uses a weight {tuple(tensor.shape)} that is no parameter of a module of its own: it lies in a list, "
