@@ -157,7 +157,7 @@ def test_the_template_tries_answers_on_maps_of_at_least_5_x_4_pixels(course, lan
     ("cell", "old", "new", "words"),
     [
         ("q1-answer", "across + down", "acros + down", "NameError: name 'acros' is not defined (code cell 3, q1-answer, line 10)"),
-        ("q1-check", "check.follows", "check.folows", "AttributeError: .*(code cell 4, q1-check, line 19)"),
+        ("q1-check", "check.follows", "check.followed", "AttributeError: .*(code cell 4, q1-check, line 19)"),
         ("q1-check", "check.follows(roughness,", "check.follows(rough,", "rough is not defined. .*(code cell 4, q1-check, line 19)"),
         ("q1-check", "[10.0, 0.0]", "[9.0, 0.0]", "expected 9. (code cell 4, q1-check, line 3)"),
         ("imports", "import digits", "import digit", "ImportError: .*(code cell 2, imports, line 4)"),
