@@ -49,4 +49,7 @@ def table(found: dict[Trial, list[str]]) -> str:
         off += [""] * bool(wrong) + [f"Off: {fault}" for fault in wrong[:SHOWN]]
         off += [f"... and {len(wrong) - SHOWN} more of these"] * (len(wrong) > SHOWN)
         off += [f"What to do: {remedy}."] * bool(wrong)
+        if all(trial.kind == "solution" for trial in found):
+            lines.append("--  all other trials wait for the solution")
+            break
     return "\n".join(lines + off)

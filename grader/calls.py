@@ -77,6 +77,8 @@ class Net:
         with torch.random.fork_rng([]):  # the random weights that are overwritten here
             made: list[nn.Module] = []
             for name, *options in self.layers:
+                if name not in {"Again", *LAYERS}:
+                    raise ValueError(f"there is no layer {name!r}: take {', '.join(LAYERS)} or Again")
                 made.append(made[options[0]] if name == "Again" else LAYERS[name](*options))
             model = nn.Sequential(*made)
         if self.state:

@@ -11,6 +11,7 @@
   mistakes only the student sees before handing in, some only the grader sees.
 """
 
+import ast
 import contextlib
 import io
 import json
@@ -93,12 +94,12 @@ class Trial:
     def faults(self, lane: Lane) -> list[str]:
         """What is off, in sentences; nothing where it holds."""
         try:
-            return list(self.look(lane))
+            with contextlib.redirect_stdout(io.StringIO()):  # what answers print
+                return list(dict.fromkeys(self.look(lane)))
         except SandboxError:
             raise
         except Exception as error:  # of an answer or a check, which may raise anything
-            line = _line(error, "questions.py")
-            return [f"raised {type(error).__name__}: {error}" + (f" (questions.py, line {line})" if line else "")]
+            return [f"raised {type(error).__name__}: {error}{_place(error)}"]
 
     def __str__(self) -> str:
         return ", ".join(filter(None, [self.kind, self.question and f"question {self.question}", self.name]))
@@ -117,13 +118,37 @@ class Corpus:
         try:
             self.notebook = json.loads(self.exercise.solution)
             self.released = release.release(self.notebook)
-            self.exercise.agree()
         except (ValueError, KeyError) as error:
             raise ValueError(f"{folder / 'solution.ipynb'}: {error}") from None
+        try:
+            self.exercise.agree()
+        except ValueError as error:
+            raise ValueError(f"{folder}: {error}{_place(error)}") from None
         except Exception as error:  # questions.py is code, and may raise anything
             raise _unusable(folder / "questions.py", error) from None
         self.cells = _code(self.notebook)
+        self.places = {cell: f"code cell {number}, {cell}" for number, cell in enumerate(self.cells, 1)}
+        if faults := self._unreadable():
+            raise ValueError(f"{folder}: {'; '.join(faults)}")
         self._read(folder / "corpus.py")
+
+    def _unreadable(self) -> list[str]:
+        """What stands in the way of trying the solution: cells that do not parse or are missing, names defined twice."""
+        _, faults = extract.parse({self.places[cell]: text for cell, text in self.cells.items()})
+        needed = {f"q{question}-answer" for question in self.questions}
+        faults += [f"solution.ipynb lacks a code cell {cell}" for cell in sorted(needed.difference(self.answers))]
+        answers = {self.places[cell]: self.cells[cell] for cell in self.answers}
+        for cells in (answers, {"questions.py": self.exercise.source}):
+            places: dict[str, list[str]] = {}
+            for statement in extract.parse(cells)[0]:
+                if isinstance(statement.node, ast.FunctionDef):
+                    places.setdefault(statement.node.name, []).append(statement.place)
+            faults += [
+                f"{name} is defined more than once ({'; '.join(each)}): every question needs function names of its own"
+                for name, each in places.items()
+                if len(each) > 1
+            ]
+        return faults
 
     def _read(self, path: Path) -> None:
         if not path.exists():
@@ -140,10 +165,9 @@ class Corpus:
                     raise ValueError(
                         f"{path}: row {number} of {table} must be {len(columns)} texts: {', '.join(columns)}"
                     )
-                if row[0] not in self.questions or f"q{row[0]}-answer" not in self.cells:
+                if row[0] not in self.questions:
                     raise ValueError(
-                        f"{path}: row {number} of {table} is for question {row[0]!r}, which needs an entry in "
-                        f"questions.py and a cell q{row[0]}-answer in solution.ipynb"
+                        f"{path}: row {number} of {table} is for question {row[0]!r}, which needs an entry in questions.py"
                     )
                 if table == "WRONG" and row[4] and f"{row[4]}-check" not in self.cells:
                     raise ValueError(
@@ -170,20 +194,25 @@ class Corpus:
         return [cell for cell in self.cells if re.fullmatch(rf"q{question or '.*'}[a-z]?-check", cell)]
 
     def said(self, check: str, **changed: str) -> str:
-        """What the check cell says, "" if it passes, with the given sources in place of the model answers."""
+        """What the check cell says and where, "" if it passes, with the given sources in place of the model answers."""
         namespace: dict[str, Any] = {}
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             for cell in self.setting + self.answers:
-                exec(changed.get(cell.replace("-", "_"), self.cells[cell]), namespace)
+                self._run(cell, changed.get(cell.replace("-", "_"), self.cells[cell]), namespace)
             try:
-                exec(self.cells[check], namespace)
+                self._run(check, self.cells[check], namespace)
             except (AssertionError, NotImplementedError) as error:
-                return str(error) or "nothing"
+                return (str(error) or "nothing") + _place(error)
         name = check.removeprefix("q").removesuffix("-check")
         if f"Question {name}: passed." not in printed.getvalue():
             raise ValueError(f'the checks of {check} must stand under `with check.question("{name}"):`')
         return ""
+
+    def _run(self, cell: str, text: str, namespace: dict[str, Any]) -> None:
+        """Execute a text as that of a cell; errors name the cell and the line."""
+        place = self.places[cell] if text == self.cells[cell] else f"in place of {self.places[cell]}"
+        exec(compile(text, place, "exec"), namespace)
 
     def lost(
         self, lane: Lane, question: str, source: str | None = None, *, student: str = "anna", **changed: str
@@ -301,12 +330,11 @@ class Corpus:
         cells = _code(self.released)
         namespace: dict[str, Any] = {}
         heard: dict[str, str] = {}
-        with contextlib.redirect_stdout(io.StringIO()):
-            for cell in self.setting + self.answers + self.checks():
-                try:
-                    exec(cells[cell], namespace)
-                except (AssertionError, NotImplementedError) as error:
-                    heard[cell] = str(error)
+        for cell in self.setting + self.answers + self.checks():
+            try:
+                self._run(cell, cells[cell], namespace)
+            except (AssertionError, NotImplementedError) as error:
+                heard[cell] = str(error)
         for check in self.checks():
             if "is not written yet" not in heard.get(check, ""):
                 yield f"{check} does not say that nothing is written yet, but {heard.get(check, 'passed')!r}"
@@ -378,11 +406,12 @@ def _in_order(parts: Any) -> str:
 
 
 def _unusable(path: Path, error: Exception) -> ValueError:
-    line = getattr(error, "lineno", None) or _line(error, path.name)
-    return ValueError(f"{path}{f', line {line}' if line else ''}: {type(error).__name__}: {error}")
+    return ValueError(f"{path}: {type(error).__name__}: {error}{_place(error)}")
 
 
-def _line(error: Exception, file: str) -> int | None:
-    """The line of a file in which an error arose, if it did."""
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).name == file]
-    return lines[-1] if lines else None
+def _place(error: Exception) -> str:
+    """Where in the exercise an error arose, that of a check where it did before the check told it."""
+    frames = [f for each in (error, error.__context__) if each for f in traceback.extract_tb(each.__traceback__)]
+    places = [(Path(frame.filename).name.strip("<>"), frame.lineno) for frame in frames if frame.filename != __file__]
+    own = [f" ({name}, line {line})" for name, line in places if re.search(r"^(questions|corpus)\.py$|code cell", name)]
+    return own[-1] if own else ""

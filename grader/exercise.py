@@ -42,9 +42,11 @@ class Exercise:
 
         Raises:
             ValueError: a check cell has points and no question grades it, a question has no check cell, or the points
-                differ; the sentence says what is missing where.
+                differ, or two questions have one name; the sentence says what is missing where.
         """
         asked = {question.name: question.points for question in self.questions}
+        if len(asked) < len(self.questions):
+            raise ValueError(f"QUESTIONS of {self.name} in questions.py must have names of their own")
         visible: dict[str, float] = dict.fromkeys(asked, 0.0)
         cells: dict[str, list[str]] = {name: [] for name in asked}
         for cell in json.loads(self.solution)["cells"]:
@@ -55,9 +57,8 @@ class Exercise:
             name = name if name in asked else name[:-1]
             if name not in asked:
                 raise ValueError(
-                    f"solutions/{self.name}/solution.ipynb gives {grader['points']:g} points to its check "
-                    f"{grader['grade_id']!r}, but QUESTIONS in solutions/{self.name}/questions.py has no question that it "
-                    "belongs to: add one, or take the points away"
+                    f"the check {grader['grade_id']} of {self.name} has {grader['points']:g} points in solution.ipynb, "
+                    "and no question in questions.py that it belongs to: add one, or take the points away"
                 )
             visible[name] += grader["points"]
             cells[name].append(f"{grader['grade_id']}: {grader['points']:g}")
@@ -93,7 +94,7 @@ def references(exercise: Exercise) -> tuple[dict[str, str], dict[str, Callable]]
                 if call.function not in answers:
                     namespace, problems = extract.prepare(statements, call.function, question.name)
                     if call.function not in namespace or problems:
-                        why = "; ".join(problems)
+                        why = "; ".join(problems) or f"no cell before the check of question {question.name} defines it"
                         raise ValueError(f"the solution of {exercise.name} gives no {call.function}: {why}")
                     answers[call.function] = namespace[call.function]
     return given, answers

@@ -48,6 +48,11 @@ class Question:
     title: str
     parts: tuple[Part, ...]
 
+    def __post_init__(self) -> None:
+        kinds = [part.kind for part in self.parts]
+        if wrong := {k for k in kinds if kinds.count(k) > 1} | {p.needs for p in self.parts if p.needs} - {*kinds}:
+            raise ValueError(f"question {self.name} must have one part of the kind {', '.join(sorted(wrong))}")
+
     @property
     def points(self) -> float:
         return sum(part.points for part in self.parts)

@@ -33,6 +33,8 @@ from .exercise import Exercise
 # course has a public address; the install cell then only says whether the package is there.
 INSTALL = ""
 
+INLINE = 24  # characters of a line; a longer one is an answer within a sentence, too
+
 KEYS = {"schema_version", "grade", "solution", "locked", "task", "grade_id", "points", "checksum", "cell_type"}
 
 
@@ -118,7 +120,8 @@ def leaks(
         by_hand: numbers that functions have to give, by question and name. They are looked for in the prose and in the
             question's own cells, since other code may hold them by chance; fewer than three may stand anywhere, unless
             one of them has three decimals.
-        longer_than: of a single line, in characters; a short one in another exercise is no answer.
+        longer_than: of a single line, in characters; a short one in another exercise is no answer. Longer than
+            ``INLINE`` it is one also within a sentence, or in a message of a check.
     """
     given = {
         " ".join(line.split())
@@ -127,7 +130,7 @@ def leaks(
         for line in _replace(source(cell), "HIDDEN TESTS", lambda *_: [], cell["id"]).split("\n")
     }
     secret = {line for line in answers(solution) if len(line) > longer_than} - given
-    whole = pieces(solution)
+    whole = pieces(solution) | {line for line in secret if len(line) > max(longer_than, INLINE)}
     printed = {
         " ".join(line.split())
         for cell in solution["cells"]
@@ -139,7 +142,7 @@ def leaks(
     for cell in exercise["cells"]:
         text = re.sub(r"data:image/[^)]*", "", source(cell))
         lines, where = [" ".join(line.split()) for line in text.split("\n")], f"the cell {cell_name(cell)}"
-        text = " ".join(filter(None, lines))
+        text = " ".join(re.sub(r"""(["'])\n\s*f?\1""", "", text).split())  # a message over several lines is one
         shown = secret & set(lines) | {piece for piece in whole if piece in text}
         found += [f"{where} shows the answer's text: {line}" for line in sorted(shown)]
         found += [f"{where} shows what the solution prints: {line}" for line in sorted(printed) if line in text]

@@ -11,7 +11,7 @@ from grader.question import Part, Question
 
 
 def easy(g: Generator) -> list[Call]:
-    return [Call("roughness", [randn(g, 1, 1, 2, 2)])]
+    return [Call("roughness", [randn(g, 1, 1, 5, 4)])]
 
 
 def shape(g: Generator) -> list[Call]:
@@ -23,17 +23,17 @@ def general(g: Generator) -> list[Call]:
 
 
 def batch(g: Generator) -> list[Call]:
-    return [Call("roughness", [randn(g, 4, 2, 5, 7)])]
+    return [Call("roughness", [randn(g, 5, 2, 5, 7)])]
 
 
 def side_effects(g: Generator) -> list[Call]:
     """With ``inspect`` the maps and the global random state are compared before and after."""
-    return [Call("roughness", [randn(g, 2, 2, 4, 4)], inspect=True)]
+    return [Call("roughness", [randn(g, 2, 2, 5, 4)], inspect=True)]
 
 
 def device(g: Generator) -> list[Call]:
     """A part of the kind "device" is tried on a simulated device."""
-    return [Call("roughness", [randn(g, 2, 2, 4, 6)])]
+    return [Call("roughness", [randn(g, 2, 2, 5, 6)])]
 
 
 # The points of a question are those of its check cells in the notebook, q1-check, or q1a-check and so on.
@@ -42,10 +42,10 @@ QUESTIONS = (
         "1",
         "Roughness",
         (
-            Part("easy", 1, "One map of 2 x 2 pixels.", easy),
+            Part("easy", 1, "One map of 5 x 4 pixels.", easy),
             Part("shape", 0.5, "Two maps of shape (3, 5, 4) in float64.", shape, shape_only, "easy"),
             Part("general", 1, "One map with three channels of both signs.", general),
-            Part("batch", 0.5, "Four maps.", batch),
+            Part("batch", 0.5, "Five maps.", batch),
             Part("side effects", 0.5, "Two maps, which must come back unchanged.", side_effects),
             Part("device", 0.5, "Maps on another device than the CPU.", device),
         ),

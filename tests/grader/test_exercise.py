@@ -65,7 +65,7 @@ def altered(**points):
 @pytest.mark.parametrize(
     ("points", "words"),
     [
-        ({"q7": 2}, "gives 2 points to its check 'q7-check', but QUESTIONS in solutions/01"),
+        ({"q7": 2}, "the check q7-check of 01_saliency_and_smoothgrad has 2 points in solution.ipynb, and no question"),
         ({"q1a": 5}, r"question 1a of 01_saliency_and_smoothgrad has 1 points in questions.py and 5 in solution.ipynb"),
         ({"q2b": 0}, r"\(q2a: 3|q2a-check: "),
     ],
