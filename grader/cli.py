@@ -14,10 +14,11 @@ SYSTEMS = ("moodle", "canvas", "gradescope", "nbgrader", "github", "google", "pl
 
 
 def add_teaching(commands: argparse._SubParsersAction) -> None:
-    """``interp-lab collect``, ``grade`` and ``export``, and for authors ``new-exercise`` and ``check-exercise``."""
+    """``interp-lab collect``, ``grade``, ``export`` and ``questions``; for authors ``new-exercise`` and ``check-exercise``."""
     add_collect(commands)
     add_grade(commands)
     add_export(commands)
+    add_questions(commands)
     add_new_exercise(commands)
     add_check_exercise(commands)
 
@@ -204,6 +205,29 @@ def run_export(options: argparse.Namespace) -> None:
     for line in told:
         print(f"Look: {line}.")
     print(f"Written to {options.grades}: {', '.join(written)}" if written else f"Written to {options.table}")
+
+
+def add_questions(commands: argparse._SubParsersAction) -> None:
+    """``interp-lab questions``."""
+    from .exam_questions import KINDS
+
+    parser = commands.add_parser("questions", help="questions for an exam or a seminar, with or without model answers")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="lrp-1, a page (lrp) or a part (part2); none: all")
+    parser.add_argument("--kind", nargs="+", choices=KINDS, default=KINDS, dest="kinds")
+    parser.add_argument("--answers", action="store_true", help="model answers, and what students get wrong")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="Markdown; by default it is printed")
+    parser.set_defaults(run=run_questions)
+
+
+def run_questions(options: argparse.Namespace) -> None:
+    from . import exam_questions
+
+    text = exam_questions.sheet(options.names, kinds=options.kinds, answers=options.answers)
+    if options.out is None:
+        print(text, end="")
+    else:
+        options.out.write_text(text, encoding="utf-8")
+        print(f"Written to {options.out}")
 
 
 def add_new_exercise(commands: argparse._SubParsersAction) -> None:
