@@ -10,6 +10,7 @@ from .evaluate.class_sensitivity import class_sensitivity
 from .evaluate.coherence import bootstrap, box_masks, chance, coherence, pointing_game, relevance_mass, relevance_rank
 from .evaluate.fragility import attack_attribution, top_k_overlap
 from .evaluate.imputation import impute
+from .evaluate.parts import part_scores
 from .evaluate.randomisation import model_randomisation
 from .evaluate.roar import kar, roar
 from .evaluate.selectivity import selectivity
@@ -93,6 +94,7 @@ __all__ = [
     "model_randomisation",
     "networks",
     "occlusion",
+    "part_scores",
     "pattern_attribution",
     "pattern_net",
     "plot",

@@ -155,6 +155,14 @@ def selectivity(c: Case, score: str) -> Answer:
     return [found.curve, found.area, found.random.curve, found.optimal.curve]
 
 
+def part_scores(c: Case) -> Answer:
+    """Of three parts, every third pixel each, without which another input is seen."""
+    number = (torch.arange(c.x[0, 0].numel()) % 3).view(c.x.shape[2:]).expand(len(c.x), *c.x.shape[2:])
+    masks = {str(k): number == k for k in range(3)}
+    without = {name: torch.where(mask[:, None], c.beside, c.x.detach()) for name, mask in masks.items()}
+    return tensors(list(vars(il.part_scores(c.model, c.x, c.x, without, masks, c.target, **c.options)).values())[1:])
+
+
 def class_sensitivity(c: Case) -> Answer:
     found = il.class_sensitivity(il.saliency, c.model, c.x, 1, 0)
     return [found.spearman, found.ssim_abs, found.maps]
@@ -228,6 +236,7 @@ FUNCTIONS: dict[str, Function] = {
     "attack_attribution": Function(lambda c: il.attack_attribution(c.model, c.x, c.target, k=3, radius=0.1, steps=2, bounds=(-2, 2))),
     "selectivity": Function(partial(selectivity, score="logit"), differentiates="", batch_size=True),
     "selectivity, probability": Function(partial(selectivity, score="probability"), differentiates="", batch_size=True),
+    "part_scores": Function(part_scores, differentiates="", batch_size=True),
     "fidelity": Function(lambda c: il.fidelity(weighted_sum, c.model, c.train), rows=False, differentiates=""),
     "fidelity of the surrogate": Function(lambda c: il.fidelity(c.model, weighted_sum, c.train), rows=False, differentiates=""),
     "surrogate_linear": Function(linear, rows=False, differentiates=""),
