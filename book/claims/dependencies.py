@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from tests import affected
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT / "interp_lab" / "weights"
 PACKAGE = "book.claims"  # whose files import from nothing above it by dots
+Source = tuple[str, str]  # a file, and the name in it
 
 
 def fingerprint(path: Path, function: str, options: str) -> str:
@@ -29,13 +31,14 @@ def _reached(path: Path, function: str) -> tuple[list[str], frozenset[str]]:
     while waiting:
         file, name = waiting.pop()
         definitions, imported = _module(file)
-        needed = set()
+        sources, needed = list(imported.get(name, ())), set()
         for statement in definitions.get(name, ()):
             code.append(ast.dump(_bare(statement)))
             needed |= {(file, node.id) for node in ast.walk(statement) if isinstance(node, ast.Name)}
-        for place in imported.get(name, ()):
+            sources += [source for _, source in _imports(statement)]
+        for place, original in sources:
             if (ROOT / place).parent == path.parent:
-                needed.add((ROOT / place, name))
+                needed.add((ROOT / place, original))
             else:
                 files.add(place)
         waiting += needed - seen
@@ -44,22 +47,31 @@ def _reached(path: Path, function: str) -> tuple[list[str], frozenset[str]]:
 
 
 @cache
-def _module(path: Path) -> tuple[dict[str, list[ast.stmt]], dict[str, frozenset[str]]]:
+def _module(path: Path) -> tuple[dict[str, list[ast.stmt]], dict[str, list[Source]]]:
     """The statements at the top of a file by the names that they bind, and where the names that it imports come from."""
     definitions: dict[str, list[ast.stmt]] = {}
-    imported: dict[str, frozenset[str]] = {}
+    imported: dict[str, list[Source]] = {}
     for statement in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(statement, ast.FunctionDef | ast.ClassDef):
             definitions.setdefault(statement.name, []).append(statement)
-        elif isinstance(statement, ast.ImportFrom):
-            source = ".".join([PACKAGE] * statement.level + [statement.module] * bool(statement.module))
-            for alias in statement.names:
-                imported[alias.asname or alias.name] = affected.defined_in(f"{source}.{alias.name}")
-        else:
-            for node in ast.walk(statement):
-                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                    definitions.setdefault(node.id, []).append(statement)
+            continue
+        for name, source in _imports(statement):
+            imported.setdefault(name, []).append(source)
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                definitions.setdefault(node.id, []).append(statement)
     return definitions, imported
+
+
+def _imports(statement: ast.stmt) -> Iterator[tuple[str, Source]]:
+    """The names that imports anywhere in a statement bind, and the files of the project where these are defined."""
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            module, level = (node.module, node.level) if isinstance(node, ast.ImportFrom) else (None, 0)
+            source = [PACKAGE] * level + [module] * bool(module)
+            for alias in node.names:
+                for place in affected.defined_in(".".join([*source, alias.name])):
+                    yield alias.asname or alias.name.split(".")[0], (place, alias.name)
 
 
 @cache

@@ -66,8 +66,24 @@ def test_a_claim_is_measured_again_where_its_own_code_changed(old, new, moved, t
         assert (before != after) == (name in moved.split())
 
 
-def test_a_claim_is_measured_again_where_a_method_of_its_own_changed(tmp_path, monkeypatch):
-    (tmp_path / "old.py").write_text(CODE)
+IMPORTS = {
+    "as it is": CODE,
+    "by another name": CODE.replace("import lrp,", "import lrp as rule,").replace("return lrp(", "return rule("),
+    "in the function": CODE.replace("    return lrp(", "    from interp_lab import lrp\n    return lrp(").replace(
+        "lrp, ", "", 1
+    ),
+    "of the package": CODE.replace("lrp, ", "", 1)
+    .replace("return lrp(", "return interp_lab.lrp(")
+    .replace("SIZES", "import interp_lab\n\nSIZES", 1),
+    "in a try": CODE.replace("lrp, ", "", 1).replace(
+        "SIZES", "try:\n    from interp_lab import lrp\nfinally:\n    pass\n\nSIZES", 1
+    ),
+}
+
+
+@pytest.mark.parametrize("source", IMPORTS.values(), ids=IMPORTS.keys())
+def test_a_claim_is_measured_again_where_a_method_of_its_own_changed(source, tmp_path, monkeypatch):
+    (tmp_path / "old.py").write_text(source)
     before = [dependencies.fingerprint(tmp_path / "old.py", name, "") for name in ("first", "second")]
     code = dependencies._code
     monkeypatch.setattr(dependencies, "_code", lambda file: code(file) + " " * file.endswith("lrp/relevance.py"))
