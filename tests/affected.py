@@ -72,20 +72,25 @@ def _names(tree: ast.AST, package: str) -> Iterator[str]:
     aliases: dict[str, str] = {}
     nodes = [node for part in ast.iter_child_nodes(tree) if not _for_types(part) for node in ast.walk(part)]
     for node in nodes:
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                aliases[alias.asname or alias.name.split(".")[0]] = (
-                    alias.name if alias.asname else alias.name.split(".")[0]
-                )
-                if "." in alias.name:
-                    yield alias.name
-        elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
-            source = ".".join([*above, *([node.module] if node.module else [])])
-            yield from (f"{source}.{alias.name}" for alias in node.names)
+        for name, dotted in bound(node, package):
+            if isinstance(node, ast.Import):
+                aliases[name] = name if name == dotted.split(".")[0] else dotted
+                if "." not in dotted:
+                    continue
+            yield dotted
     for node in nodes:
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in aliases:
             yield f"{aliases[node.value.id]}.{node.attr}"
+
+
+def bound(node: ast.AST, package: str) -> Iterator[tuple[str, str]]:
+    """The names that an import in a file of a package binds, with the dotted name of what each stands for; else none."""
+    if isinstance(node, ast.Import):
+        yield from ((alias.asname or alias.name.split(".")[0], alias.name) for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+        source = ".".join([*above, *([node.module] if node.module else [])])
+        yield from ((alias.asname or alias.name, f"{source}.{alias.name}") for alias in node.names)
 
 
 def _for_types(node: ast.AST) -> bool:

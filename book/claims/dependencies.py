@@ -10,7 +10,7 @@ from tests import affected
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT / "interp_lab" / "weights"
-PACKAGE = "book.claims"  # whose files import from nothing above it by dots
+PACKAGE = "book.claims"
 Source = tuple[str, str]  # a file, and the name in it
 
 
@@ -66,12 +66,9 @@ def _module(path: Path) -> tuple[dict[str, list[ast.stmt]], dict[str, list[Sourc
 def _imports(statement: ast.stmt) -> Iterator[tuple[str, Source]]:
     """The names that imports anywhere in a statement bind, and the files of the project where these are defined."""
     for node in ast.walk(statement):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            module, level = (node.module, node.level) if isinstance(node, ast.ImportFrom) else (None, 0)
-            source = [PACKAGE] * level + [module] * bool(module)
-            for alias in node.names:
-                for place in affected.defined_in(".".join([*source, alias.name])):
-                    yield alias.asname or alias.name.split(".")[0], (place, alias.name)
+        for name, dotted in affected.bound(node, PACKAGE):
+            for place in affected.defined_in(dotted):
+                yield name, (place, dotted.rpartition(".")[2])
 
 
 @cache
