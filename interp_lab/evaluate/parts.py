@@ -150,15 +150,17 @@ def part_scores(
         effects = values[:, :1] - values[:, [1 << k for k in range(count)]]
         orders = torch.tensor(list(itertools.permutations(range(count))), device=x.device)
         first = (1 << orders).cumsum(1)[:, :-1]  # the first 1 .. K - 1 parts of every order, as sets
+        others = 2**count - 1 - first
         scale = sums.abs().amax(1, keepdim=True).clamp(min=torch.finfo(sums.dtype).tiny)
         compared = (sums / scale).float()  # equal to the digits of single precision is equal
         likely = (compared[:, orders].diff(dim=2) <= 0).all(2).double()
         likely /= likely.sum(1, keepdim=True)
+        effect = effects.abs() / effects.abs().sum(1, keepdim=True)
         scores = {
             "single_deletion": _rank_agreement(compared, effects),
             "deletion": _from_worst_to_best(-values[:, first].mean(2), likely),
-            "preservation": _from_worst_to_best(values[:, 2**count - 1 - first].mean(2), likely),
-            "shares": torch.minimum(_share(masses, inside), effects.abs() / effects.abs().sum(1, keepdim=True)).sum(1),
+            "preservation": _from_worst_to_best(values[:, others].mean(2), likely),
+            "shares": torch.minimum(_share(masses, inside), effect).sum(1),
         }
     if blank := int((masses == 0).all(1).sum()):
         warnings.warn(f"{blank} of {len(x)} maps are zero on all parts; they score as if drawn at random", stacklevel=2)

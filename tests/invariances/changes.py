@@ -788,7 +788,8 @@ NO_HEAD = named(
     "maximize_activation, generator", "maximize_activation, density", "surrogate_linear"
 )  # columns, no classes
 MORE_ROWS = either(
-    of_layers, named("smoothgrad", "integrated_gradients", "selectivity", "part_scores", "maximize_activation", *REMOVAL)
+    of_layers,
+    named("smoothgrad", "integrated_gradients", "selectivity", "part_scores", "maximize_activation", *REMOVAL),
 )
 RANDOMISED = named("model_randomisation")  # the weights of FrozenBatchNorm2d are no parameters
 APART = named(

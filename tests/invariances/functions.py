@@ -157,7 +157,9 @@ def selectivity(c: Case, score: str) -> Answer:
 
 def part_scores(c: Case) -> Answer:
     """Of three parts, every third pixel each, without which another input is seen."""
-    number = (torch.arange(c.x[0, 0].numel(), device=c.x.device) % 3).view(c.x.shape[2:]).expand(len(c.x), *c.x.shape[2:])
+    number = (
+        (torch.arange(c.x[0, 0].numel(), device=c.x.device) % 3).view(c.x.shape[2:]).expand(len(c.x), *c.x.shape[2:])
+    )
     masks = {str(k): number == k for k in range(3)}
     without = {name: torch.where(mask[:, None], c.beside, c.x.detach()) for name, mask in masks.items()}
     return tensors(list(vars(il.part_scores(c.model, c.x, c.x, without, masks, c.target, **c.options)).values())[1:])
