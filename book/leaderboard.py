@@ -250,7 +250,7 @@ def write(version: str, results: list[dict]) -> None:
     for network in NETWORKS:
         mine = sorted((r for r in results if r["network"] == network), key=lambda r: r["seed"])
         networks[network] = {
-            "accuracy": [result["accuracy"] for result in mine],
+            "accuracy": [round(result["accuracy"], 4) for result in mine],
             "refused": mine[0]["refused"],
             "values": {
                 method: {

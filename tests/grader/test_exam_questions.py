@@ -150,6 +150,7 @@ def test_further_answers_by_hand():
         nn.Sequential(nn.Flatten(), *unit([4, 2, 0, 0])), x, torch.tensor([[[2.0, 3, 0, 0]]]), without, masks, 0
     )
     assert (asked.deletion.item(), asked.shares.item()) == (0.75, pytest.approx(11 / 15))
+
     score = il.coherence(torch.tensor([[[5.0, 1], [2, -6]]]), torch.tensor([[[1, 0], [1, 0]]]).bool())  # coherence-1
     assert [values.item() for values in vars(score).values()] == [1, 7 / 8, 1, 1 / 2]
 
