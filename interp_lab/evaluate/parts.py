@@ -20,7 +20,8 @@ part k. :math:`T_m` are the m parts with the largest :math:`r_k`, and :math:`B_m
 and the best 1. All four lie in [0, 1]. A map that lays every effect evenly on its part scores 1 in all of them; in
 ``deletion`` and ``preservation`` that is so where the effects add up, and otherwise where no other order does better. A map
 that knows nothing scores 1/2 on average in the first three (exactly, where the effects add up and R and -R are equally likely),
-and its parts' shares of the area in the last.
+and its parts' shares of the area in the last. An even map ranks the parts by their area, which can be right or wrong: put it
+beside the methods as a control.
 
 What each of them can and cannot tell:
 

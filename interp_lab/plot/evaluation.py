@@ -212,7 +212,7 @@ def ranks(values: Mapping[str, Mapping[str, Sequence[int]]], *, xlabel: str = "r
     methods = list(dict.fromkeys(name for group in values.values() for name in group))
     if not methods:
         raise ValueError("there is no rank to draw")
-    figure = Figure(figsize=(6.4, 1.1 + 0.26 * len(methods)), layout="constrained")
+    figure = Figure(figsize=(5.4, 1.1 + 0.26 * len(methods)), layout="constrained")
     axis, texts = figure.subplots(), []
     for k, (group, of) in enumerate(values.items()):
         shift = 0.3 * (k - (len(values) - 1) / 2)
