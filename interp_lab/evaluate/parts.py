@@ -20,7 +20,8 @@ part k. :math:`T_m` are the m parts with the largest :math:`r_k`, and :math:`B_m
 and the best 1. All four lie in [0, 1]. A map that lays every effect evenly on its part scores 1 in all of them; in
 ``deletion`` and ``preservation`` that is so where the effects add up, and otherwise where no other order does better. A map
 that knows nothing scores 1/2 on average in the first three (exactly, where the effects add up and R and -R are equally likely),
-and its parts' shares of the area in the last.
+and its parts' shares of the area in the last. An even map ranks the parts by their area, which can be right or wrong: put it
+beside the methods as a control.
 
 What each of them can and cannot tell:
 
@@ -150,15 +151,17 @@ def part_scores(
         effects = values[:, :1] - values[:, [1 << k for k in range(count)]]
         orders = torch.tensor(list(itertools.permutations(range(count))), device=x.device)
         first = (1 << orders).cumsum(1)[:, :-1]  # the first 1 .. K - 1 parts of every order, as sets
+        others = 2**count - 1 - first
         scale = sums.abs().amax(1, keepdim=True).clamp(min=torch.finfo(sums.dtype).tiny)
         compared = (sums / scale).float()  # equal to the digits of single precision is equal
         likely = (compared[:, orders].diff(dim=2) <= 0).all(2).double()
         likely /= likely.sum(1, keepdim=True)
+        effect = effects.abs() / effects.abs().sum(1, keepdim=True)
         scores = {
             "single_deletion": _rank_agreement(compared, effects),
             "deletion": _from_worst_to_best(-values[:, first].mean(2), likely),
-            "preservation": _from_worst_to_best(values[:, 2**count - 1 - first].mean(2), likely),
-            "shares": torch.minimum(_share(masses, inside), effects.abs() / effects.abs().sum(1, keepdim=True)).sum(1),
+            "preservation": _from_worst_to_best(values[:, others].mean(2), likely),
+            "shares": torch.minimum(_share(masses, inside), effect).sum(1),
         }
     if blank := int((masses == 0).all(1).sum()):
         warnings.warn(f"{blank} of {len(x)} maps are zero on all parts; they score as if drawn at random", stacklevel=2)

@@ -15,7 +15,7 @@ Tensors have their channels first; batches of numpy arrays may have them last.
 from .antehoc import prototype_evidence, shape_functions, templates, tree
 from .base import COLORS, DIVERGING, DPI, SEQUENTIAL, WIDTH, Figure
 from .decisions import heatmap, influential, panel
-from .evaluation import class_sensitivity, coherence, model_randomisation, retraining, selectivity
+from .evaluation import class_sensitivity, coherence, model_randomisation, ranks, retraining, selectivity
 from .general import bars, curves, images, numbers
 from .models import ascent, channel_graph, prototypes, segments, top_patches
 from .sliders import Slider, slider
@@ -43,6 +43,7 @@ __all__ = [
     "panel",
     "prototype_evidence",
     "prototypes",
+    "ranks",
     "retraining",
     "segments",
     "selectivity",

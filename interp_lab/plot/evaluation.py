@@ -1,10 +1,12 @@
 """Pictures of how explanations were evaluated."""
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from .base import COLORS, Figure, add_legend, label_axes, write_caption
@@ -185,6 +187,50 @@ def _intervals(
     note = f"mean and 95 % bootstrap interval; dashed: {next(iter(references.values()))[0]}"
     write_caption(figure, note + (f"; undefined: {'; '.join(undefined)}" if undefined else ""))
     figure.alt = alt or f"{title}. {'. '.join(texts)}."
+    return figure
+
+
+def ranks(values: Mapping[str, Mapping[str, Sequence[int]]], *, xlabel: str = "rank", alt: str | None = None) -> Figure:
+    """The ranks that each method had in several runs: a line from its best to its worst, with a dot at the median.
+
+    The line of n runs holds the median of all runs with the probability :math:`1 - 2^{1 - n}`, whatever their distribution:
+    it misses only where all n lie on one side of it.
+
+    Args:
+        values: group -> (method -> its rank in every run, 1 is the best); every group has a colour of its own.
+        xlabel: what the ranks are of.
+        alt: the alt text; None lists the medians with their ranges.
+
+    Raises:
+        ValueError: no rank to draw.
+
+    Example:
+        >>> from interp_lab import plot
+        >>> plot.ranks({"CNN": {"lrp": [1, 2, 1], "saliency": [2, 1, 3]}}, xlabel="rank by mass").alt
+        'rank by mass. CNN: lrp 1 (1 to 2), saliency 2 (1 to 3).'
+    """
+    methods = list(dict.fromkeys(name for group in values.values() for name in group))
+    if not methods:
+        raise ValueError("there is no rank to draw")
+    figure = Figure(figsize=(5.4, 1.1 + 0.26 * len(methods)), layout="constrained")
+    axis, texts = figure.subplots(), []
+    for k, (group, of) in enumerate(values.items()):
+        shift = 0.3 * (k - (len(values) - 1) / 2)
+        told: list[str] = []
+        for name, found in of.items():
+            low, middle, high = min(found), statistics.median(found), max(found)
+            place = methods.index(name) + shift
+            axis.plot([low, high], [place, place], color=COLORS[k], linewidth=2, solid_capstyle="butt")
+            axis.plot(middle, place, "os^Dvx*"[k], color=COLORS[k], markersize=5, label=None if told else group)
+            told.append(f"{name.replace('_', ' ')} {middle:g} ({low} to {high})")
+        texts.append(f"{group}: {', '.join(told)}")
+    axis.set_yticks(range(len(methods)), [name.replace("_", " ") for name in methods])
+    axis.invert_yaxis()
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.grid(axis="y", color="#eeeeee")
+    label_axes(axis, xlabel, "")
+    add_legend(figure, len(values))
+    figure.alt = alt or f"{xlabel}. {'. '.join(texts)}."
     return figure
 
 

@@ -143,6 +143,14 @@ def test_further_answers_by_hand():
     x = torch.tensor([[1.0]])
     assert 0 < il.lrp(positive_bias, x, 0, rule="z_plus").item() < positive_bias(x).item()
 
+    x, parts = torch.ones(1, 1, 1, 4), torch.eye(4).bool()[:3, None, None]  # leaderboard-1
+    masks = dict(zip("abc", parts, strict=True))
+    without = {name: x * ~mask for name, mask in masks.items()}
+    asked = il.part_scores(
+        nn.Sequential(nn.Flatten(), *unit([4, 2, 0, 0])), x, torch.tensor([[[2.0, 3, 0, 0]]]), without, masks, 0
+    )
+    assert (asked.deletion.item(), asked.shares.item()) == (0.75, pytest.approx(11 / 15))
+
     score = il.coherence(torch.tensor([[[5.0, 1], [2, -6]]]), torch.tensor([[[1, 0], [1, 0]]]).bool())  # coherence-1
     assert [values.item() for values in vars(score).values()] == [1, 7 / 8, 1, 1 / 2]
 

@@ -221,3 +221,20 @@ def test_every_method_of_a_retraining_has_its_own_plot_under_its_name():
     assert "the least relevant first" in caption(figure)
     assert figure.alt.startswith("Test accuracy after retraining without the least relevant pixels")
     assert "random 70 %, edges 60 %, good 10 %, bad_one 80 %" in figure.alt
+
+
+def test_ranks_are_lines_from_the_best_to_the_worst_with_a_dot_at_the_median():
+    values = {"CNN": {"lrp": [1, 2, 1, 5, 4], "a_b": [3, 3, 3, 3, 3]}, "ViT": {"lrp": [2, 1, 1, 1, 2]}}
+    figure = plot.ranks(values, xlabel="rank by mass")
+    (axis,) = figure.axes
+    lines, dots = axis.lines[::2], axis.lines[1::2]
+    assert [list(line.get_xdata()) for line in lines] == [[1, 5], [3, 3], [1, 2]]
+    assert [list(dot.get_xdata()) for dot in dots] == [[2], [3], [1]]
+    assert [dot.get_color() for dot in dots] == [plot.COLORS[0], plot.COLORS[0], plot.COLORS[1]]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["lrp", "a b"]
+    assert [round(line.get_ydata()[0]) for line in lines] == [0, 1, 0]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["CNN", "ViT"]
+    assert figure.alt == "rank by mass. CNN: lrp 2 (1 to 5), a b 3 (3 to 3). ViT: lrp 1 (1 to 2)."
+    assert plot.ranks(values, alt="what it shows").alt == "what it shows"
+    with pytest.raises(ValueError, match="no rank"):
+        plot.ranks({"CNN": {}})
