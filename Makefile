@@ -8,10 +8,12 @@ PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup
 # Python keeps what it compiled, also where the environment says otherwise: hundreds of processes start here.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help book claims lint check test exercises clean
+.PHONY: help book slides pdf claims lint check test exercises clean
 
 help:
 	@echo "make book       run the pages and build the textbook into _build/html"
+	@echo "make slides     a deck of slides for each part, in _build/slides; after make book"
+	@echo "make pdf        the built book as one PDF, and the decks that are there; needs Chromium"
 	@echo "make check      lint, types, the fast tests and one page of what changed; before each commit"
 	@echo "make test       lint, types, spelling, all tests, the solutions, the built site in a browser"
 	@echo "make claims     measure the book's conclusions again over all their options, where code has changed"
@@ -31,6 +33,14 @@ help:
 book: .venv/.installed
 	@echo "== book: running pages, rendering"
 	@$(BIN)/python book/build.py
+
+slides: .venv/.installed
+	@echo "== slides from the built book"
+	@$(BIN)/python -m book.slides
+
+pdf: .venv/.installed
+	@echo "== PDF of the built book"
+	@$(BIN)/python -m book.pdf
 
 lint: .venv/.installed
 	@echo "== lint, spelling, types"

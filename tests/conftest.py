@@ -2,15 +2,15 @@
 
 import math
 import random
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import ExitStack
 
 import affected
 import pytest
 import torch
 
 import interp_lab  # noqa: F401  # before tests, or Zennit, import torchvision, which it may have to mend
+from book.chromium import chromium
 
 
 def fix_seeds() -> None:
@@ -64,17 +64,12 @@ def verdict(request):
 @pytest.fixture(scope="session")
 def browser() -> Iterator:
     """Headless Chromium: the system's, else the one that Playwright downloaded, else a skip."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright (extra `test`)")
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    with sync_api.sync_playwright() as playwright:
-        executable = next(filter(None, map(shutil.which, names)), playwright.chromium.executable_path)
-        if not Path(executable).exists():
-            pytest.skip("needs Chromium: the system's package chromium, or `playwright install chromium`")
-        chromium = playwright.chromium.launch(
-            executable_path=executable, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        )
-        yield chromium
-        chromium.close()
+    pytest.importorskip("playwright.sync_api", reason="needs the package playwright (extra `test`)")
+    with ExitStack() as stack:
+        try:
+            yield stack.enter_context(chromium())
+        except FileNotFoundError as error:
+            pytest.skip(str(error))
 
 
 def pytest_addoption(parser):
