@@ -104,7 +104,8 @@ def main() -> None:
     randomisation_table(network, one.images[:32])
 
     if options.photos:
-        network, data = networks.imagenet(options.network)[0], photos(options.photos, normalize=True)
+        network, normalize = networks.imagenet(options.network)[0], options.network != "efficientnet_lite0"
+        data = photos(options.photos, normalize=normalize)
         mask = data.masks["object"].flatten(1)
         data = data[(data.labels < 1000) & mask.any(1) & ~mask.all(1)]
         coherence_table(f"photographs, {options.network}", network, data.images, data.labels, data.masks["object"])

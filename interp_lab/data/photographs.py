@@ -13,8 +13,21 @@ from .dataset import Dataset
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as torchvision's networks expect
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
-# scikit-learn's two photos, with labels and boxes of this course; both boxes were drawn by eye.
+# Photos of scikit-image and scikit-learn, with labels and boxes of this course; the boxes were drawn by eye, and the cat, which
+# fills its picture, has none.
 SAMPLES = (
+    {"file": "chelsea", "class_index": "-1", "label": "cat"},
+    {"file": "coffee", "class_index": "967", "label": "espresso", "xmin": 174, "ymin": 17, "xmax": 411, "ymax": 306},
+    {
+        "file": "motorcycle",
+        "class_index": "-1",
+        "label": "motorcycle",
+        "xmin": 92,
+        "ymin": 75,
+        "xmax": 680,
+        "ymax": 450,
+    },
+    {"file": "rocket", "class_index": "-1", "label": "rocket", "xmin": 306, "ymin": 125, "xmax": 338, "ymax": 405},
     {"file": "china.jpg", "class_index": "-1", "label": "pagoda", "xmin": 62, "ymin": 30, "xmax": 374, "ymax": 426},
     {"file": "flower.jpg", "class_index": "-1", "label": "dahlia", "xmin": 168, "ymin": 84, "xmax": 447, "ymax": 360},
 )
@@ -41,8 +54,8 @@ def photos(folder: str | os.PathLike | None = None, *, size: int = 224, normaliz
     network has (``data[data.labels < 1000]`` leaves them out). Without it, ``classes`` are the sorted labels.
 
     Args:
-        folder: by default, the two sample photos of scikit-learn, with the labels "pagoda" and "dahlia", which are
-            no ImageNet classes.
+        folder: by default, the sample photos that come with scikit-image (a cat, an espresso, a motorcycle and a rocket)
+            and with scikit-learn (a pagoda and a dahlia). Of their labels only "espresso" is an ImageNet class.
         size: height and width.
         normalize: subtract ImageNet's mean colour and divide by its standard deviation; otherwise in [0, 1].
 
@@ -51,17 +64,11 @@ def photos(folder: str | os.PathLike | None = None, *, size: int = 224, normaliz
         ValueError: a column is missing or a row cannot be understood; the message names the row. A photo cannot be
             read, or has 16 bits or floats a channel; the message names its file.
 
-    >>> photos().images.shape  # two photographs come with scikit-learn; a folder of yours gives more
-    torch.Size([2, 3, 224, 224])
+    >>> photos().images.shape  # the photographs of two libraries; a folder of yours gives more
+    torch.Size([6, 3, 224, 224])
     """
     if folder is None:
-        from sklearn.datasets import load_sample_images  # here: it takes a second to import
-
-        samples = load_sample_images()
-        pictures = {
-            Path(name).name: Image.fromarray(x) for name, x in zip(samples.filenames, samples.images, strict=True)
-        }
-        return _dataset(list(SAMPLES), lambda name: pictures[name], size, normalize)
+        return _dataset(list(SAMPLES), _sample, size, normalize)
     table = Path(folder) / "labels.csv"
     if not table.is_file():
         raise FileNotFoundError(f"photos needs the table {table} with the columns file and label; it does not exist")
@@ -94,6 +101,18 @@ def photos(folder: str | os.PathLike | None = None, *, size: int = 224, normaliz
         return picture
 
     return _dataset(rows, open_photo, size, normalize)
+
+
+def _sample(name: str) -> Image.Image:
+    """A sample photo by its name in scikit-image or its file in scikit-learn."""
+    import skimage.data  # here: both take a second to import
+    from sklearn.datasets import load_sample_image
+
+    if name.endswith(".jpg"):
+        return Image.fromarray(load_sample_image(name))
+    return Image.fromarray(
+        skimage.data.stereo_motorcycle()[0] if name == "motorcycle" else getattr(skimage.data, name)()
+    )
 
 
 def _dataset(rows: list[dict], open_photo, size: int, normalize: bool) -> Dataset:

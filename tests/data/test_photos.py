@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
 import torchvision
 from PIL import Image, ImageDraw
@@ -72,24 +73,39 @@ def test_a_table_without_class_index_has_its_own_classes(folder):
     assert not data.masks["object"].any()
 
 
+SAMPLES = ["cat", "espresso", "motorcycle", "rocket", "pagoda", "dahlia"]
+
+
 def test_pixels_are_those_of_torchvisions_transform():
     transform = torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1.transforms()
-    expected = [transform(Image.fromarray(load_sample_image(name))) for name in ("china.jpg", "flower.jpg")]
+    stored = [skimage.data.chelsea(), skimage.data.coffee(), skimage.data.stereo_motorcycle()[0], skimage.data.rocket()]
+    stored += [load_sample_image(name) for name in ("china.jpg", "flower.jpg")]
     data = photos(normalize=True)
-    assert_close(data.images, torch.stack(expected))
+    assert_close(data.images, torch.stack([transform(Image.fromarray(x)) for x in stored]))
     assert photos().images.min() >= 0
     assert photos().images.max() <= 1
 
 
 def test_the_sample_photos_need_no_folder():
     data = photos()
-    assert [data.classes[label] for label in data.labels] == ["pagoda", "dahlia"]
-    assert (data.labels >= 1000).all(), "they are no ImageNet classes"
-    share = data.masks["object"].float().mean((1, 2))
-    assert ((0.4 < share) & (share < 0.8)).all()
-    # The dahlia is orange on a blue-green ground.
-    flower, mask = data.images[1], data.masks["object"][1]
-    assert flower[0, mask].mean() > flower[0, ~mask].mean() + 0.3
+    assert [data.classes[label] for label in data.labels] == SAMPLES
+    assert (data.labels < 1000).tolist() == [name == "espresso" for name in SAMPLES], "the one ImageNet class"
+    assert data.masks["object"].flatten(1).any(1).tolist() == [name != "cat" for name in SAMPLES]
+
+
+@pytest.mark.parametrize(
+    ("name", "channel", "difference"),
+    [
+        ("espresso", 1, 0.15),  # a white cup, on red and brown
+        ("rocket", 0, 0.25),  # white, before a blue sky
+        ("dahlia", 0, 0.3),  # orange, on a blue-green ground
+    ],
+)
+def test_boxes_lie_around_their_objects(name, channel, difference):
+    data = photos()
+    row = SAMPLES.index(name)
+    strength, inside = data.images[row, channel], data.masks["object"][row]
+    assert strength[inside].mean() > strength[~inside].mean() + difference
 
 
 ROW = "wide.png,5,shark,210,60,270,200,500,300"
