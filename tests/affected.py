@@ -62,9 +62,12 @@ def imports(path: Path) -> frozenset[str]:
         tree = ast.parse(text)
     except SyntaxError:  # prose that begins like an import
         return frozenset()
-    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    package = module.removesuffix(".__init__") if path.name == "__init__.py" else module.rpartition(".")[0]
-    return frozenset(place for name in _names(tree, package) for place in defined_in(name))
+    return frozenset(place for name in _names(tree, package_of(path)) for place in defined_in(name))
+
+
+def package_of(path: Path) -> str:
+    """The dotted name of the package that a file is in, or of that which it is."""
+    return ".".join(path.relative_to(ROOT).parent.parts)
 
 
 def _names(tree: ast.AST, package: str) -> Iterator[str]:
@@ -98,13 +101,18 @@ def _for_types(node: ast.AST) -> bool:
 
 
 @cache
+def module_file(name: str) -> Path | None:
+    """The file of a dotted name that is a module or a package, if it is one of the project."""
+    module = ROOT.joinpath(*name.split("."))
+    return next((file for file in (module.with_suffix(".py"), module / "__init__.py") if file.is_file()), None)
+
+
+@cache
 def defined_in(name: str) -> frozenset[str]:
     """The file of a dotted name: a module's own, or that in which a package found the name."""
     parts = name.split(".")
-    module = ROOT.joinpath(*parts)
-    for file in (module.with_suffix(".py"), module / "__init__.py"):
-        if file.is_file():
-            return frozenset([file.relative_to(ROOT).as_posix()])
+    if found := module_file(name):
+        return frozenset([found.relative_to(ROOT).as_posix()])
     if len(parts) == 1 or parts[0] not in PACKAGES:
         return frozenset()
     file = ROOT.joinpath(*parts[:-1], "__init__.py")

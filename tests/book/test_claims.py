@@ -7,6 +7,7 @@ import re
 import pytest
 
 from book.claims import RESULTS, ROOT, all_claims, dependencies
+from tests import affected
 
 extension = pytest.importorskip("claims", reason="needs the extra `book`")
 Result, results = extension.Result, extension.results
@@ -28,7 +29,9 @@ def test_the_results_are_of_this_code():
         assert all(len(values) == len(list(claim.settings())) for values in stored["values"].values())
 
 
-CODE = """from interp_lab import lrp, saliency
+PROJECT = {
+    "claims/__init__.py": "",
+    "claims/part.py": """from house import lrp, saliency
 
 SIZES = (1, 2)
 
@@ -42,53 +45,106 @@ def first(size):
 
 def second(size):
     return lrp(None, helper(size))
-"""
+""",
+    "house/__init__.py": "from .gradient import saliency\nfrom .rules import lrp\n",
+    "house/gradient.py": "def saliency(model, x):\n    return abs(x)\n\ndef smoothgrad(model, x):\n    return x / 3\n",
+    "house/rules.py": """from . import tools
+from .gradient import smoothgrad
 
+class Rule:
+    epsilon = 0.01
 
-@pytest.mark.parametrize(
-    ("old", "new", "moved"),
-    [
-        ("A sentence", "Another", ""),
-        ("  # a comment", "", ""),
-        ("above=0", "above=1", ""),
-        ("(1, 2)", "(1, 3)", ""),  # another setting, whose value is measured; the values of the others stay
-        ("return lrp(None, ", "return lrp(1, ", "second"),
-        ("saliency(None", "saliency(1", "first second"),
-        ("helper(size)  #", "helper(-size)  #", "first"),
-    ],
-)
-def test_a_claim_is_measured_again_where_its_own_code_changed(old, new, moved, tmp_path):
-    assert CODE.count(old) == 1
-    (tmp_path / "old.py").write_text(CODE)
-    (tmp_path / "new.py").write_text(CODE.replace(old, new))
-    for name in ("first", "second"):
-        before, after = (dependencies.fingerprint(tmp_path / file, name, "") for file in ("old.py", "new.py"))
-        assert (before != after) == (name in moved.split())
+def lrp(model, x):
+    return tools.scale(x) + Rule.epsilon
+""",
+    "house/tools.py": """FACTOR: int = 2
 
+def scale(x):
+    return FACTOR * x
 
-IMPORTS = {
-    "as it is": CODE,
-    "by another name": CODE.replace("import lrp,", "import lrp as rule,").replace("return lrp(", "return rule("),
-    "in the function": CODE.replace("    return lrp(", "    from interp_lab import lrp\n    return lrp(").replace(
-        "lrp, ", "", 1
-    ),
-    "of the package": CODE.replace("lrp, ", "", 1)
-    .replace("return lrp(", "return interp_lab.lrp(")
-    .replace("SIZES", "import interp_lab\n\nSIZES", 1),
-    "in a try": CODE.replace("lrp, ", "", 1).replace(
-        "SIZES", "try:\n    from interp_lab import lrp\nfinally:\n    pass\n\nSIZES", 1
-    ),
+def shift(x):
+    return x + 1
+""",
 }
 
 
-@pytest.mark.parametrize("source", IMPORTS.values(), ids=IMPORTS.keys())
-def test_a_claim_is_measured_again_where_a_method_of_its_own_changed(source, tmp_path, monkeypatch):
-    (tmp_path / "old.py").write_text(source)
-    before = [dependencies.fingerprint(tmp_path / "old.py", name, "") for name in ("first", "second")]
-    code = dependencies._code
-    monkeypatch.setattr(dependencies, "_code", lambda file: code(file) + " " * file.endswith("lrp/relevance.py"))
-    after = [dependencies.fingerprint(tmp_path / "old.py", name, "") for name in ("first", "second")]
-    assert [old == new for old, new in zip(before, after, strict=True)] == [True, False]
+@pytest.fixture
+def fingerprints(tmp_path, monkeypatch):
+    """Of the claims `first` and `second` of the project, after an edit of one of its files."""
+    monkeypatch.setattr(affected, "PACKAGES", ("claims", "house"))
+
+    def measured(project):
+        root = tmp_path / str(len(list(tmp_path.iterdir())))
+        for module in (affected, dependencies):
+            monkeypatch.setattr(module, "ROOT", root)
+        for known in (affected.module_file, affected.defined_in):
+            known.cache_clear()
+        for file, code in project.items():
+            (root / file).parent.mkdir(parents=True, exist_ok=True)
+            (root / file).write_text(code)
+        return [dependencies.fingerprint(root / "claims/part.py", name, "") for name in ("first", "second")]
+
+    yield measured
+    affected.module_file.cache_clear()
+    affected.defined_in.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "moved"),
+    [
+        ("claims/part.py", "A sentence", "Another", []),
+        ("claims/part.py", "  # a comment", "", []),
+        ("claims/part.py", "above=0", "above=1", []),
+        (
+            "claims/part.py",
+            "(1, 2)",
+            "(1, 3)",
+            [],
+        ),  # another setting, whose value is measured; those of the others stay
+        ("claims/part.py", "return lrp(None, ", "return lrp(1, ", ["second"]),
+        ("claims/part.py", "saliency(None", "saliency(1", ["first", "second"]),
+        ("claims/part.py", "helper(size)  #", "helper(-size)  #", ["first"]),
+        ("house/gradient.py", "abs(x)", "abs(x) + 1", ["first", "second"]),
+        ("house/gradient.py", "x / 3", "x / 4", []),  # which is imported beside, and not used
+        ("house/rules.py", "0.01", "0.02", ["second"]),
+        ("house/tools.py", "= 2", "= 3", ["second"]),
+        ("house/tools.py", "x + 1", "x + 2", []),
+    ],
+)
+def test_a_claim_is_measured_again_where_code_that_it_reaches_changed(file, old, new, moved, fingerprints):
+    assert PROJECT[file].count(old) == 1
+    before, after = fingerprints(PROJECT), fingerprints(PROJECT | {file: PROJECT[file].replace(old, new)})
+    assert [name for name, a, b in zip(("first", "second"), before, after, strict=True) if a != b] == moved
+
+
+CLAIMS_CODE = PROJECT["claims/part.py"]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        CLAIMS_CODE.replace("import lrp,", "import lrp as rule,").replace("return lrp(", "return rule("),
+        CLAIMS_CODE.replace("lrp, ", "", 1).replace("    return lrp(", "    from house import lrp\n    return lrp("),
+        CLAIMS_CODE.replace("lrp, ", "", 1)
+        .replace("return lrp(", "return house.lrp(")
+        .replace("\n", "\nimport house\n", 1),
+        CLAIMS_CODE.replace("lrp, ", "", 1)
+        .replace("return lrp(", "return house.rules.lrp(")
+        .replace("\n", "\nimport house\n", 1),
+        CLAIMS_CODE.replace("lrp, ", "rules, ", 1).replace("return lrp(", "return rules.lrp("),
+        CLAIMS_CODE.replace("lrp, ", "rules, ", 1).replace("return lrp(", "return vars(rules)['lrp']("),
+        CLAIMS_CODE.replace("lrp, ", "", 1).replace(
+            "SIZES", "try:\n    from house import lrp\nfinally:\n    pass\n\nSIZES", 1
+        ),
+    ],
+    ids=["another name", "in the function", "of the package", "through it", "of the module", "all of it", "in a try"],
+)
+def test_code_is_reached_through_every_form_of_import(code, fingerprints):
+    before = fingerprints(PROJECT | {"claims/part.py": code})
+    after = fingerprints(
+        {"claims/part.py": code} | {k: v.replace("= 2", "= 3") for k, v in PROJECT.items() if k != "claims/part.py"}
+    )
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, False]
 
 
 def test_every_claim_stands_once_on_its_page():
