@@ -92,10 +92,10 @@ def test_a_sweep_on_mnist(few_images, capsys, monkeypatch):
 def test_the_installed_command_spreads_a_sweep(tmp_path):
     pytest.importorskip("distributed")
     written = []
-    for way in ("none", "processes", "dask"):
+    for way in ("none", "dask"):
         command = [Path(sys.executable).with_name("interp-lab"), "roar", *SMALL, "--executor", way, "--results", way]
         run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=300)
         assert "saliency" in run.stdout
         assert "cell" in run.stderr, "the progress bar"
         written.append((run.stdout, sorted((tmp_path / way).read_text().splitlines())))
-    assert written[0] == written[1] == written[2]
+    assert written[0] == written[1]

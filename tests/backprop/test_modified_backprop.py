@@ -342,9 +342,9 @@ def test_scripted_models_and_parts_are_refused(method, compile):
             method(compiled, X, 1)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @every_method
-@pytest.mark.parametrize("backend", [pytest.param("eager", marks=pytest.mark.exhaustive), "aot_eager"])
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_compiled_models_are_right_or_refused(method, backend):
     model = sequential()
     torch._dynamo.reset()
@@ -354,6 +354,13 @@ def test_compiled_models_are_right_or_refused(method, backend):
         assert "no rule for the operation" in str(error)  # noqa: PT017
     else:
         assert_close(ours, method(model, X, 1), rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [lrp, deeplift])
+def test_a_compiled_model_is_right_or_refused(method):
+    """Of all methods and backends, which take long, two that replace different functions."""
+    test_compiled_models_are_right_or_refused(method, "aot_eager")
 
 
 @every_method

@@ -23,9 +23,9 @@ def outputs(notebook):
     return [("".join(o.get("text", "") for o in cell), [o.data for o in cell if "data" in o]) for cell in cells]
 
 
-# Every twelfth page after each build of the book; all take as long as the build.
+# Every sixteenth page after each build of the book; all take as long as the build.
 PAGES = [
-    pytest.param(path, id=path.stem, marks=pytest.mark.exhaustive if number % 12 else pytest.mark.browser)
+    pytest.param(path, id=path.stem, marks=pytest.mark.exhaustive if number % 16 else pytest.mark.browser)
     for number, (path, _) in enumerate(build.notebooks(ROOT))
 ]
 

@@ -18,6 +18,8 @@ from grader import collect, gradebook, report, sandbox
 from grader.exercise import Exercise
 from interp_lab import cli
 
+pytestmark = pytest.mark.xdist_group("gradebook")  # one class is graded for all
+
 ROOT = Path(__file__).parents[2]
 NAME = "01_saliency_and_smoothgrad"
 SOLUTION, RELEASED = ROOT / "solutions" / NAME / "solution.ipynb", ROOT / "exercises" / f"{NAME}.ipynb"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -119,14 +120,24 @@ def whole(change: str) -> Iterator[tuple[str, str, str]]:
             yield from ((change, function, network) for network in networks if applies(change, network))
 
 
+def family(change: str) -> list[str]:
+    """The changes of one kind, named ``kind: ...`` or ``kind, ...``: the same mechanism has to see through them."""
+    return [name for name in CHANGES if re.split("[:,]", name)[0] == re.split("[:,]", change)[0]]
+
+
 def some(change: str) -> Iterator[tuple[str, str, str]]:
-    """One cell of each function: on the network that shows most, else each in turn that gives the reference an answer."""
-    row = list(CHANGES).index(change)
+    """One cell of each function: on the network that shows most, else each in turn that gives the reference an answer.
+
+    In a large family the functions take turns: each is tried on every third change.
+    """
+    row, like = list(CHANGES).index(change), family(change)
     networks = [network for network in NETWORKS if applies(change, network)]
     for column, (function, known) in enumerate(FUNCTIONS.items()):
         if not CHANGES[change].functions(function, known) or known.networks or not networks:
             continue
         shown_on = CHANGES[change].shown_on or known.shown_on
+        if len(like) > 3 and not shown_on and (like.index(change) + column) % 3:
+            continue
         start = networks.index(shown_on) if shown_on in networks else (row + column) % len(networks)
         turn = networks[start:] + networks[:start]
         answered = (n for n in turn if isinstance(reference(canonical(change), function, n), list))
