@@ -133,6 +133,8 @@ def problems(reader, origin: str, page_name: str) -> list[str]:
     )
     page.on("response", lambda r: found.append(f"status {r.status}: {r.url}") if r.status >= 400 else None)
     page.goto(f"{origin}/{page_name}")
+    if (uncover := page.get_by_role("button", name="Show all results")).count():
+        uncover.first.click()
     found += page.evaluate(READER_CHECKS)
     for k, slider in enumerate(page.locator("figure input[type=range]").all()):  # those of live figures: tests/live
         picture = "s => [...s.closest('figure').querySelectorAll('img')].filter(i => i.offsetHeight).map(i => i.src)"
@@ -271,6 +273,107 @@ def test_slider_without_scripts_shows_every_frame_and_on_paper_the_chosen_one(sl
     assert alt_of_visible(page) == ["1"]
     assert page.locator("output").is_visible()
     assert not page.locator("input").is_visible()
+
+
+@pytest.fixture
+def prediction_page(browser, serve, tmp_path):
+    """A function from the options of a browser context to a page that asks twice, which it opens."""
+    static = Path(__file__).parents[2] / "book" / "_static"
+    for name in ("course.css", "predict.js"):
+        shutil.copy(static / name, tmp_path)
+    head = '<meta charset="utf-8"><title>Page</title><link rel="icon" href="data:,"><link rel="stylesheet" href="course.css">'
+    asked = "".join(
+        f"<p>A sentence. <strong>Predict:</strong> {word}?</p><p>Remark.</p><div class='cell'><pre>code</pre>"
+        f"<div class='cell_output'>result {word}</div></div><p>About {word}.</p>"
+        for word in ("one", "two")
+    )
+    asked = f"<section>{asked}<div class='cell' id='more'>more</div></section><section><p>Later.</p></section>"
+    (tmp_path / "page.html").write_text(
+        f'<!doctype html><html lang="en"><head>{head}<script src="predict.js"></script></head>'
+        f"<body><main><h1>Page</h1>{asked}</main></body></html>"
+    )
+    contexts = []
+
+    def opened(**options):
+        contexts.append(browser.new_context(viewport={"width": 390, "height": 844}, **options))
+        page = contexts[-1].new_page()
+        page.goto(f"{serve(tmp_path)}/page.html")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+
+
+EVERYTHING = ["result one", "About one.", "result two", "About two.", "more", "Later."]
+
+
+def seen(page) -> list[str]:
+    return [word for word in EVERYTHING if page.get_by_text(word, exact=True).is_visible()]
+
+
+@pytest.mark.browser
+def test_a_result_and_the_rest_of_its_section_are_covered_until_the_reader_has_predicted_it(prediction_page):
+    page = prediction_page()
+    assert seen(page) == ["Later."]
+    page.keyboard.press("Tab")
+    page.keyboard.type("a seven")
+    page.keyboard.press("Enter")
+    assert seen(page) == ["result one", "About one.", "Later."]
+    assert "You predicted: “a seven”" in page.locator("main").inner_text()
+    page.reload()
+    assert seen(page) == ["result one", "About one.", "Later."], "remembered"
+    page.get_by_role("button", name="Show the result").click()
+    assert seen(page) == EVERYTHING
+    page.get_by_role("button", name="Cover it again").first.click()
+    assert seen(page) == ["Later."]
+    page.get_by_role("button", name="Show the result").click()
+    assert seen(page) == EVERYTHING, "the second was answered"
+
+
+@pytest.mark.browser
+def test_all_results_can_be_shown_for_good_and_covered_again(prediction_page):
+    page = prediction_page()
+    page.get_by_role("button", name="Show all results").click()
+    assert seen(page) == EVERYTHING
+    page.reload()
+    assert seen(page) == EVERYTHING
+    page.get_by_role("button", name="Cover it again").first.click()
+    page.reload()
+    assert seen(page) == ["Later."]
+
+
+@pytest.mark.browser
+def test_a_link_to_a_covered_place_shows_it(prediction_page):
+    page = prediction_page()
+    page.evaluate("location.hash = 'more'")
+    page.wait_for_function("document.querySelector('#more').offsetHeight > 0")
+    page.reload()
+    assert seen(page) == EVERYTHING
+
+
+@pytest.mark.browser
+def test_results_are_there_without_scripts_on_paper_and_where_nothing_can_be_kept(prediction_page):
+    assert seen(prediction_page(java_script_enabled=False)) == EVERYTHING
+    page = prediction_page()
+    page.emulate_media(media="print")
+    assert seen(page) == EVERYTHING
+    assert not page.locator("form").first.is_visible()
+    page = prediction_page()
+    page.add_init_script("Object.defineProperty(window, 'localStorage', { get() { throw new Error('blocked'); } })")
+    page.reload()
+    page.get_by_role("button", name="Show the result").click()
+    assert seen(page) == ["result one", "About one.", "Later."]
+
+
+@pytest.mark.browser
+def test_the_question_for_a_prediction_is_accessible(prediction_page):
+    for scheme in ("light", "dark"):
+        page = prediction_page(color_scheme=scheme)
+        page.get_by_role("button", name="Show the result").first.click()
+        options = {"resultTypes": ["violations"]}
+        violations = axe_playwright.Axe().run(page, options=options).response["violations"]
+        assert not [v["id"] for v in violations if v["impact"] in ("serious", "critical")]
 
 
 @pytest.fixture
