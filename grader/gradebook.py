@@ -23,7 +23,7 @@ import platform
 import re
 import secrets
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import (
     FIRST_COMPLETED,
     BrokenExecutor,
@@ -47,7 +47,7 @@ from .question import Question, mark
 from .result import Result
 from .untrusted import bounded, printable
 
-IN_FLIGHT = 256  # submissions that an executor holds, each with the whole exercise: about a megabyte
+IN_FLIGHT = 128  # submissions that an executor holds, each with the whole exercise: some megabytes
 _TRUSTED = threading.Lock()
 FAILED = "the grader failed"  # which is no fault of the student
 
@@ -85,16 +85,15 @@ def _mark(
 
 
 def grade_one(
-    submission: Submission, exercise: Exercise, key: bytes, limits: sandbox.Limits, unsafe: bool = False
+    submission: Submission, data: bytes, exercise: Exercise, key: bytes, limits: sandbox.Limits, unsafe: bool = False
 ) -> Result:
-    """Grade one student in the sandbox lane of this thread, which has to be proven first.
+    """Grade one student, who handed in these bytes, in the sandbox lane of this thread.
 
-    This is the only place that reads a notebook; what it gives is printable, whatever was handed in.
+    This is the only place that looks into a notebook; what it gives is printable, whatever was handed in. It opens no
+    file, which the machines of a cluster may not have.
     """
-    result = Result(submission.student, "")
+    result = Result(submission.student, hashlib.sha256(data).hexdigest())
     try:
-        data = read(submission)
-        result.sha256 = hashlib.sha256(data).hexdigest()
         notebook = bounded(data)
         cells = extract.code_cells(notebook)
     except ValueError as error:
@@ -222,13 +221,13 @@ def _grade_all(
     try:
         if waiting:
             pool.submit(prove, exercise, limits, unsafe).result()  # refuses before anything is graded
-        queue, futures, count = iter(waiting), dict[Future, Submission](), 0
+        queue, futures, count = _opened(waiting, journal), dict[Future, Submission](), 0
         while True:
-            for s in islice(queue, IN_FLIGHT - len(futures)):
-                futures[pool.submit(grade_one, s, exercise, key, limits, unsafe)] = s
+            for s, data in islice(queue, IN_FLIGHT - len(futures)):
+                futures[pool.submit(grade_one, s, data, exercise, key, limits, unsafe)] = s
             if not futures:
                 break
-            for future in wait(futures, return_when=FIRST_COMPLETED).done:
+            for future in sorted(wait(futures, return_when=FIRST_COMPLETED).done, key=Future.cancelled):
                 # Forgotten at once: of what is remembered a cluster keeps the result, and makes it again if it is lost.
                 student, count = futures.pop(future).student, count + 1
                 try:
@@ -253,6 +252,14 @@ def _grade_all(
         if executor is None:
             pool.shutdown(cancel_futures=True)
             sandbox.close_lanes()
+
+
+def _opened(waiting: list[Submission], journal: Journal) -> Iterator[tuple[Submission, bytes]]:
+    for submission in waiting:
+        try:
+            yield submission, read(submission)
+        except ValueError as error:
+            journal.add(Result(submission.student, "", problem=printable(str(error))))
 
 
 def _notes(

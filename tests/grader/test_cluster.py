@@ -4,7 +4,7 @@ import json
 import os
 import signal
 from collections import Counter
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 import pytest
 
@@ -86,26 +86,27 @@ def test_a_worker_that_dies_costs_nobody_a_grade(serial, corpus, handed_in, tmp_
     assert grades == [1] * STUDENTS  # what was in the memory of the dead worker is not made again
 
 
-class Ends(ThreadPoolExecutor):
-    """Loses its workers after the solution and five students, and takes no more, as a cluster whose scheduler is gone."""
+class Ends(Executor):
+    """Loses its workers after the solution and five students, as a cluster whose scheduler is gone."""
 
     submitted = 0
 
-    def submit(self, *call):
+    def submit(self, function, *arguments):
         self.submitted += 1
+        future = Future()
         if self.submitted <= 6:
-            return super().submit(*call)
-        lost = Future()
-        lost.cancel()
-        lost.set_running_or_notify_cancel()
-        return lost
+            future.set_result(function(*arguments))
+        else:
+            future.cancel()
+            future.set_running_or_notify_cancel()
+        return future
 
 
 def test_workers_that_are_gone_end_the_run_and_the_next_goes_on(serial, lane, corpus, handed_in, tmp_path, monkeypatch):
     monkeypatch.setattr(sandbox, "lane", lambda *_: lane)
     out = out_folder(tmp_path, "out")
-    with Ends(1) as pool, pytest.raises(sandbox.SandboxError, match=r"gone \(CancelledError\) after 5 of 40"):
-        gradebook.grade(handed_in, out, corpus.exercise, executor=pool, limits=LIMITS)
+    with pytest.raises(sandbox.SandboxError, match=r"gone \(CancelledError\) after 5 of 40"):
+        gradebook.grade(handed_in, out, corpus.exercise, executor=Ends(), limits=LIMITS)
     before = (out / "journal.jsonl").read_bytes()
     assert not (out / "gradebook.csv").exists()
     gradebook.grade(handed_in, out, corpus.exercise, workers=1, limits=LIMITS)
@@ -114,7 +115,7 @@ def test_workers_that_are_gone_end_the_run_and_the_next_goes_on(serial, lane, co
 
 
 def test_an_executor_holds_few_submissions_at_a_time(corpus, handed_in, tmp_path, monkeypatch):
-    """Each carries the whole exercise, about a megabyte, which a cluster keeps for every task that waits."""
+    """Each carries the whole exercise, about a megabyte, and the notebook, which a cluster keeps for every task that waits."""
     held = []
 
     class Counting(ThreadPoolExecutor):
