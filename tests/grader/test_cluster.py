@@ -5,6 +5,7 @@ import os
 import signal
 from collections import Counter
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,9 @@ from grader.corpus import Corpus
 from grader.result import Result
 
 distributed = pytest.importorskip("distributed")
+from distributed.cli import dask_worker  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
 LIMITS = sandbox.Limits(seconds=20)
 STUDENTS, DIES_AFTER = 40, 15
 
@@ -130,3 +134,16 @@ def test_an_executor_holds_few_submissions_at_a_time(corpus, handed_in, tmp_path
         results = gradebook.grade(handed_in, out_folder(tmp_path, "out"), corpus.exercise, executor=pool)
     assert [result.problem for result in results] == ["none"] * STUDENTS
     assert max(held) < 3
+
+
+def test_the_image_of_a_worker_has_what_it_needs_and_no_solution():
+    lines = (ROOT / "grader" / "worker.dockerfile").read_text().splitlines()
+    copied = [word for line in lines if line.startswith("COPY") for word in line.split()[1:-1]]
+    assert [name for name in copied if not (ROOT / name).exists()] == []
+    assert {"interp_lab", "grader"} <= set(copied)
+    assert not {"solutions", "."} & set(copied)
+    (command,) = [json.loads(line.removeprefix("ENTRYPOINT ")) for line in lines if line.startswith("ENTRYPOINT")]
+    assert command[:2] == ["dask", "worker"]
+    given = dask_worker.main.make_context("worker", [*command[2:], "tcp://127.0.0.1:8786"]).params
+    assert (given["scheduler"], given["n_workers"], given["nthreads"]) == ("tcp://127.0.0.1:8786", "-1", 1)
+    assert not given["dashboard"]
