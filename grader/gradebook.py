@@ -23,8 +23,17 @@ import platform
 import re
 import secrets
 import threading
-from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ThreadPoolExecutor,
+    wait,
+)
+from itertools import islice
 from pathlib import Path
 
 from interp_lab import extract
@@ -38,6 +47,7 @@ from .question import Question, mark
 from .result import Result
 from .untrusted import bounded, printable
 
+IN_FLIGHT = 128  # submissions that an executor holds, each with the whole exercise: some megabytes
 _TRUSTED = threading.Lock()
 FAILED = "the grader failed"  # which is no fault of the student
 
@@ -75,16 +85,15 @@ def _mark(
 
 
 def grade_one(
-    submission: Submission, exercise: Exercise, key: bytes, limits: sandbox.Limits, unsafe: bool = False
+    submission: Submission, data: bytes, exercise: Exercise, key: bytes, limits: sandbox.Limits, unsafe: bool = False
 ) -> Result:
-    """Grade one student in the sandbox lane of this thread, which has to be proven first.
+    """Grade one student, who handed in these bytes, in the sandbox lane of this thread.
 
-    This is the only place that reads a notebook; what it gives is printable, whatever was handed in.
+    This is the only place that looks into a notebook; what it gives is printable, whatever was handed in. It opens no
+    file, which the machines of a cluster may not have.
     """
-    result = Result(submission.student, "")
+    result = Result(submission.student, hashlib.sha256(data).hexdigest())
     try:
-        data = read(submission)
-        result.sha256 = hashlib.sha256(data).hexdigest()
         notebook = bounded(data)
         cells = extract.code_cells(notebook)
     except ValueError as error:
@@ -135,7 +144,8 @@ def grade(
     Raises:
         ValueError: another run writes to the folder; the key is none; the journal belongs to another exercise, key or
             solution; or the table of marks by hand cannot be understood.
-        SandboxError: there is no sandbox, and not ``unsafe``; or the solution itself does not get all points in it.
+        SandboxError: there is no sandbox, and not ``unsafe``; the solution itself does not get all points in it; or the
+            executor's workers are gone.
     """
     asked = exercise.questions
     references(exercise)
@@ -211,23 +221,45 @@ def _grade_all(
     try:
         if waiting:
             pool.submit(prove, exercise, limits, unsafe).result()  # refuses before anything is graded
-        futures = {pool.submit(grade_one, s, exercise, key, limits, unsafe): s for s in waiting}
-        for count, future in enumerate(as_completed(futures), 1):
-            student = futures[future].student
-            try:
-                journal.add(future.result())
-            except Unfit:  # one machine of a cluster
-                for other in futures:
-                    other.cancel()
-                raise
-            except Exception as error:  # one student must not stop the others; not in the journal, so tried again
-                problem = printable(f"{FAILED} ({type(error).__name__}: {error})")
-                journal.results[student] = Result(student, "", {}, problem)
-            progress(f"{count}/{len(waiting)} {student}")
+        queue, futures, count = _opened(waiting, journal), dict[Future, Submission](), 0
+        while True:
+            for s, data in islice(queue, IN_FLIGHT - len(futures)):
+                futures[pool.submit(grade_one, s, data, exercise, key, limits, unsafe)] = s
+            if not futures:
+                break
+            for future in sorted(wait(futures, return_when=FIRST_COMPLETED).done, key=Future.cancelled):
+                # Forgotten at once: of what is remembered a cluster keeps the result, and makes it again if it is lost.
+                student, count = futures.pop(future).student, count + 1
+                try:
+                    journal.add(future.result())
+                except Unfit:  # one machine of a cluster
+                    for other in futures:
+                        other.cancel()
+                    raise
+                except (
+                    BrokenExecutor,
+                    CancelledError,
+                ) as error:  # a pool without processes, a cluster without scheduler
+                    raise sandbox.SandboxError(
+                        f"the workers are gone ({type(error).__name__}) after {count - 1} of {len(waiting)} submissions; "
+                        "these are in the journal: call again, and the others are graded"
+                    ) from None
+                except Exception as error:  # one student must not stop the others; not in the journal, so tried again
+                    problem = printable(f"{FAILED} ({type(error).__name__}: {error})")
+                    journal.results[student] = Result(student, "", {}, problem)
+                progress(f"{count}/{len(waiting)} {student}")
     finally:
         if executor is None:
             pool.shutdown(cancel_futures=True)
             sandbox.close_lanes()
+
+
+def _opened(waiting: list[Submission], journal: Journal) -> Iterator[tuple[Submission, bytes]]:
+    for submission in waiting:
+        try:
+            yield submission, read(submission)
+        except ValueError as error:
+            journal.add(Result(submission.student, "", problem=printable(str(error))))
 
 
 def _notes(
