@@ -1,5 +1,6 @@
 """The package's own methods in a page that needs no server: recorded as graphs, run by a small interpreter."""
 
 from .graphs import SHOWN, Live, OutsideError, export
+from .randomising import randomisable
 
-__all__ = ["SHOWN", "Live", "OutsideError", "export"]
+__all__ = ["SHOWN", "Live", "OutsideError", "export", "randomisable"]
