@@ -84,7 +84,9 @@ def laboratory(
 
     Args:
         live: from :func:`~interp_lab.live.export`, for images ``(1, C, H, W)`` with one or three channels; or several by name,
-            with the same shape and classes, whose answers and maps stand side by side.
+            with the same shape and classes, whose answers and maps stand side by side. From
+            :func:`~interp_lab.live.randomisable`, its layers have buttons, and each map stands above that of the network with
+            random layers.
         inputs: label -> image ``(C, H, W)`` in [0, 1], shown in 256 levels.
         name: of the figure, unique in its page.
         label: what the figure is, for a screen reader.
@@ -145,6 +147,10 @@ def laboratory(
         (bool(others) and bool(course or removal), "a course or a removal is drawn of one network"),
         (bool(drawing and removal), "a removal is of ready inputs, without a pen"),
         (bool(baselines) and "integrated_gradients" not in maps, "baselines are for the map 'integrated_gradients'"),
+        (
+            bool(first.layers) and bool(others or course or removal),
+            "random layers are of one network, without a course or a removal",
+        ),
         (bool(set(by_hand) - set(inputs)), f"by_hand names no inputs: {', '.join(set(by_hand) - set(inputs))}"),
     ):
         if wrong:
@@ -167,6 +173,7 @@ def laboratory(
         "mean": average,
         "truth": truth_name if truth else None,
         "course": course and {"key": course, "label": COURSES[course]},
+        "layers": len(first.layers),
         "removal": removal and {"patch": removal, "ties": _order_of_ties(shape, removal)},
     }
     controls = ['<label>explain the class <select data-part="target"></select></label>']
@@ -197,10 +204,24 @@ def laboratory(
         if trained_form
         else ""
     )
+    layers = "".join(
+        f'<button type="button" data-layer="{k}" aria-pressed="false">{html.escape(layer.label)}</button>'
+        for k, layer in enumerate(first.layers)
+    )
+    destroy = (
+        f'<fieldset><legend>Randomise</legend><div data-part="layers">{layers}</div>'
+        '<label><input type="checkbox" data-part="cascade" checked> and all layers above it</label>'
+        '<p><button type="button" data-part="intact">give all weights back</button> '
+        '<button type="button" data-part="redraw">draw others</button></p></fieldset>'
+        '<p data-part="told" aria-live="polite"></p>'
+        if layers
+        else ""
+    )
     heads = '<th scope="col">logit</th><th scope="col">softmax</th>' * len(networks)
     groups = "".join(f'<th scope="colgroup" colspan="2">{html.escape(n)}</th>' for n in networks)
     above = f"<tr><td></td>{groups}</tr>" if others else ""
     inside = '<th scope="col">pointing game</th><th scope="col">magnitude inside</th>' if truth else ""
+    alike = '<th scope="col">rank correlation</th><th scope="col">of magnitudes</th>' if layers else ""
     place = html.escape(truth_name)
     scored = (
         f"A hit: the largest value lies in the {place}; inside: the share of the magnitude there. " if truth else ""
@@ -213,10 +234,9 @@ def laboratory(
     )
     table = f"""<table><caption class="hint">What the network says</caption><thead>{above}<tr><th scope="col">class</th>{heads}</tr></thead>
 <tbody data-part="logits"></tbody></table>"""
-    logits = (
-        "<details><summary>All classes</summary>" + table + "</details>" if chart else ""
-    )  # the chart takes its place
-    beside = trained + (chart or table)
+    instead = chart or destroy  # of the table of classes
+    logits = "<details><summary>All classes</summary>" + table + "</details>" if instead else ""
+    beside = trained + (instead or table)
     body = f"""<div class="live" id="{html.escape(name)}" role="group" aria-label="{html.escape(label)}">
 <div class="live-still">{_image(still)}</div>
 <div data-part="panel" hidden>
@@ -232,7 +252,7 @@ def laboratory(
 <p class="hint wide">Red is positive, blue negative; each map has its own scale. {scored}<span data-part="time"></span></p>
 {logits}<details><summary>The maps in numbers</summary><div class="scroll" tabindex="0" role="region" aria-label="The maps in numbers"><table>
 <thead><tr><th scope="col">method</th><th scope="col">positive</th><th scope="col">negative</th><th scope="col">sum</th>
-<th scope="col">strongest pixel</th>{inside}</tr></thead><tbody data-part="numbers"></tbody></table></div></details>
+<th scope="col">strongest pixel</th>{inside}{alike}</tr></thead><tbody data-part="numbers"></tbody></table></div></details>
 </div>
 <script type="application/json" data-part="facts">{_in_script(json.dumps(facts))}</script>
 {"".join(map(_packed, networks.values()))}
