@@ -51,6 +51,7 @@ class Live:
         classes: their names.
         methods: name -> recording; ``"logits"`` is the network itself.
         layers: those that may be randomised, from the logits to the input; see :func:`~interp_lab.live.randomisable`.
+        pairs: an input is an image above a baseline; see :func:`~interp_lab.live.export_pairs`.
     """
 
     shape: tuple[int, ...]
@@ -58,6 +59,7 @@ class Live:
     graph: Graph = field(default_factory=Graph)
     methods: dict[str, Recording] = field(default_factory=dict)
     layers: tuple[Layer, ...] = ()
+    pairs: bool = False
 
     def run(self, name: str, x: Tensor, target: Tensor) -> Tensor:
         """The map of one input ``(1, ...)`` for a class ``(1,)``, step by step as the page runs it.
