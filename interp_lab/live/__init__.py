@@ -1,5 +1,7 @@
 """The package's own methods in a page that needs no server: recorded as graphs, run by a small interpreter."""
 
 from .graphs import SHOWN, Live, OutsideError, export
+from .pairs import export_pairs
+from .randomising import randomisable
 
-__all__ = ["SHOWN", "Live", "OutsideError", "export"]
+__all__ = ["SHOWN", "Live", "OutsideError", "export", "export_pairs", "randomisable"]

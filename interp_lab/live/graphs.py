@@ -8,7 +8,7 @@ import struct
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,13 @@ class Recording:
     guards: list[Guard]
 
 
+class Layer(NamedTuple):
+    """A layer that may be given new weights: the steps that are its parameters, each with the bound of its uniform law."""
+
+    label: str
+    parameters: tuple[tuple[int, float], ...]
+
+
 @dataclass
 class Live:
     """A network with methods as one graph that needs no torch; see :func:`export`.
@@ -43,12 +50,16 @@ class Live:
         shape: of an input, ``(1, ...)``.
         classes: their names.
         methods: name -> recording; ``"logits"`` is the network itself.
+        layers: those that may be randomised, from the logits to the input; see :func:`~interp_lab.live.randomisable`.
+        pairs: an input is an image above a baseline; see :func:`~interp_lab.live.export_pairs`.
     """
 
     shape: tuple[int, ...]
     classes: tuple[str, ...]
     graph: Graph = field(default_factory=Graph)
     methods: dict[str, Recording] = field(default_factory=dict)
+    layers: tuple[Layer, ...] = ()
+    pairs: bool = False
 
     def run(self, name: str, x: Tensor, target: Tensor) -> Tensor:
         """The map of one input ``(1, ...)`` for a class ``(1,)``, step by step as the page runs it.
@@ -60,12 +71,13 @@ class Live:
             raise OutsideError(
                 f"the graph is for one input {self.shape} and a class of {len(self.classes)}, got {tuple(x.shape)}, {int(target)}"
             )
-        result, broken = self._replay(name, x, target)
+        result, broken = self.replay(name, x, target)
         if broken:
             raise OutsideError(f"the recording of {name!r} does not hold for this input (step {broken[0].step})")
         return result
 
-    def _replay(self, name: str, x: Tensor, target: Tensor) -> tuple[Tensor, list[Guard]]:
+    def replay(self, name: str, x: Tensor, target: Tensor) -> tuple[Tensor, list[Guard]]:
+        """The map, and the guards that the input breaks, for which it is not the method's."""
         recording, values = self.methods[name], dict[int, Any]()
         for place in needed(self.graph, recording):
             step = self.graph.steps[place]
@@ -103,7 +115,8 @@ class Live:
             name: {"output": number[r.output], "guards": [[number[g.step], float(g.value)] for g in r.guards]}
             for name, r in self.methods.items()
         }
-        parts = {"shape": self.shape, "classes": self.classes, "methods": methods, "steps": steps}
+        layers = [[label, [[number[step], bound] for step, bound in parameters]] for label, parameters in self.layers]
+        parts = {"shape": self.shape, "classes": self.classes, "methods": methods, "steps": steps, "layers": layers}
         return json.dumps({**parts, "weights": base64.b64encode(bytes(blob)).decode()}, separators=(",", ":"))
 
 
@@ -189,7 +202,7 @@ def _recorded(
     live: Live, name: str, model: nn.Module, method: Callable, cases: Sequence[tuple[Tensor, Tensor]]
 ) -> Recording:
     """The method on the first case, and on another branch wherever a case shows that this one was not general."""
-    wanted = [_map_or_refusal(method, model, x, target) for x, target in cases]
+    wanted = [answer_or_refusal(method, model, x, target) for x, target in cases]
     treated = [(x, t, want) for (x, t), want in zip(cases, wanted, strict=True) if isinstance(want, Tensor)]
     if not treated:
         raise next(want for want in wanted if isinstance(want, Exception))
@@ -200,7 +213,7 @@ def _recorded(
         _check_operations(live.graph, recording)
         free, wrong, other = set[int](), list[set[int]](), None
         for case in treated:
-            result, broken = live._replay(name, *case[:2])
+            result, broken = live.replay(name, *case[:2])
             if agrees(result, case[2]):
                 free |= {guard.step for guard in broken}
             elif not broken:
@@ -219,7 +232,7 @@ def _recorded(
         (x, target, _), guard = other
         forced[guard.step] = not guard.value
     for (x, target), want in zip(cases, wanted, strict=True):
-        if isinstance(want, Exception) and not live._replay(name, x, target)[1]:
+        if isinstance(want, Exception) and not live.replay(name, x, target)[1]:
             raise UnsupportedModelError(f"the method refuses an input that its recording takes: {want}")
     return recording
 
@@ -233,7 +246,7 @@ def _record(graph: Graph, model: nn.Module, method: Callable, x: Tensor, target:
     return Recording(output, list(guards.values()))
 
 
-def _map_or_refusal(method: Callable, model: nn.Module, x: Tensor, target: Tensor) -> Tensor | Exception:
+def answer_or_refusal(method: Callable, model: nn.Module, x: Tensor, target: Tensor) -> Tensor | Exception:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -4,7 +4,7 @@
 function liveLaboratory(root) {
   if (typeof Worker === "undefined" || typeof DecompressionStream === "undefined") return;  // the still picture stays
   const part = name => root.querySelector(`[data-part="${name}"]`);
-  const { shape, classes, networks, methods, inputs, drawing, mean, truth, course, removal } = JSON.parse(part("facts").textContent);
+  const { shape, classes, networks, methods, inputs, drawing, mean, truth, course, removal, layers, baseline } = JSON.parse(part("facts").textContent);
   const [channels, height, width] = shape, pixels = height * width;
   const engine = liveEngine(), COLOURS = ["053061", "2166ac", "4393c3", "92c5de", "d1e5f0", "f7f7f7", "fddbc7", "f4a582", "d6604d", "b2182b", "67001f"]
     .map(c => [0, 2, 4].map(i => parseInt(c.slice(i, i + 2), 16)));  // RdBu, as in the book's pictures
@@ -42,7 +42,7 @@ function liveLaboratory(root) {
   }
   function refresh(again = true) {
     if (again) removed = [];
-    x = byHand && form?.checked ? asTrained(drawn) : drawn.slice();
+    x = baseline ? Float32Array.of(...ready(chosenInput()), ...drawn) : byHand && form?.checked ? asTrained(drawn) : drawn.slice();
     paint(pad, i => removed.includes(patchAt(Math.floor(i / width), i % width)) ? pixel(fill(), i) : pixel(drawn, i)); if (seen) paint(seen, i => pixel(x, i));
     const context = pad.getContext("2d"), side = removal?.patch ?? 1, [row, column] = removal ? cursor.map(v => v - v % side) : cursor;
     if (document.activeElement === pad && said) { context.strokeStyle = "#e69f00"; context.strokeRect(column - 0.5, row - 0.5, side + 1, side + 1); }
@@ -85,8 +85,9 @@ function liveLaboratory(root) {
     said = `${tool} ${keyDown ? "down" : "up"} at row ${cursor[0] + 1}, column ${cursor[1] + 1}`; part("cursor").textContent = said;
     if (keyDown) dab(cursor[0] + 0.5, cursor[1] + 0.5); else refresh(!removal);
   });
+  for (const button of root.querySelectorAll("[data-start]")) button.addEventListener("click", () => { drawn = images[chosenInput()].baselines[button.dataset.start].slice(); refresh(); });
   const ready = i => mark?.checked ? images[i].switched : images[i].image;
-  function clear() { drawn = drawing ? blank.slice() : ready(chosenInput()).slice(); byHand = drawing; if (drawing) for (const r of radios()) r.checked = false; refresh(); }
+  function clear() { if (baseline) { drawn = blank.slice(); refresh(); return; } drawn = drawing ? blank.slice() : ready(chosenInput()).slice(); byHand = drawing; if (drawing) for (const r of radios()) r.checked = false; refresh(); }
   const radios = () => [...root.querySelectorAll("input[type=radio][data-input]")], chosenInput = () => Math.max(0, radios().findIndex(r => r.checked));
   part("clear").addEventListener("click", clear);
   for (const button of root.querySelectorAll("[data-tool]")) button.addEventListener("click", () => {
@@ -113,17 +114,24 @@ function liveLaboratory(root) {
   for (const control of [target, ...options]) control.addEventListener("input", () => { if (control !== target) tell(control); ask(); });
   const several = networks.length > 1;
   const tiles = networks.flatMap((network, n) => methods.map(({ key, label }) => {
-    const map = canvas(width, height), state = element("span", { className: "state" }), numbers = element("tr"), name = several ? `${network}: ${label}` : label;
-    map.setAttribute("role", "img"); map.setAttribute("aria-label", `${name}: not computed yet`); part("maps").append(element("div", { className: "tile" }, map, element("div", { className: "name" }, name, " ", state)));
-    part("numbers").append(numbers);
-    return { n, key, label: name, map, state, numbers };
-  }));
+    const name = several ? `${network}: ${label}` : label, tile = mapOf(n, key, name), parts = [tile.map, element("div", { className: "name" }, name, " ", tile.state)];
+    if (layers) { tile.changed = mapOf(n, `random ${key}`, `${name}, random layers`); tile.changed.trained = tile; parts.push(tile.changed.map, element("div", { className: "name" }, "with random layers ", tile.changed.state)); }
+    part("maps").append(element("div", { className: "tile" }, ...parts));
+    return layers ? [tile, tile.changed] : tile;
+  }).flat());
+  function mapOf(n, key, label) {
+    const map = canvas(width, height), numbers = element("tr"); part("numbers").append(numbers);
+    map.setAttribute("role", "img"); map.setAttribute("aria-label", `${label}: not computed yet`);
+    return { n, key, label, map, state: element("span", { className: "state" }), numbers };
+  }
   function tileOf(text) { const picture = canvas(width, height); picture.setAttribute("role", "img"); picture.setAttribute("aria-label", text); part("maps").prepend(element("div", { className: "tile" }, picture, element("div", { className: "name" }, text))); return picture; }
   const asked = course && tileOf(course.label);
   const settings = () => ({ n: +setting("samples"), noise: +setting("noise"), alpha: +setting("alpha"), steps: +setting("steps"), course: course?.key === "interior_gradient", baseline: images[chosenInput()]?.baselines?.[setting("baseline")] });
   const methodOf = ({ method, rules }) => rules ? setting("rule") : method;
   function tasks() {
     const maps = methods.map(m => ({ key: m.key, method: methodOf(m) }));
+    if (baseline) return [...maps, { key: baseline, method: baseline }];
+    if (layers) return [...maps, ...maps.map(m => ({ ...m, key: `random ${m.key}`, random: true }))];
     if (!removal) return maps;
     const orders = [{ key: "yours", order: removed }, { key: "random" }, ...methods.map(m => ({ key: `by ${m.key}`, by: methodOf(m) }))];
     return [...maps, ...orders.map(o => ({ ...o, ...removal, method: "removal" }))];
@@ -136,14 +144,43 @@ function liveLaboratory(root) {
   }
   function send() {
     since = performance.now(); run += 1; settled = 0; if (removal) answered.delete("0 yours");
-    const common = settings();
-    workers.forEach((worker, n) => worker.postMessage({ run, x, target: target.value === "" ? null : +target.value, tasks: tasks().filter(t => !answered.has(`${n} ${t.key}`)).map(t => ({ ...common, ...t })) }));
+    const common = settings(), random = layers ? { layers: randomLayers(), seed } : null;
+    workers.forEach((worker, n) => worker.postMessage({ run, x, random, target: target.value === "" ? null : +target.value, tasks: tasks().filter(t => !answered.has(`${n} ${t.key}`)).map(t => ({ ...common, ...t })) }));
+  }
+
+  // ---- Layers that the reader randomises, as model_randomisation does.
+  let lowest = -1, cascade = part("cascade"), seed = 0;
+  const randomLayers = () => Array.from({ length: layers }, (_, k) => k).filter(k => cascade.checked ? k <= lowest : k === lowest);
+  function randomise(k = lowest) {
+    lowest = k;
+    const random = randomLayers();
+    for (const button of root.querySelectorAll("[data-layer]")) button.setAttribute("aria-pressed", String(random.includes(+button.dataset.layer)));
+    for (const tile of tiles) if (tile.trained) answered.delete(`0 ${tile.key}`);
+    ask(false);
+  }
+  for (const button of root.querySelectorAll("[data-layer]")) button.addEventListener("click", () => randomise(+button.dataset.layer === lowest ? -1 : +button.dataset.layer));
+  cascade?.addEventListener("change", () => randomise());
+  part("intact")?.addEventListener("click", () => randomise(-1));
+  part("redraw")?.addEventListener("click", () => { seed += 1; randomise(); });
+  function tellRandom() {
+    const count = randomLayers().length, figures = tiles.filter(t => t.trained && t.alike).map(t => `${t.trained.label} ${t.alike[0]}, ${t.alike[1]}`);
+    const text = count ? `${count} of ${layers} layers ${count === 1 ? "is" : "are"} random (draw ${seed + 1}), and the network reads ${classes[changedTo]}. Rank correlation with the trained network's map, signed and of the magnitudes: ${figures.join("; ")}.` : "All weights are those of the training. Randomise a layer.";
+    if (part("told").textContent !== text) part("told").textContent = text;
+  }
+  let changedTo = 0;
+
+  // ---- A baseline of the reader's: what the maps add up to, and what they should.
+  let start = null, explained = [0, 0];
+  const begun = baseline && tileOf("the input");
+  function tellSums() {
+    const [c, f] = explained, sums = tiles.filter(t => t.sums).map(t => `${t.label} ${t.total.toFixed(2)}`);
+    part("told").textContent = start ? `The logit of ${classes[c]} is ${f.toFixed(2)} for the input and ${start[c].toFixed(2)} for the baseline: a difference of ${(f - start[c]).toFixed(2)}. The maps sum to: ${sums.join(", ")}.` : "There is no answer for this baseline.";
   }
 
   // ---- The answers.
   function show(tile, map) {
-    const sums = Float32Array.from({ length: pixels }, (_, i) => { let s = 0; for (let c = 0; c < channels; c++) s += map[c * pixels + i]; return s; });
-    const sorted = Float32Array.from(sums, Math.abs).sort(), clip = sorted[Math.floor(0.995 * (pixels - 1))] || sorted[pixels - 1] || 1;
+    const sums = Float64Array.from({ length: pixels }, (_, i) => { let s = 0; for (let c = 0; c < channels; c++) s += map[c * pixels + i]; return s; });
+    const sorted = sums.map(Math.abs).sort(), clip = sorted[Math.floor(0.995 * (pixels - 1))] || sorted[pixels - 1] || 1;
     paint(tile.map, i => {
       const at = 5 + 5 * Math.max(-1, Math.min(1, sums[i] / clip)), low = Math.min(9, Math.floor(at)), share = at - low;
       return [0, 1, 2].map(c => (1 - share) * COLOURS[low][c] + share * COLOURS[low + 1][c]); });
@@ -152,8 +189,11 @@ function liveLaboratory(root) {
     const where = `row ${Math.floor(best / width) + 1}, column ${best % width + 1}`;
     tile.facts = [total.toPrecision(3), (positive - total).toPrecision(3), tile.zero ? "none" : `${sums[best].toPrecision(2)} at ${where}`];
     const cells = [positive.toPrecision(3), tile.facts[1], tile.facts[0], tile.facts[2]], inside = truth ? scores(sums) : [];
+    tile.sums = sums; tile.total = total;
+    tile.alike = null;
+    if (tile.trained?.sums) { tile.alike = [v => v, Math.abs].map(f => engine.spearman(tile.trained.sums.map(f), sums.map(f))).map(v => Number.isNaN(v) ? "none" : v.toFixed(2)); inside.push(...tile.alike); }
     tile.found = tile.zero || !truth ? "" : `${inside[0]}, ${inside[1]} inside`;
-    tile.map.setAttribute("aria-label", tile.zero ? `${tile.label}: zero everywhere` : `${tile.label}: sum ${tile.facts[0]}, strongest ${tile.facts[2]}${tile.found && `; ${tile.found}`}`);
+    tile.map.setAttribute("aria-label", tile.zero ? `${tile.label}: zero everywhere` : `${tile.label}: sum ${tile.facts[0]}, strongest ${tile.facts[2]}${tile.found && `; ${tile.found}`}${tile.alike ? `; rank correlation with the trained network's ${tile.alike[0]}, of the magnitudes ${tile.alike[1]}` : ""}`);
     tile.numbers.replaceChildren(element("th", { scope: "row", textContent: tile.label }), ...[...cells, ...inside].map(textContent => element("td", { textContent })));
   }
   function scores(sums) {  // the pointing game, and the share of the magnitude inside the mask
@@ -166,12 +206,14 @@ function liveLaboratory(root) {
     if (shown.textContent !== text) shown.textContent = text;
   }
   function refuse(tile, reason) {
-    paint(tile.map, () => [255, 255, 255]); tile.map.setAttribute("aria-label", `${tile.label}: no map. ${reason}`);
-    tile.numbers.replaceChildren(element("th", { scope: "row", textContent: tile.label }), element("td", { colSpan: 6, textContent: reason }));
+    tile.alike = tile.sums = null; paint(tile.map, () => [255, 255, 255]); tile.map.setAttribute("aria-label", `${tile.label}: no map. ${reason}`);
+    tile.numbers.replaceChildren(element("th", { scope: "row", textContent: tile.label }), element("td", { colSpan: 8, textContent: reason }));
     tile.state.textContent = "(no map for this input)"; tile.state.title = reason;
     if (course?.key === tile.key) { describe(`There is no course for this input: ${reason}`); figure.querySelector("svg").replaceChildren(); }
   }
-  function answer(n, { logits, reads, chosen }) {
+  function answer(n, { logits, reads, chosen, changed }) {
+    explained = [chosen, logits[chosen]];
+    if (changed) changedTo = changed.indexOf(Math.max(...changed));
     const order = [...logits.keys()].sort((a, b) => logits[b] - logits[a]);
     const said = c => `${classes[c]} (logit ${logits[c].toFixed(1)})`, read = `reads ${said(reads)}, then ${classes[order[1]]} (${logits[order[1]].toFixed(1)})`;
     sentences[n] = !several ? `The network ${read}. The maps explain the logit of ${classes[chosen]}, ${logits[chosen].toFixed(1)}.`
@@ -197,13 +239,14 @@ function liveLaboratory(root) {
     } else if (data.milliseconds !== undefined) {
       root.dataset.milliseconds = data.milliseconds; root.dataset.wait = performance.now() - since;
       if (!removal || removed.length === 0) part("time").textContent = `All but the averages took ${data.milliseconds.toFixed(0)} ms.`;
-    } else if (data.settled) { settled += 1; if (settled === workers.length) root.dataset.state = "settled"; }
+    } else if (data.settled) { settled += 1; if (settled === workers.length) { root.dataset.state = "settled"; if (layers) tellRandom(); if (baseline) tellSums(); } }
+    else if (data.key === baseline) { start = data.refused ? null : data.map; }
     else if (removal && !methods.some(m => m.key === data.key)) drawCurves(data);
     else {
       const tile = tiles.find(t => t.key === data.key && t.n === n);
       if (data.map) { tile.points = data.points; show(tile, data.map); }
       if (data.refused) { refuse(tile, data.refused); return; }
-      tile.state.textContent = tile.zero ? "(zero everywhere)" : [tile.points > 1 ? `(${tile.points} points)` : "", tile.found].filter(Boolean).join(" "); tile.state.title = "";
+      tile.state.textContent = tile.zero ? "(zero everywhere)" : [tile.points > 1 ? `(${tile.points} points)` : "", tile.found, baseline ? `sum ${tile.total.toFixed(2)}` : "", tile.alike ? `${tile.alike[0]} signed, ${tile.alike[1]} of magnitudes` : ""].filter(Boolean).join(" "); tile.state.title = "";
       if (course?.key === data.key && data.input) { paint(asked, i => pixel(data.input, i)); drawCourse(data); }
     }
   }
@@ -274,8 +317,9 @@ function liveLaboratory(root) {
     const numbers = data => Float32Array.from({ length: channels * pixels }, (_, k) => data[4 * (k % pixels) + Math.floor(k / pixels)] / 255);
     const evidence = truth && tileOf(truth);
     function choose(i) {
-      drawn = ready(i).slice(); byHand = inputs[i].hand;
+      drawn = (baseline ? images[i].baselines[0] : ready(i)).slice(); byHand = inputs[i].hand;
       if (removal) means = Array.from({ length: channels }, (_, c) => drawn.subarray(c * pixels, (c + 1) * pixels).reduce((a, v) => a + v, 0) / pixels);
+      if (begun) paint(begun, k => pixel(images[i].image, k));
       if (evidence) {
         paint(evidence, k => masks[i][4 * k] ? COLOURS[9] : COLOURS[5]); evidence.setAttribute("role", "img");
         evidence.setAttribute("aria-label", `${truth} of ${inputs[i].label}: ${masks[i].filter((v, k) => v && k % 4 === 0).length} of ${pixels} pixels`);

@@ -247,8 +247,8 @@ function liveEngine() {
   class Outside extends Error {}
 
   class Network {
-    constructor({ shape, classes, methods, steps, weights }) {
-      Object.assign(this, { shape, classes, methods, steps });
+    constructor({ shape, classes, methods, steps, layers, weights }) {
+      Object.assign(this, { shape, classes, methods, steps, layers });
       const bytes = typeof weights === "string" ? Uint8Array.from(atob(weights), c => c.charCodeAt(0)).buffer : weights;
       this.refs = steps.map(([op, args]) => op === "weight" ? [] : refsIn(args));
       this.live = []; steps.forEach(([op], i) => { this.live[i] = op === "input" || this.refs[i].some(r => this.live[r]); });
@@ -263,6 +263,16 @@ function liveEngine() {
         this.plans[name] = [...found].sort((a, b) => a - b);
       }
       return this.plans[name];
+    }
+    randomised(chosen, seed) {  // a copy whose chosen layers have the weights that torch draws for them, from the upper to the lower
+      const random = mersenne(seed), copy = Object.assign(Object.create(Network.prototype), this);
+      copy.constants = this.constants.map((value, i) => this.steps[i][0] === "weight" ? value : undefined);
+      this.layers.forEach(([, parameters], k) => parameters.forEach(([step, bound]) => {
+        const s = this.steps[step][2], low = Math.fround(-bound), width = Math.fround(Math.fround(bound) - low);
+        const d = Float32Array.from({ length: size(s) }, () => (random() & 0xffffff) / 2 ** 24 * width + low);
+        if (chosen.includes(k)) copy.constants[step] = tensor(s, d);
+      }));
+      return copy;
     }
     at(x, target) {
       if (x.length !== size(this.shape) || !(Number.isInteger(target) && target >= 0 && target < this.classes.length)) throw new Outside(`an input of ${x.length} numbers, class ${target}`);
@@ -296,6 +306,29 @@ function liveEngine() {
       if (!map.every(Number.isFinite)) throw new Outside("the map is not finite for this input");
       return map;
     }
+  }
+
+  // ---- What a randomised network needs: torch's numbers, and how alike its maps are.
+  function mersenne(seed) {  // MT19937 as torch.manual_seed(seed ^ 0x5DEECE66D) starts it, which takes the lower 32 bits
+    const state = new Uint32Array(624); let at = 624; state[0] = seed ^ 0xdeece66d;
+    for (let i = 1; i < 624; i++) state[i] = Math.imul(1812433253, state[i - 1] ^ (state[i - 1] >>> 30)) + i;
+    return () => {
+      if (at === 624) {
+        at = 0;
+        for (let i = 0; i < 624; i++) { const y = (state[i] & 0x80000000) | (state[(i + 1) % 624] & 0x7fffffff); state[i] = state[(i + 397) % 624] ^ (y >>> 1) ^ (y & 1 ? 0x9908b0df : 0); }
+      }
+      let y = state[at++]; y ^= y >>> 11; y ^= (y << 7) & 0x9d2c5680; y ^= (y << 15) & 0xefc60000;
+      return (y ^ (y >>> 18)) >>> 0;
+    };
+  }
+  function spearman(a, b) {  // equal values share the mean of their ranks; NaN where one is constant
+    const ranks = values => {
+      const order = Uint32Array.from(values.keys()).sort((i, j) => values[i] - values[j]), rank = new Float64Array(values.length);
+      for (let i = 0, j; i < order.length; i = j) { for (j = i; j < order.length && values[order[j]] === values[order[i]]; j++); for (let k = i; k < j; k++) rank[order[k]] = (i + j - values.length) / 2; }
+      return rank;
+    };
+    const p = ranks(a), q = ranks(b);
+    return dot(p, q) / Math.sqrt(dot(p, p) * dot(q, q));
   }
 
   // ---- Loops over the network. Each gives its state after every pass, so that it can be watched, or left.
@@ -382,21 +415,21 @@ function liveEngine() {
     let network = null, newest = 0;
     scope.onmessage = async ({ data }) => {
       if (data.packed) { network = unpack(data.packed); return; }
-      const { run, x, target, tasks } = data; newest = run;
+      const { run, x, target, tasks, random } = data; newest = run;
       const net = await network; await breath();
       if (run !== newest) return;
       const start = performance.now(); let busy = 0;
       let logits;
       try { logits = net.at(x, 0).map("logits"); } catch (error) { scope.postMessage({ run, outside: error.message }); scope.postMessage({ run, settled: true }); return; }
       const reads = top(logits), chosen = target ?? reads;
-      scope.postMessage({ run, logits, reads, chosen });
-      const here = net.at(x, chosen), loops = [];
+      const here = net.at(x, chosen), changed = random && net.randomised(random.layers, random.seed).at(x, chosen), loops = [];
+      scope.postMessage({ run, logits, reads, chosen, changed: changed?.map("logits") });
       busy += performance.now() - start;
       for (const task of tasks) {
         if (LOOPS[task.method]) { loops.push(task); continue; }
         await breath(); if (run !== newest) return;
         const began = performance.now(); let message;
-        try { message = { run, key: task.key, map: here.map(task.method), done: true }; }
+        try { message = { run, key: task.key, map: (task.random ? changed : here).map(task.method), done: true }; }
         catch (error) { message = { run, key: task.key, refused: error.message, done: true }; }
         busy += performance.now() - began; scope.postMessage(message);
       }
@@ -412,6 +445,6 @@ function liveEngine() {
       scope.postMessage({ run, settled: true });
     };
   }
-  return { Network, OPS, LOOPS, Outside, tensor, bilinear, bytesOf, unpack, serve, hasWasm: wasm !== null, withoutWasm: () => { wasm = null; } };
+  return { Network, OPS, LOOPS, Outside, tensor, bilinear, bytesOf, unpack, serve, spearman, hasWasm: wasm !== null, withoutWasm: () => { wasm = null; } };
 }
 if (typeof module !== "undefined") module.exports = liveEngine();

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..plot.base import Figure
 from .graphs import Live
+from .pairs import AT_BASELINE
 
 FOLDER = Path(__file__).parent
 # The options of the loops over the gradient: name in the page, the method, the choices, and the first of them.
@@ -84,7 +85,10 @@ def laboratory(
 
     Args:
         live: from :func:`~interp_lab.live.export`, for images ``(1, C, H, W)`` with one or three channels; or several by name,
-            with the same shape and classes, whose answers and maps stand side by side.
+            with the same shape and classes, whose answers and maps stand side by side. From
+            :func:`~interp_lab.live.randomisable`, its layers have buttons, and each map stands above that of the network with
+            random layers. From :func:`~interp_lab.live.export_pairs`, the reader draws the baseline, which begins as the first of
+            ``baselines``, and reads the sums of the maps beside the rise of the logit.
         inputs: label -> image ``(C, H, W)`` in [0, 1], shown in 256 levels.
         name: of the figure, unique in its page.
         label: what the figure is, for a screen reader.
@@ -99,7 +103,7 @@ def laboratory(
             and its share of the magnitude inside.
         truth_name: what the mask shows.
         switch: label of a check mark, and what every input is with it ``(N, C, H, W)``: the pixels that differ are put on.
-        baselines: label -> a baseline of integrated gradients for every input, ``(N, C, H, W)``.
+        baselines: label -> a baseline for every input, ``(N, C, H, W)``: of integrated gradients, or to start drawing from.
         course: one of the loops over the gradient, whose course is drawn pass by pass: of ``"smoothgrad"`` the error of the
             mean, of the others the logit along the way from the baseline.
         removal: side of the patches that the reader removes in an order of his own, with the curve of the probability beside
@@ -114,6 +118,8 @@ def laboratory(
     networks = {"The network": live} if isinstance(live, Live) else dict(live)
     (first, *others), start = networks.values(), dict(start or {})
     shape, shown = first.shape[1:], list[dict[str, Any]]()
+    if first.pairs:
+        shape = (shape[0] // 2, *shape[1:])
     if any((other.shape, other.classes) != (first.shape, first.classes) for other in others):
         raise ValueError("the networks of a live figure must have the same shape of input and the same classes")
     if len(shape) != 3 or shape[0] not in (1, 3):
@@ -144,7 +150,18 @@ def laboratory(
     for wrong, message in (
         (bool(others) and bool(course or removal), "a course or a removal is drawn of one network"),
         (bool(drawing and removal), "a removal is of ready inputs, without a pen"),
-        (bool(baselines) and "integrated_gradients" not in maps, "baselines are for the map 'integrated_gradients'"),
+        (
+            bool(baselines) and not first.pairs and "integrated_gradients" not in maps,
+            "baselines are for the map 'integrated_gradients'",
+        ),
+        (
+            first.pairs and (not (drawing and baselines) or bool(others or truth or switch or removal or trained_form)),
+            "a baseline of the reader's needs a pen, baselines to start from, and nothing else",
+        ),
+        (
+            bool(first.layers) and bool(others or course or removal),
+            "random layers are of one network, without a course or a removal",
+        ),
         (bool(set(by_hand) - set(inputs)), f"by_hand names no inputs: {', '.join(set(by_hand) - set(inputs))}"),
     ):
         if wrong:
@@ -167,6 +184,8 @@ def laboratory(
         "mean": average,
         "truth": truth_name if truth else None,
         "course": course and {"key": course, "label": COURSES[course]},
+        "layers": len(first.layers),
+        "baseline": AT_BASELINE if first.pairs else None,
         "removal": removal and {"patch": removal, "ties": _order_of_ties(shape, removal)},
     }
     controls = ['<label>explain the class <select data-part="target"></select></label>']
@@ -177,7 +196,7 @@ def laboratory(
             controls.append(_slider(option, title, choices, start.pop(option, usual)))
     if rules:
         controls.append(_select("rule", "LRP rule", list(rules.items())))
-    if baselines:
+    if baselines and not first.pairs:
         controls.append(_select("baseline", "baseline", [(title, str(k)) for k, title in enumerate(baselines)]))
     tools = ["pen", "eraser"] if drawing else ["eraser"]
     buttons = "".join(
@@ -185,6 +204,10 @@ def laboratory(
         for tool in tools[: None if len(tools) > 1 else 0]
     )
     clear = "clear" if drawing else "restore"
+    starts = "".join(
+        f'<button type="button" data-start="{k}">{html.escape(b)}</button> ' for k, b in enumerate(baselines or ())
+    )
+    starts = f"<p>The baseline begins as {starts}</p>" if first.pairs else ""
     width, height = shape[2], shape[1]
     act = "draws" if drawing else "removes" if removal else "erases"
     form = "checked" if start.pop("form", 1) else ""
@@ -197,10 +220,26 @@ def laboratory(
         if trained_form
         else ""
     )
+    layers = "".join(
+        f'<button type="button" data-layer="{k}" aria-pressed="false">{html.escape(layer.label)}</button>'
+        for k, layer in enumerate(first.layers)
+    )
+    destroy = (
+        f'<fieldset><legend>Randomise</legend><div data-part="layers">{layers}</div>'
+        '<label><input type="checkbox" data-part="cascade" checked> and all layers above it</label>'
+        '<p><button type="button" data-part="intact">give all weights back</button> '
+        '<button type="button" data-part="redraw">draw others</button></p></fieldset>'
+        '<p data-part="told" aria-live="polite"></p>'
+        if layers
+        else '<p data-part="told" aria-live="polite"></p>'
+        if first.pairs
+        else ""
+    )
     heads = '<th scope="col">logit</th><th scope="col">softmax</th>' * len(networks)
     groups = "".join(f'<th scope="colgroup" colspan="2">{html.escape(n)}</th>' for n in networks)
     above = f"<tr><td></td>{groups}</tr>" if others else ""
     inside = '<th scope="col">pointing game</th><th scope="col">magnitude inside</th>' if truth else ""
+    alike = '<th scope="col">rank correlation</th><th scope="col">of magnitudes</th>' if layers else ""
     place = html.escape(truth_name)
     scored = (
         f"A hit: the largest value lies in the {place}; inside: the share of the magnitude there. " if truth else ""
@@ -213,17 +252,16 @@ def laboratory(
     )
     table = f"""<table><caption class="hint">What the network says</caption><thead>{above}<tr><th scope="col">class</th>{heads}</tr></thead>
 <tbody data-part="logits"></tbody></table>"""
-    logits = (
-        "<details><summary>All classes</summary>" + table + "</details>" if chart else ""
-    )  # the chart takes its place
-    beside = trained + (chart or table)
+    instead = chart or destroy  # of the table of classes
+    logits = "<details><summary>All classes</summary>" + table + "</details>" if instead else ""
+    beside = trained + (instead or table)
     body = f"""<div class="live" id="{html.escape(name)}" role="group" aria-label="{html.escape(label)}">
 <div class="live-still">{_image(still)}</div>
 <div data-part="panel" hidden>
 <fieldset><legend>Ready inputs</legend><div data-part="inputs"></div></fieldset>
 <div class="bench"><div><canvas data-part="pad" width="{width}" height="{height}" tabindex="0" role="application"
- aria-label="Input. Arrow keys move the {tools[0]}, space lowers or lifts it, delete: {clear}."></canvas>
-<p>{buttons}<button type="button" data-part="clear">{clear}</button></p>
+ aria-label="{"Baseline" if first.pairs else "Input"}. Arrow keys move the {tools[0]}, space lowers or lifts it, delete: {clear}."></canvas>
+<p>{buttons}<button type="button" data-part="clear">{clear}</button></p>{starts}
 <p class="hint">A finger or the mouse {act}; so do the arrow keys after the space bar.
 <span data-part="cursor" aria-live="polite"></span></p></div><div class="beside">{beside}</div></div>
 <p class="answer" data-part="answer" role="status" aria-live="polite"></p>
@@ -232,7 +270,7 @@ def laboratory(
 <p class="hint wide">Red is positive, blue negative; each map has its own scale. {scored}<span data-part="time"></span></p>
 {logits}<details><summary>The maps in numbers</summary><div class="scroll" tabindex="0" role="region" aria-label="The maps in numbers"><table>
 <thead><tr><th scope="col">method</th><th scope="col">positive</th><th scope="col">negative</th><th scope="col">sum</th>
-<th scope="col">strongest pixel</th>{inside}</tr></thead><tbody data-part="numbers"></tbody></table></div></details>
+<th scope="col">strongest pixel</th>{inside}{alike}</tr></thead><tbody data-part="numbers"></tbody></table></div></details>
 </div>
 <script type="application/json" data-part="facts">{_in_script(json.dumps(facts))}</script>
 {"".join(map(_packed, networks.values()))}

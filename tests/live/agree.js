@@ -2,7 +2,7 @@
 const fs = require("fs"), live = require(fs.realpathSync(process.argv[2])), folder = process.argv[3];
 if (process.argv[4] === "plain") live.withoutWasm();
 const floats = name => { const b = fs.readFileSync(`${folder}/${name}`); return new Float32Array(b.buffer.slice(b.byteOffset, b.byteOffset + b.length)); };
-const { network, targets, kept, numbers } = JSON.parse(fs.readFileSync(`${folder}/cases.json`)), inputs = floats("inputs.bin");
+const { network, targets, kept, numbers, random } = JSON.parse(fs.readFileSync(`${folder}/cases.json`)), inputs = floats("inputs.bin");
 const input = i => inputs.slice(i * numbers, (i + 1) * numbers);
 const wants = Object.fromEntries(Object.keys(kept).map(name => [name, floats(`${name}.bin`)]));
 
@@ -14,7 +14,8 @@ function errors(net, name, most = Infinity) {  // largest difference in units of
     return error / (top || 1);
   });
 }
-const net = new live.Network(network), found = Object.fromEntries(Object.keys(kept).map(name => [name, errors(net, name)]));
+const made = () => random ? new live.Network(network).randomised(...random) : new live.Network(network);
+const net = made(), found = Object.fromEntries(Object.keys(kept).map(name => [name, errors(net, name)]));
 
 // Negative controls: an operation that is a little wrong must be noticed; one that only checks read, when it gives NaN.
 const slightly = t => ({ s: t.s, d: t.d.every(v => v === 0 || v === 1) ? t.d.map(v => 1 - v) : t.d.map(v => v * 1.001 + 0.001) });
@@ -22,7 +23,7 @@ const nan = t => ({ s: t.s, d: t.d.map(() => NaN) });
 function noticed(op, wrong) {
   const right = live.OPS[op];
   live.OPS[op] = (...args) => { const out = right(...args); return Array.isArray(out) ? out.map(wrong) : wrong(out); };
-  const mutant = new live.Network(network), names = Object.keys(kept).filter(name => mutant.plan(name).some(i => mutant.steps[i][0].split(".")[0] === op));
+  const mutant = made(), names = Object.keys(kept).filter(name => mutant.plan(name).some(i => mutant.steps[i][0].split(".")[0] === op));
   const seen = names.some(name => errors(mutant, name, 3).some(e => !(e <= 1e-5)));
   live.OPS[op] = right;
   return seen;

@@ -97,10 +97,10 @@ def targets_of(model, images) -> torch.Tensor:
     return torch.where(rows % 2 == 0, logits.argmax(1), rows % logits.shape[1])
 
 
-def cases_of(model, double, method, images, count: int = 20) -> list[tuple[int, torch.Tensor]]:
+def cases_of(model, double, method, images, count: int = 20, targets=None) -> list[tuple[int, torch.Tensor]]:
     """(row, map) of inputs with an answer: a map that is not all zero, and that rounding does not change."""
-    found = []
-    for row, (x, target) in enumerate(zip(images, targets_of(model, images)[:, None], strict=True)):
+    found, targets = [], targets_of(model, images) if targets is None else targets
+    for row, (x, target) in enumerate(zip(images, targets[:, None], strict=True)):
         want = refused_or(lambda: method(model, x[None], target))  # noqa: B023
         if want is None or not want.any():
             continue
@@ -132,8 +132,8 @@ def test_a_graph_gives_the_map_of_its_method_on_inputs_of_every_kind(recorded):
                 assert agrees(live.run(name, x[None], target), want), (name, row)
 
 
-def in_node(folder: Path, live, images, targets, cases: dict, *options: str) -> dict:
-    """What agree.js finds for these cases."""
+def in_node(folder: Path, live, images, targets, cases: dict, *options: str, random: tuple | None = None) -> dict:
+    """What agree.js finds for these cases, perhaps with ``random`` layers: their numbers and the seed."""
     if shutil.which("node") is None:
         pytest.skip("needs node to run live.js outside a browser")
     images.contiguous().numpy().tofile(folder / "inputs.bin")
@@ -144,6 +144,7 @@ def in_node(folder: Path, live, images, targets, cases: dict, *options: str) -> 
         "targets": targets.tolist(),
         "kept": {name: [row for row, _ in found] for name, found in cases.items()},
         "numbers": images[0].numel(),
+        "random": random,
     }
     (folder / "cases.json").write_text(json.dumps(facts))
     command = ["node", HERE / "agree.js", ENGINE, folder, *options]
