@@ -2,7 +2,7 @@
 
 import pytest
 
-from .__main__ import outcome
+from .__main__ import ROOT, outcome
 from .rows import Row, found, read
 
 TESTS = """
@@ -46,6 +46,10 @@ def test_verdicts(root, new, expected):
     assert verdict == expected
     assert (root / "module.py").read_text() == before
     assert by == ("test_module.py::test_double" if new == {"new": "3 * x"} else by)
+
+
+def test_every_row_fits_the_code():
+    assert [row.id for row in read() if found(ROOT, row) is None] == []
 
 
 def test_a_row_may_name_a_folder_in_which_one_file_holds_the_text(tmp_path):
