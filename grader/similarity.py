@@ -29,7 +29,7 @@ from .release import release
 from .sandbox import Lane
 from .untrusted import bounded, printable
 
-ALIKE = 0.4  # the answers in solutions/*/corpus.py, of one hand but made to differ, reach 0.2
+ALIKE = 0.4  # the right answers in solutions/*/corpus.py, of one hand but made to differ, reach 0.03
 PARTS = 10  # that two notebooks share, at least: below, there is hardly a choice
 
 
