@@ -14,9 +14,10 @@ SYSTEMS = ("moodle", "canvas", "gradescope", "nbgrader", "github", "google", "pl
 
 
 def add_teaching(commands: argparse._SubParsersAction) -> None:
-    """``interp-lab collect``, ``grade``, ``export`` and ``questions``; for authors ``new-exercise`` and ``check-exercise``."""
+    """``interp-lab collect``, ``grade``, ``similarity``, ``export`` and ``questions``; for authors ``new-exercise`` and ``check-exercise``."""
     add_collect(commands)
     add_grade(commands)
+    add_similarity(commands)
     add_export(commands)
     add_questions(commands)
     add_new_exercise(commands)
@@ -154,6 +155,42 @@ def run_grade(options: argparse.Namespace) -> None:
     for note in notes:
         print(f"Look: {note}.")
     print(f"Written to {options.out}: gradebook.csv, summary.html, feedback/, gradescope/")
+
+
+def add_similarity(commands: argparse._SubParsersAction) -> None:
+    """``interp-lab similarity``."""
+    parser = commands.add_parser("similarity", help="whose programs are alike: a hint for the instructor, no verdict")
+    parser.add_argument("submissions", type=Path, help="the folder that interp-lab grade took, or collect wrote")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="GRADES", help="gets similarity.html; made if missing"
+    )
+    parser.add_argument("--exercise", metavar="NN", help="by default the one whose name most notebooks carry")
+    parser.add_argument("--solutions", type=Path, default=Path("solutions"), help="folder with a folder per exercise")
+    parser.add_argument("--unsafe", action="store_true", help="read the students' code without a sandbox")
+    parser.set_defaults(run=run_similarity)
+
+
+def run_similarity(options: argparse.Namespace) -> None:
+    from . import journal, report, sandbox, similarity
+    from .collect import submissions
+    from .exercise import find
+
+    exercise = find(options.solutions, options.submissions, options.exercise)
+    everyone = [s for s in submissions(options.submissions, exercise.name) if s.path is not None]
+    try:
+        with contextlib.closing(sandbox.Lane(unsafe=options.unsafe)) as lane:
+            pairs, notes = similarity.alike(everyone, exercise, lane)
+    except sandbox.SandboxError as error:
+        raise ValueError(str(error)) from None
+    page = report.similarity(pairs, notes, len(everyone) - len(notes), exercise.name, similarity.ALIKE)
+    journal.write(options.out / "similarity.html", page)
+    for line in notes:
+        print(f"Look: {line}.")
+    for pair in pairs:
+        print(f"{100 * pair.share:3.0f} %  {' and '.join(pair.students)}: {pair.parts} expressions and statements")
+    print(
+        f"Written to {options.out}: similarity.html, side by side. A hint where to look, no verdict; not for students"
+    )
 
 
 def add_export(commands: argparse._SubParsersAction) -> None:

@@ -12,6 +12,9 @@ from .by_hand import Item, Marks
 from .collect import is_name
 from .question import Question
 from .result import Result
+from .similarity import Pair
+
+PAIRS = 100  # of programs that are alike on one page
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; color: #1b1b1b; }
@@ -126,6 +129,35 @@ Nothing could be graded for {{ unread }} of them; the gradebook says why.
 """
 )
 
+_SIMILARITY = _ENVIRONMENT.from_string(
+    _HEAD
+    + """<p>Not for students. <strong>A hint where to look, and no verdict:</strong> a share of common code says that two programs are
+alike, not why. People who learn together, read the same page or get the same help write alike; short answers leave little
+choice; and who copied from whom cannot be seen here. Read both notebooks, and speak with both people, before you think of
+anything else. No points depend on this page.</p>
+<p>Compared were the programs of {{ students }} students without names, comments, layout and order, without what the exercise and its
+solution hold, and with little weight on what many share.
+{% if pairs %}
+Alike in at least {{ "%.0f" | format(100 * alike) }} % of what is their own are {{ pairs | length }} pairs.
+{% else %}
+No two are alike in at least {{ "%.0f" | format(100 * alike) }} % of what is their own. Copied text is not looked for.
+{% endif %}
+</p>
+{% for note in notes %}
+<p>{{ note }}.</p>
+{% endfor %}
+{% for pair in pairs[:shown] %}
+<h2>{{ pair.students[0] }} and {{ pair.students[1] }}: {{ "%.0f" | format(100 * pair.share) }} %, {{ pair.parts }} expressions and statements</h2>
+<table><thead><tr><th>{{ pair.students[0] }}</th><th>{{ pair.students[1] }}</th></tr></thead><tbody>
+{% for one, other in pair.places %}
+<tr><td><pre>{{ one }}</pre></td><td><pre>{{ other }}</pre></td></tr>
+{% endfor %}
+</tbody></table>
+{% endfor %}
+</body></html>
+"""
+)
+
 
 def feedback(
     result: Result,
@@ -210,6 +242,20 @@ def gradescope(result: Result, asked: tuple[Question, ...], by_person: tuple[Ite
         if (points := marks.earned(item)) is not None:
             add(item.name, "marked by hand", points, item.points, marks.comment, points == item.points)
     return json.dumps({"score": sum(t["score"] for t in tests), "tests": tests}, indent=1) + "\n"
+
+
+def similarity(pairs: list[Pair], notes: list[str], students: int, exercise: str, alike: float) -> str:
+    """For the instructor: pairs of programs that are alike, side by side."""
+    if len(pairs) > PAIRS:
+        notes = [*notes, f"The {PAIRS} pairs that are most alike are shown"]
+    return _SIMILARITY.render(
+        title=f"{exercise.replace('_', ' ')}: programs that are alike",
+        pairs=pairs,
+        notes=notes,
+        students=students,
+        alike=alike,
+        shown=PAIRS,
+    )
 
 
 def file_name(student: str) -> str:
