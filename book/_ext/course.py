@@ -1,5 +1,7 @@
 """Sphinx extension of the course: alt text for every picture, repairs of the theme's HTML, launch buttons.
 
+The scripts of live figures, which every output brings for itself, become one file of the site.
+
 `interp_lab.plot` writes the alt text of a figure into the metadata of its output (`{"image/png": {"alt": ...}}`).
 myst_nb reads only the width and the height there, so its renderer is extended; the cell's own
 `mystnb: {image: {alt: ...}}` still wins. A picture that has no alt text in the end is a warning, and the build of
@@ -7,8 +9,10 @@ the course turns warnings into errors.
 """
 
 import functools
+import hashlib
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -25,6 +29,7 @@ HTML_REPAIRS = {
     '<summary aria-label="Toggle hidden content">': "<summary>",
     'role="doc-biblioentry"': 'role="listitem"',  # deprecated role, and not allowed inside the role "list"
 }
+LIVE_SCRIPT = re.compile(r"<script data-live>(.*?)</script>", re.DOTALL)
 DATA_FRAME = re.compile(r'<table [^>]*class="dataframe">.*?</table>', re.DOTALL)
 
 
@@ -71,6 +76,22 @@ def repair_html(app: Sphinx, pagename: str, templatename: str, context: dict[str
         context["header_buttons"] = [b for b in buttons if b.get("label") != "launch-buttons"]
 
 
+def share_live_scripts(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Put the scripts of live figures into one file, which a page that is opened without a server may load as well."""
+    for text in LIVE_SCRIPT.findall(context.get("body") or ""):
+        path = Path(app.outdir, "_static", "live.js")
+        if path.exists() and path.read_text(encoding="utf-8") != text:
+            logger.warning(
+                "scripts of live figures that differ from those of other pages: run the page again", location=pagename
+            )
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        version = hashlib.sha256(text.encode()).hexdigest()[:8]
+        address = f"{context['pathto']('_static/live.js', 1)}?v={version}"
+        context["body"] = LIVE_SCRIPT.sub(f'<script src="{address}"></script>', context["body"], count=1)
+
+
 def switch_launch_buttons(app: Sphinx, config: Config) -> None:
     """Turn the one value `course_repository` into the theme's repository and launch settings."""
     if config.course_repository:
@@ -101,5 +122,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", mark_instructors_edition, priority=100)
     app.connect("config-inited", switch_launch_buttons, priority=100)  # before the theme reads its options
     app.connect("doctree-resolved", require_alt_text)
+    app.connect("html-page-context", share_live_scripts)
     app.connect("html-page-context", repair_html, priority=900)  # after the theme has made its buttons
     return {"parallel_read_safe": True, "parallel_write_safe": True}

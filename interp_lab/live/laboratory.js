@@ -174,7 +174,7 @@ function liveLaboratory(root) {
   const begun = baseline && tileOf("the input");
   function tellSums() {
     const [c, f] = explained, sums = tiles.filter(t => t.sums).map(t => `${t.label} ${t.total.toFixed(2)}`);
-    part("told").textContent = start ? `The logit of ${classes[c]} is ${f.toFixed(2)} for the input and ${start[c].toFixed(2)} for the baseline: a difference of ${(f - start[c]).toFixed(2)}. The maps sum to: ${sums.join(", ")}.` : "There is no answer for this baseline.";
+    part("told").textContent = start ? `The logit of ${classes[c]} is ${f.toFixed(2)} for the input and ${start[c].toFixed(2)} for the baseline, which is read as ${classes[start.indexOf(Math.max(...start))]}: a difference of ${(f - start[c]).toFixed(2)}. The maps sum to: ${sums.join(", ")}.` : "There is no answer for this baseline.";
   }
 
   // ---- The answers.

@@ -322,7 +322,7 @@ def page(figure: Laboratory, title: str) -> str:
 
 
 def _scripts() -> str:
-    """Style and scripts, without comments and indentation."""
+    """Style and scripts, without comments and indentation; the site of the book has the scripts of all its pages in one file."""
     parts = {
         name: (FOLDER / name).read_text(encoding="utf-8") for name in ("laboratory.css", "live.js", "laboratory.js")
     }
@@ -331,8 +331,8 @@ def _scripts() -> str:
         for name, text in parts.items()
     }
     return (
-        f"<style>{lines['laboratory.css']}</style><script>{_in_script(lines['live.js'])}</script>"
-        f"<script>{_in_script(lines['laboratory.js'])}</script>"
+        f"<style>{lines['laboratory.css']}</style>"
+        f"<script data-live>{_in_script(lines['live.js'])}\n{_in_script(lines['laboratory.js'])}</script>"
     )
 
 

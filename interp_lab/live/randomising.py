@@ -4,11 +4,12 @@ import copy
 import dataclasses
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from ..contract import UnsupportedModelError
+from ..contract import Model, UnsupportedModelError
 from ..evaluate.randomisation import model_randomisation
 from .graphs import Layer, Live, agrees, answer_or_refusal, needed, probes
 
@@ -42,8 +43,8 @@ def randomisable(live: Live, model: nn.Module, methods: Mapping[str, Callable[..
     """
     states = list[dict[str, Tensor]]()
 
-    def keep(network: nn.Module, x: Tensor, target: Tensor) -> Tensor:
-        states.append({name: value.detach().clone() for name, value in network.named_parameters()})
+    def keep(network: Model, x: Tensor, target: Tensor) -> Tensor:
+        states.append({name: value.detach().clone() for name, value in cast(nn.Module, network).named_parameters()})
         return x
 
     names = model_randomisation(keep, model, examples, 0).layers

@@ -106,3 +106,21 @@ def test_one_value_switches_the_launch_buttons_on():
     assert on.html_theme_options["repository_url"] == "https://example.org/owner/course"
     assert set(on.html_theme_options["launch_buttons"]) >= {"colab_url", "binderhub_url"}
     assert on.html_theme_options["kept"] == 1
+
+
+def test_the_scripts_of_live_figures_are_one_file_of_the_site(tmp_path):
+    def body_of(page: str, script: str) -> str:
+        up = "../" * page.count("/")
+        context = {"body": f"<p>{page}</p><script data-live>{script}</script>", "pathto": lambda name, _: up + name}
+        course.share_live_scripts(SimpleNamespace(outdir=tmp_path), page, "page.html", context, None)
+        return context["body"]
+
+    first, second = body_of("book/one", "run();"), body_of("two", "run();")
+    assert (tmp_path / "_static" / "live.js").read_text() == "run();"
+    source = re.search(r'<p>book/one</p><script src="../_static/live.js(\?v=\w+)"></script>$', first)
+    assert second == f'<p>two</p><script src="_static/live.js{source[1]}"></script>'
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(course.logger, "warning", lambda *told, **where: warned.append(where["location"]))
+        warned: list[str] = []
+        assert "walk();" in body_of("three", "walk();")  # keeps what it brought, and the build fails
+    assert warned == ["three"]
