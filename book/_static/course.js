@@ -35,3 +35,31 @@ document.addEventListener("DOMContentLoaded", () => {
     }
   }
 });
+
+// The questions at the end of a page: options become radio buttons, and a button tells why the chosen one is right or wrong.
+document.addEventListener("DOMContentLoaded", () => {
+  const make = (tag, properties) => Object.assign(document.createElement(tag), properties);
+  document.querySelectorAll(".quiz-question").forEach((question, number) => {
+    const [asked, options, details] = question.children;
+    const legend = make("legend"), fieldset = make("fieldset");
+    const button = make("button", { type: "button", textContent: "Check" });
+    const answer = make("p");
+    answer.setAttribute("aria-live", "polite");
+    legend.append(...asked.childNodes);
+    for (const option of options.children) {
+      const radio = make("input", { type: "radio", name: `quiz-${number}` });
+      const label = make("label");
+      label.append(radio, ...option.firstElementChild.childNodes);
+      option.replaceChildren(label);
+      radio.addEventListener("change", () => answer.replaceChildren());
+    }
+    button.addEventListener("click", () => {
+      const chosen = [...options.querySelectorAll("input")].findIndex(radio => radio.checked);
+      const sentence = details.querySelectorAll("li > p")[chosen]?.cloneNode(true);
+      answer.replaceChildren(...(sentence?.childNodes ?? ["Choose an answer first."]));
+    });
+    details.open = true; // hidden on the screen, there on paper
+    fieldset.append(legend, options, button, answer);
+    asked.replaceWith(fieldset);
+  });
+});

@@ -432,3 +432,74 @@ def test_a_wide_table_scrolls_in_its_own_box_beside_the_names_of_its_rows(table_
     assert box.evaluate("box => box.scrollLeft") == 200
     assert table_page.evaluate("document.documentElement.scrollWidth") <= 390
     assert name.bounding_box()["x"] == box.bounding_box()["x"]
+
+
+@pytest.fixture
+def quiz_page(browser, serve, render, tmp_path):
+    """A function from the options of a browser context to a page of the book's theme with a quiz of three questions."""
+    pytest.importorskip("sphinx_book_theme", reason="needs the extra `book`")
+    static = Path(__file__).parents[2] / "book" / "_static"
+    settings = {"html_theme": "sphinx_book_theme", "html_context": {"default_mode": "auto"}, "language": "en"}
+    settings |= {"html_static_path": [str(static)], "html_css_files": ["course.css"], "html_js_files": ["course.js"]}
+    render({"book/part1/locality.md": "# Page\n\n```{quiz}\n```\n"}, ["myst_parser", "quiz"], **settings)
+    contexts = []
+
+    def opened(**options):
+        contexts.append(browser.new_context(viewport={"width": 390, "height": 844}, **options))
+        page = contexts[-1].new_page()
+        page.goto(f"{serve(tmp_path / 'out')}/book/part1/locality.html")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+
+
+@pytest.mark.browser
+def test_a_quiz_is_answered_by_keyboard(quiz_page):
+    page = quiz_page()
+    assert page.get_by_role("group").count() == 3, "fieldsets, each named by its question"
+    question = page.get_by_role("group", name="Which of these explanations is the most local?")
+    told = question.locator("[aria-live=polite]")
+    question.get_by_role("button", name="Check").press("Enter")
+    assert told.inner_text() == "Choose an answer first."
+    reasons = question.locator("xpath=..").locator("details li").all()
+    assert not reasons[0].is_visible()
+    page.get_by_role("radio").first.focus()
+    for k, reason in enumerate(reasons):
+        page.keyboard.press("ArrowDown" if k else "Space")
+        assert question.get_by_role("radio", checked=True).count() == 1
+        assert told.inner_text() == "", "what was told of another option is gone"
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        assert told.inner_text() == reason.text_content().strip()
+        assert told.inner_text().startswith(("Right. ", "Wrong. "))
+        page.keyboard.press("Shift+Tab")
+    assert page.get_by_role("radio", checked=True).count() == 1, "the other questions are others"
+
+
+@pytest.mark.browser
+def test_a_quiz_without_scripts_and_on_paper_is_a_list_with_its_reasons(quiz_page):
+    page = quiz_page(java_script_enabled=False)
+    assert page.get_by_text("A saliency map.").is_visible()
+    reason = page.locator("details li").first
+    assert not reason.is_visible()
+    page.locator("summary", has_text="Answers").first.click()
+    assert reason.is_visible()
+    page = quiz_page()
+    page.emulate_media(media="print")
+    assert page.locator("details li").first.is_visible()
+    assert not page.get_by_role("radio").first.is_visible()
+    assert not page.get_by_role("button", name="Check").first.is_visible()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_quiz_is_accessible_on_a_phone(scheme, quiz_page):
+    page = quiz_page(color_scheme=scheme)
+    assert page.locator("html").get_attribute("data-theme") == scheme
+    page.get_by_role("radio").first.check()
+    page.get_by_role("button", name="Check").first.click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    violations = axe_playwright.Axe().run(page, context=".quiz").response["violations"]
+    assert not violations, [violation["id"] for violation in violations]
