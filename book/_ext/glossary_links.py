@@ -1,7 +1,7 @@
 """Sphinx extension of the course: on every page, the first use of a term of the glossary leads to it.
 
-A term is looked for in running text, whatever its case and also in the plural; not in titles, links, quotations, code or
-tables, and a page whose title names the term explains it itself.
+A term is looked for in running text, whatever its case and also in the plural; not in titles, links, quotations, code,
+tables or quizzes, whose options are there to be chosen, and a page whose title names the term explains it itself.
 """
 
 import re
@@ -45,7 +45,7 @@ def terms(env: BuildEnvironment) -> dict[str, str]:
 def running_text(doctree: nodes.document) -> Iterator[nodes.Text]:
     for text in list(doctree.findall(nodes.Text)):
         parent, inside_paragraph = text.parent, False
-        while parent is not None and not isinstance(parent, NOT_INSIDE):
+        while parent is not None and not isinstance(parent, NOT_INSIDE) and "quiz" not in parent["classes"]:
             inside_paragraph |= isinstance(parent, nodes.paragraph)
             parent = parent.parent
         if parent is None and inside_paragraph:

@@ -43,8 +43,9 @@ def test_the_first_use_is_linked_also_in_the_plural(linked):
     ]
 
 
-def test_titles_code_links_quotations_and_tables_are_left_alone(linked):
+def test_titles_code_links_quotations_tables_and_quizzes_are_left_alone(linked):
     page = "# Page\n\n## A baseline\n\n`baseline` [a baseline](https://example.org)\n\n> baseline\n\n| baseline |\n|---|\n| baseline |\n"
+    page += "\n```{admonition} Quiz\n:class: quiz\n- baseline\n```\n"
     assert linked(page) == []
     assert linked(page + "\nThe baseline.") == ["baseline"]
 

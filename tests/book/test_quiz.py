@@ -60,6 +60,8 @@ def test_questions_are_questions_with_three_or_four_options(page):
         assert len(question.options) in (3, 4)
         for option in question.options:
             assert re.search(r'[.?!]"?$', option.because), option.because
+    words = " ".join([question.markdown() for question in questions])
+    assert not re.search(r"\d+\.\d|\d ?%", words), "another run could print another number"
 
 
 def test_no_text_stands_twice_nor_in_an_exam():
