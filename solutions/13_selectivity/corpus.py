@@ -208,6 +208,8 @@ WRONG = [
     ("2", "order of the first map", LAST, "mixed.gather(1, places)[:1].expand(len(maps), -1)", "q2a", "its own map",
      "batch device", "largest difference"),
     ("2", "small numbers", LAST, "mixed.gather(1, places).int()", "q2a", "dtype torch.int64", ALL, "dtype"),
+    ("2", "noise on all", "relevance.gather(1, mixed)", "(relevance + 1e-6 * draw).gather(1, mixed)", "q2a",
+     "they are not equal", "general", "largest difference"),
     ("2", "draw on the CPU", ".to(maps.device)", "", "", "", "device", "follow x"),
     ("3", "the last k", "order[:, :k]", "order[:, -k:]", "q3", "its last and its first pixel", REST,
      "largest difference"),

@@ -29,7 +29,8 @@ def order_shape(g: Generator) -> list[Call]:
 
 
 def order_general(g: Generator) -> list[Call]:
-    return [Call("removal_order", [randn(g, 1, 3, 6, 5)], {"seed": integer(g, 0, 99)})]
+    seed, fine = {"seed": integer(g, 0, 99)}, 10.0 ** -orders(g, 1, 20).view(1, 1, 5, 4).float()  # from 1 to 1e-19
+    return [Call("removal_order", [maps], seed) for maps in (randn(g, 1, 3, 6, 5), fine)]
 
 
 def order_batch(g: Generator) -> list[Call]:
@@ -200,7 +201,7 @@ QUESTIONS = (
         (
             Part("easy", 1, "One map with one channel.", order_easy),
             Part("shape", 0.5, "Two maps of shape (3, 4, 6) in float64.", order_shape, shape_only, "easy"),
-            Part("general", 1, "Three channels of both signs.", order_general),
+            Part("general", 1, "Three channels of both signs; and relevances that hardly differ.", order_general),
             Part("batch", 0.5, "Five maps of different scale and sign.", order_batch),
             Part("side effects", 1.5, "Two maps of zeros and ones, twice with one seed and once with another.", order_side_effects,
                  random_ties),

@@ -284,7 +284,7 @@ WRONG = [
      "easy general side effects", "largest difference"),
     ("5", "control first", "(holed, alone)", "(alone, holed)", "q5", "Maps", "easy general side effects",
      "largest difference"),
-    ("5", "one seed", "for seed in seeds]", "for seed in seeds[:1]]", "", "", "general", "largest difference"),
+    ("5", "one seed", "for seed in seeds]", "for seed in seeds[:1]]", "q5", "Two seeds", "general", "largest difference"),
     ("5", "sum over the seeds", "sum(runs) / len(runs)", "sum(runs)", "q5", "Maps", "general", "largest difference"),
     ("5", "training masks for both", "for maps in (train_maps, test_maps)]",
      "for maps in (train_maps, train_maps[torch.arange(len(test_maps)) % len(train_maps)])]", "q5", "Maps",
@@ -292,6 +292,8 @@ WRONG = [
     ("5", "masked pictures for the mask", "m[:, None].expand_as(x).to(x.dtype) for x, m in zip(holed,",
      "m[:, None] * x for x, m in zip((train_images, test_images),", "q5", "Accuracy of the mask alone",
      "easy general side effects", "largest difference"),
+    ("5", "ones where pixels are kept", "m[:, None].expand_as(x)", "(~m)[:, None].expand_as(x)", "q5",
+     "the inputs that are 1", "easy general side effects", "largest difference"),
     ("5", "one channel", "m[:, None].expand_as(x).to(x.dtype)", "m[:, None].to(x.dtype)", "", "", "general",
      "raised RuntimeError"),
 ]  # fmt: skip
