@@ -255,7 +255,7 @@ function liveLaboratory(root) {
   let curves = {};
   const SVG = "http://www.w3.org/2000/svg", figure = part("course");
   function chart(lines, { x: [x0, x1], y: [y0, y1], xlabel, ylabel, ticks, log }) {
-    const svg = figure.querySelector("svg"), W = 380, H = 210, left = 52, right = 8, top = 8, bottom = 38, scale = log ? Math.log : v => v;
+    const svg = figure.querySelector("svg"), W = 380, H = 210, left = 52, right = 14, top = 8, bottom = 38, scale = log ? Math.log : v => v;
     const across = v => left + (scale(v) - scale(x0)) / (scale(x1) - scale(x0) || 1) * (W - left - right), up = v => H - bottom - (scale(v) - scale(y0)) / (scale(y1) - scale(y0) || 1) * (H - top - bottom);
     const node = (tag, attributes, text) => { const e = document.createElementNS(SVG, tag); for (const [k, v] of Object.entries(attributes)) e.setAttribute(k, v); if (text !== undefined) e.textContent = text; return e; };
     const children = [node("path", { d: `M${left} ${top}V${H - bottom}H${W - right}`, class: "axis" })];
