@@ -126,7 +126,7 @@ function liveLaboratory(root) {
   }
   function tileOf(text) { const picture = canvas(width, height); picture.setAttribute("role", "img"); picture.setAttribute("aria-label", text); part("maps").prepend(element("div", { className: "tile" }, picture, element("div", { className: "name" }, text))); return picture; }
   const asked = course && tileOf(course.label);
-  const settings = () => ({ n: +setting("samples"), noise: +setting("noise"), alpha: +setting("alpha"), steps: +setting("steps"), course: course?.key === "interior_gradient", baseline: images[chosenInput()]?.baselines?.[setting("baseline")] });
+  const settings = () => ({ n: +setting("samples"), noise: +setting("noise"), alpha: +setting("alpha"), steps: +setting("steps"), l2: +setting("l2"), variation: +setting("variation"), course: course?.key === "interior_gradient", baseline: images[chosenInput()]?.baselines?.[setting("baseline")] });
   const methodOf = ({ method, rules }) => rules ? setting("rule") : method;
   function tasks() {
     const maps = methods.map(m => ({ key: m.key, method: methodOf(m) }));
@@ -255,7 +255,7 @@ function liveLaboratory(root) {
   let curves = {};
   const SVG = "http://www.w3.org/2000/svg", figure = part("course");
   function chart(lines, { x: [x0, x1], y: [y0, y1], xlabel, ylabel, ticks, log }) {
-    const svg = figure.querySelector("svg"), W = 380, H = 210, left = 52, right = 8, top = 8, bottom = 38, scale = log ? Math.log : v => v;
+    const svg = figure.querySelector("svg"), W = 380, H = 210, left = 52, right = 14, top = 8, bottom = 38, scale = log ? Math.log : v => v;
     const across = v => left + (scale(v) - scale(x0)) / (scale(x1) - scale(x0) || 1) * (W - left - right), up = v => H - bottom - (scale(v) - scale(y0)) / (scale(y1) - scale(y0) || 1) * (H - top - bottom);
     const node = (tag, attributes, text) => { const e = document.createElementNS(SVG, tag); for (const [k, v] of Object.entries(attributes)) e.setAttribute(k, v); if (text !== undefined) e.textContent = text; return e; };
     const children = [node("path", { d: `M${left} ${top}V${H - bottom}H${W - right}`, class: "axis" })];
@@ -283,6 +283,10 @@ function liveLaboratory(root) {
       const law = data.error > 0 ? [2, n].map(k => [k, data.error * Math.sqrt(data.pass / k)]) : [], all = [...points, ...law].map(p => p[1]), range = all.length ? [Math.min(...all) / 1.2, Math.max(...all) * 1.2] : [0.1, 1];
       chart([{ label: "error of the mean", colour: LINES[1], points, dots: n < 20 }, { label: "1/√n", colour: LINES[0], dashed: true, points: law }],
         { x: [2, n], y: range, xlabel: "samples", ylabel: "error / length of the mean", log: true, ticks: { x: [2, 4, 16, 50, 200], y: [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10] } });
+    } else if (course.key === "ascent") {
+      const points = walked.map((d, k) => [k, d.logit]), all = points.map(p => p[1]), range = [Math.min(...all), Math.max(...all) + 1e-6];
+      if (data.over || data.pass === 1) describe(`${data.over ? "After" : "Before"} the ascent the logit is ${data.logit.toFixed(1)} and the probability ${data.probability.toFixed(2)}: the network reads the picture as ${classes[data.reads]}.`);
+      chart([{ label: "logit of the class", colour: LINES[1], points }], { x: [0, 100], y: range, xlabel: "steps", ylabel: "logit", ticks: { x: [0, 25, 50, 75, 100], y: nice(...range) } });
     } else if (course.key === "interior_gradient") {
       const path = data.path ?? [], all = [...path.map(p => p[1]), data.logit], range = [Math.min(...all), Math.max(...all)];
       describe(`At α = ${data.alpha} the network reads ${classes[data.reads]}; the logit that is explained is ${data.logit.toFixed(1)}.`);

@@ -374,6 +374,23 @@ function liveEngine() {
     yield found;
     if (course) for (let k = 0; k <= 20; k++) { path.push([k / 20, at(k / 20).map("logits")[target]]); yield { ...found, path: [...path] }; }
   }
+  function* ascent(network, x, target, { l2, variation, rate = 0.05, rounds = 100 }) {  // of the logit less the priors, by Adam within [0, 1]
+    const [height, width] = network.shape.slice(-2), picture = Float32Array.from(x), mean = new Float64Array(x.length), square = new Float64Array(x.length);
+    for (let k = 0; k <= rounds; k++) {
+      const at = network.at(picture.slice(), target), slope = at.map("saliency"), logits = at.map("logits"), most = Math.max(...logits);
+      const probability = Math.exp(logits[target] - most) / logits.reduce((sum, v) => sum + Math.exp(v - most), 0);
+      yield { map: slope, points: 1, input: at.x, logit: logits[target], probability, reads: top(logits), over: k === rounds };
+      const step = rate * (1 + Math.cos(Math.PI * k / rounds)) / 2, before = at.x;
+      const rises = (i, j, inside) => inside ? Math.sign(before[i] - before[j]) : 0;
+      for (let i = 0; i < x.length; i++) {
+        const column = i % width, row = Math.floor(i / width) % height;
+        const rough = rises(i, i - 1, column > 0) + rises(i, i + 1, column < width - 1) + rises(i, i - width, row > 0) + rises(i, i + width, row < height - 1);
+        const g = slope[i] - 2 * l2 * before[i] - variation * rough;
+        mean[i] = 0.9 * mean[i] + 0.1 * g; square[i] = 0.95 * square[i] + 0.05 * g * g;
+        picture[i] = Math.min(1, Math.max(0, before[i] + step * mean[i] / (1 - 0.9 ** (k + 1)) / (Math.sqrt(square[i] / (1 - 0.95 ** (k + 1))) + 1e-8)));
+      }
+    }
+  }
   // The probability of the class while patches give way to the image's mean colour, in an order of the reader's or by a map.
   function* removal(network, x, target, { order, by, patch, ties, ...options }) {
     const [channels, height, width] = network.shape.slice(1), across = Math.ceil(width / patch), pixels = height * width, relevance = new Float64Array(ties.length);
@@ -390,7 +407,7 @@ function liveEngine() {
       yield { curve: [...curve], reads: top(logits) };
     }
   }
-  const LOOPS = { smoothgrad, integrated_gradients: integrated, interior_gradient: interior, removal };
+  const LOOPS = { smoothgrad, integrated_gradients: integrated, interior_gradient: interior, ascent, removal };
 
   // ---- In a Worker: a message with an input is answered map by map; a newer one ends it.
   const ALPHABET = Array.from({ length: 94 }, (_, i) => String.fromCharCode(33 + i)).filter(c => !'"<\\'.includes(c)).join("");

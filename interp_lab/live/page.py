@@ -28,12 +28,15 @@ OPTIONS: dict[str, tuple[str, str, Sequence[float], float]] = {
     "samples": ("samples", "smoothgrad", (1, 4, 16, 50, 200), 50),
     "steps": ("integrated gradients: steps", "integrated_gradients", (1, 4, 16, 50), 16),
     "alpha": ("interior gradient: α", "interior_gradient", (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9, 1), 0.5),
+    "l2": ("weight of ‖x‖²", "ascent", (0, 0.02, 0.05, 0.1, 0.2, 0.5), 0),
+    "variation": ("weight of the total variation", "ascent", (0, 0.02, 0.05, 0.1, 0.2, 0.5), 0),
 }
-NEEDS_SALIENCY = ("smoothgrad", "integrated_gradients", "interior_gradient")
+NEEDS_SALIENCY = ("smoothgrad", "integrated_gradients", "interior_gradient", "ascent")
 COURSES = {
     "smoothgrad": "the copy it is asked about",
     "integrated_gradients": "where it is on the way",
     "interior_gradient": "what it is asked about",
+    "ascent": "the picture that climbs",
 }
 NAMES = {
     "gradient_x_input": "gradient × input",
@@ -45,6 +48,7 @@ NAMES = {
     "deeplift": "DeepLIFT",
     "grad_cam": "Grad-CAM",
     "guided_grad_cam": "guided Grad-CAM",
+    "ascent": "the gradient there",
 }
 
 
@@ -94,7 +98,8 @@ def laboratory(
         label: what the figure is, for a screen reader.
         still: the picture where no script runs, and on paper.
         maps: the methods to show, in this order; with a recording of ``"saliency"`` also ``"smoothgrad"``,
-            ``"integrated_gradients"`` and ``"interior_gradient"``, which average its maps; and ``"lrp"`` with ``rules``.
+            ``"integrated_gradients"`` and ``"interior_gradient"``, which average its maps, and ``"ascent"``, which follows it as
+            :func:`~interp_lab.maximize_activation` does, from the input; and ``"lrp"`` with ``rules``.
         rules: label -> recorded method, the choices for ``"lrp"``.
         drawing: give the reader a pen, on black.
         trained_form: bring what is drawn to the form of scikit-learn's digits; with a switch.
@@ -105,11 +110,11 @@ def laboratory(
         switch: label of a check mark, and what every input is with it ``(N, C, H, W)``: the pixels that differ are put on.
         baselines: label -> a baseline for every input, ``(N, C, H, W)``: of integrated gradients, or to start drawing from.
         course: one of the loops over the gradient, whose course is drawn pass by pass: of ``"smoothgrad"`` the error of the
-            mean, of the others the logit along the way from the baseline.
+            mean, of the others the logit along the way.
         removal: side of the patches that the reader removes in an order of his own, with the curve of the probability beside
             those of the orders by the maps and of a random one, as :func:`~interp_lab.selectivity` has them.
-        start: options with another first value: ``"noise"``, ``"samples"``, ``"steps"``, ``"alpha"``, and ``"form"``, 0 for
-            the switch of ``trained_form`` off.
+        start: options with another first value: ``"noise"``, ``"samples"``, ``"steps"``, ``"alpha"``, ``"l2"``, ``"variation"``, and
+            ``"form"``, 0 for the switch of ``trained_form`` off.
         scripts: with the scripts and the style, which one figure of a page brings for all.
 
     Raises:
