@@ -37,6 +37,7 @@ from .explain_decision.rise import rise
 from .explain_decision.shapley import shapley, shapley_values
 from .explain_model import priors
 from .explain_model.activation_maximisation import am_code, am_density, maximize_activation, total_variation
+from .explain_model.concepts import tcav
 from .explain_model.filters import filters
 from .explain_model.projection import project_activation, project_top
 from .explain_model.prototypes import mmd_critic
@@ -122,6 +123,7 @@ __all__ = [
     "surrogate_linear",
     "surrogate_local",
     "surrogate_tree",
+    "tcav",
     "tokens_to_maps",
     "top_activations",
     "top_k_overlap",

@@ -178,15 +178,15 @@ def _slopes(
     model: Model, x: Tensor, target: Target, layer: Layer, reshape: Reshape | None, batch_size: int | None
 ) -> Tensor:
     """The gradient of every row's logit to the layer's channels, summed over the places, ``(N, K)``."""
-    target = target if target is None else check_target(target, len(x))
 
     def run(rows: slice) -> Tensor:
         some = x[rows].clone().requires_grad_()
         with captured(model, Axes(some), [layer], reshape, on_grid=False) as kept:
-            chosen = chosen_logit(model, some, target if target is None else target[rows])
+            chosen = chosen_logit(model, some, classes if classes is None else classes[rows])
         return _places(differentiated(chosen.sum(), [kept[layer]])[0]).sum(2)
 
     with explaining(model, x) as x:
+        classes = None if target is None else check_target(target, len(x))
         return _in_passes(x, run, batch_size)
 
 
@@ -228,7 +228,8 @@ def _positive(derivatives: Tensor) -> Tensor:
 
 def _corrected(values: Tensor, random: Tensor) -> Tensor:
     """Of every value the share of the M + 1 that are as far from 0 up to rounding, times the number of values."""
-    as_far = random.abs() >= values.abs()[:, None] - 1e-12
+    rounding = 1e-12 * torch.cat([values, random]).abs().max()
+    as_far = random.abs() >= values.abs()[:, None] - rounding
     return (len(values) * (1 + as_far.sum(1)) / (len(random) + 1)).double().clamp(max=1)
 
 
@@ -257,8 +258,11 @@ def _split(
     centred = gram[used[:, :, None], used[:, None]]
     centred = centred - centred.mean(1, keepdim=True)
     centred = centred - centred.mean(2, keepdim=True)
-    ridge = centred.diagonal(dim1=1, dim2=2).mean(1).clamp(min=torch.finfo(gram.dtype).tiny)
-    dual = torch.linalg.solve(centred + torch.diag_embed(ridge[:, None].expand(used.shape)), y.expand(used.shape))
+    ridge = centred.diagonal(dim1=1, dim2=2).mean(1, keepdim=True)
+    flat = ridge <= 1e-12 * gram.diagonal().mean()  # all activations are equal up to rounding: there is no direction
+    dual = torch.linalg.solve(
+        centred + torch.diag_embed(ridge.masked_fill(flat, 1).expand(used.shape)), y.expand(used.shape)
+    ).masked_fill(flat, 0)
     weights = gram.new_zeros(sets, len(gram)).scatter_(1, used, dual)
     length = ((weights @ gram) * weights).sum(1, keepdim=True).clamp(min=0).sqrt()
     weights = weights / length.where(length > 0, 1)
