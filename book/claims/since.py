@@ -1,8 +1,9 @@
-"""The conclusions beside and after the lecture: sanity checks, fragility, transformers."""
+"""The conclusions beside and after the lecture: sanity checks, fragility, transformers, concepts."""
 
 from functools import cache, partial
 
 import torch
+from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,10 +16,13 @@ from interp_lab import (
     lrp,
     saliency,
     similarity,
+    tcav,
     tokens_to_maps,
     top_k_overlap,
 )
-from interp_lab.data import scenes
+from interp_lab.data import PARTS, scenes
+from interp_lab.explain_model.concepts import ConceptTest
+from interp_lab.networks import fold_batch_norm, scenes_cnn, train
 
 from . import claim
 from .scenes import (
@@ -234,3 +238,60 @@ def grad_cam_on_tokens_is_better_without_its_mean(block: str, score: str, margin
         return scored(_over(cam[:, None], images)[:, :1], seed, score, margin)
 
     return surely(lies(slope) - lies(slope[:, 1:].mean(1, keepdim=True)))
+
+
+# Concepts
+
+
+@cache
+def _decided_by(part: str, training: int) -> nn.Module:
+    """A network for scenes of two classes, which are the states of this part."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(training)
+        model = scenes_cnn(2)
+    learned = scenes(1024, size=48, seed=50 + training, evidence=part)
+    train(model, learned, epochs=8, batch_size=32, lr=5e-3, weight_decay=0.05, seed=training, progress=False)
+    return fold_batch_norm(model)
+
+
+@cache
+def _concepts(part: str, training: int, layer: str, seed: int) -> ConceptTest:
+    """The test of all three parts as concepts: the first state of each, against pictures with both."""
+    told = {name: scenes(800, size=48, seed=1000 + seed, evidence=name) for name in PARTS}
+    concepts = {name: data[:400].images[data.labels[:400] == 0][:40] for name, data in told.items()}
+    random, examples = told[part].images[400:], scenes(100, size=48, seed=2000 + seed, evidence=part).images
+    return tcav(_decided_by(part, training), examples, 0, layer=layer, concepts=concepts, random=random)
+
+
+CONCEPTS = {"part": tuple(PARTS), "training": (1, 2, 3), "seed": (7, 17)}
+
+
+def _others(part: str) -> list[int]:
+    return [k for k, name in enumerate(PARTS) if name != part]
+
+
+@claim("since/concepts", below=0.05, layer=("last", "fourth"), **CONCEPTS)
+def the_deciding_part_is_found_as_a_concept(layer: str, part: str, training: int, seed: int) -> float:
+    """The part of a scene that decides is significant among the concepts of a convolution (its corrected p-value lies below
+    .05).
+    """
+    found = _concepts(part, training, LAYERS[layer], seed)
+    return found.p_values[list(PARTS).index(part)].item()
+
+
+@claim("since/concepts", above=0.05, layer=("last", "fourth", "third"), **CONCEPTS)
+def what_does_not_decide_is_no_concept(layer: str, part: str, training: int, seed: int) -> float:
+    """No part that does not decide is significant among the concepts of a convolution (the smaller of their corrected p-values
+    lies above .05).
+    """
+    return _concepts(part, training, LAYERS[layer], seed).p_values[_others(part)].min().item()
+
+
+@claim("since/concepts", below=0.05, layer=("last", "fourth", "third"), **CONCEPTS)
+def a_t_test_over_splits_finds_what_decides_nothing(layer: str, part: str, training: int, seed: int) -> float:
+    """A t-test of the scores over the splits, against one half and corrected, calls a part significant that does not decide."""
+    scores = _concepts(part, training, LAYERS[layer], seed).scores[_others(part)]
+    return 3 * min(stats.ttest_1samp(row.numpy(), 0.5).pvalue for row in scores)
+
+
+LAYERS = {"last": "9", "fourth": "7", "third": "5"}  # the ReLU behind each convolution
