@@ -16,6 +16,7 @@ from .evaluate.roar import kar, roar
 from .evaluate.selectivity import selectivity
 from .evaluate.similarity import similarity, spearman, ssim
 from .explain_decision.attention import attention_rollout, gradient_x_attention
+from .explain_decision.counterfactuals import counterfactual
 from .explain_decision.deconvnet_and_guided_backprop import deconvnet, guided_backprop
 from .explain_decision.deep_taylor import deep_taylor
 from .explain_decision.deeplift import deeplift
@@ -70,6 +71,7 @@ __all__ = [
     "check",
     "class_sensitivity",
     "coherence",
+    "counterfactual",
     "data",
     "decision_tree",
     "deconvnet",

@@ -189,6 +189,11 @@ def projected(c: Case) -> Tensor:
     return il.project_top(c.model, c.train, c.layer, il.top_activations(c.model, [c.train], c.layer, k=2))
 
 
+def closest(c: Case) -> Answer:
+    found = il.counterfactual(c.model, c.x, c.target, bounds=(-2, 2), steps=3)
+    return [found.x, found.distance, found.target]
+
+
 def along_concepts(c: Case) -> Tensor:
     """The derivatives of every row along two concepts."""
     concepts = {"first": c.train[:3], "second": c.train[3:] / 2}
@@ -244,6 +249,7 @@ FUNCTIONS: dict[str, Function] = {
     "model_randomisation": Function(randomisation, layers=True, parameters=True, tolerance=1e-3),
     "model_randomisation moves": Function(randomised, rows=False, layers=True),
     "attack_attribution": Function(lambda c: il.attack_attribution(c.model, c.x, c.target, k=3, radius=0.1, steps=2, bounds=(-2, 2))),
+    "counterfactual": Function(closest),
     "selectivity": Function(partial(selectivity, score="logit"), differentiates="", batch_size=True),
     "selectivity, probability": Function(partial(selectivity, score="probability"), differentiates="", batch_size=True),
     "part_scores": Function(part_scores, differentiates="", batch_size=True),
