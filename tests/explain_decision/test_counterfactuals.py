@@ -89,28 +89,22 @@ def test_the_closest_point_of_a_sphere():
     assert_close(found.x, 2 * x / x.norm(dim=1, keepdim=True), atol=2e-3, rtol=1e-3)
 
 
-def test_on_a_network_no_point_found_by_search_is_closer():
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+def test_on_a_network_it_is_the_closest_point_that_a_search_finds(seed):
     """Of many points in all directions, each as near as its direction allows; two inputs, so that these cover the plane."""
-    torch.manual_seed(2)
+    torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(2, 12), nn.Tanh(), nn.Linear(12, 3))
     model[0].weight.data *= 2
-    x = drawn(8, 2)
-    found = counterfactual(model, x, margin=0.01, bounds=None, steps=100)
+    x = torch.randn(8, 2)
+    found = counterfactual(model, x, margin=1e-3, bounds=None, steps=100)
     there = found.distance < torch.inf
-    assert there.sum() >= 6
+    assert there.sum() >= 7
     assert torch.equal(model(found.x[there]).argmax(1), found.target[there])
-    angle = torch.linspace(0, 2 * torch.pi, 361)[:-1]
-    radius = torch.linspace(0, 4, 801)[1:]
-    ring = torch.stack([angle.cos(), angle.sin()], 1)
-    nearest = []
-    for i in range(8):
-        points = x[i] + radius[:, None, None] * ring
-        inside = (model(points.flatten(0, 1)).argmax(1) == found.target[i]).view(len(radius), -1).any(1)
-        nearest.append(radius[inside][0] if inside.any() else torch.tensor(torch.inf))
-    nearest = torch.stack(nearest)
-    close = (found.distance <= nearest + 0.02) | ~there
-    assert close.double().mean() >= 0.75  # where the boundary has several branches it may take another one
-    assert (found.distance >= nearest - 0.02).all()
+    angle, radius = torch.linspace(0, 2 * torch.pi, 361)[:-1], torch.linspace(0, 4, 801)[1:]
+    points = x[:, None, None] + radius[:, None, None] * torch.stack([angle.cos(), angle.sin()], 1)  # (8, 800, 360, 2)
+    inside = (model(points).argmax(-1) == found.target[:, None, None]).any(2)
+    nearest = radius[inside.double().argmax(1)]
+    assert_close(found.distance[there], nearest[there], atol=0.006, rtol=0)
 
 
 def test_what_is_there_already_stays_and_what_cannot_be_reached_says_so():
