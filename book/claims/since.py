@@ -1,5 +1,6 @@
-"""The conclusions beside and after the lecture: sanity checks, fragility, transformers, concepts."""
+"""The conclusions beside and after the lecture: sanity checks, fragility, transformers, concepts, counterfactuals."""
 
+import copy
 from functools import cache, partial
 
 import torch
@@ -11,9 +12,11 @@ from interp_lab import (
     attack_attribution,
     attention_rollout,
     class_sensitivity,
+    counterfactual,
     grad_cam,
     gradient_x_attention,
     lrp,
+    relevance_mass,
     saliency,
     similarity,
     tcav,
@@ -22,7 +25,7 @@ from interp_lab import (
 )
 from interp_lab.data import PARTS, scenes
 from interp_lab.explain_model.concepts import ConceptTest
-from interp_lab.networks import fold_batch_norm, scenes_cnn, train
+from interp_lab.networks import fast_gradient_sign, fold_batch_norm, scenes_cnn, train
 
 from . import claim
 from .scenes import (
@@ -297,3 +300,53 @@ def a_t_test_over_splits_finds_what_decides_nothing(layer: str, part: str, train
 
 
 LAYERS = {"last": "9", "fourth": "7", "third": "5"}  # the ReLU behind each convolution
+
+
+# Counterfactuals
+
+
+@cache
+def _hardened(training: int) -> nn.Module:
+    """The network of the dot, trained further on adversarial examples."""
+    model = copy.deepcopy(_decided_by("dot", training))
+    learned = scenes(1024, size=48, seed=50 + training, evidence="dot")
+    options = {"batch_size": 32, "lr": 2e-3, "weight_decay": 0.05, "seed": training, "progress": False}
+    train(model, learned, epochs=6, perturb=fast_gradient_sign, **options)
+    return model
+
+
+@cache
+def _changes(training: int, seed: int, robust: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """From scenes to their closest counterfactuals, and to those that show the other dot; and the masks of the dots."""
+    data = scenes(32, size=48, seed=seed, evidence="dot")
+    x, model = data.images, _hardened(training) if robust else _decided_by("dot", training)
+    other = torch.where(data.masks["dot"][:, None], x.flip(1), x)  # red for blue
+    found = counterfactual(model, x, 1 - model(x).argmax(1))
+    there = found.distance < torch.inf
+    return (found.x - x)[there], (other - x)[there], data.masks["dot"][there]
+
+
+TRUE = {"training": (1, 2, 3), "seed": (7, 17)}
+
+
+@claim("since/counterfactuals", below=0.5, robust=(False, True), **TRUE)
+def the_closest_is_closer_than_the_true_one(robust: bool, training: int, seed: int) -> float:
+    """The closest counterfactual picture lies less than half as far away as the scene with the other dot (median of the ratios)."""
+    change, other, _ = _changes(training, seed, robust)
+    return (change.flatten(1).norm(dim=1) / other.flatten(1).norm(dim=1)).median().item()
+
+
+@claim("since/counterfactuals", below=0.5, robust=(False, True), **TRUE)
+def most_of_the_closest_change_lies_elsewhere(robust: bool, training: int, seed: int) -> float:
+    """Less than half of the closest change lies on the part that decides, on which all of the true change lies."""
+    change, _, dot = _changes(training, seed, robust)
+    return relevance_mass(change.abs().sum(1), dot).mean().item()
+
+
+@claim("since/counterfactuals", above=1, **TRUE)
+def robust_training_moves_the_closest_counterfactual_away(training: int, seed: int) -> float:
+    """The closest counterfactuals of a network lie further away after training on adversarial examples (median distance, as a
+    multiple of the one before).
+    """
+    near, far = (_changes(training, seed, robust)[0].flatten(1).norm(dim=1).median() for robust in (False, True))
+    return (far / near).item()

@@ -89,7 +89,7 @@ def test_the_closest_point_of_a_sphere():
     assert_close(found.x, 2 * x / x.norm(dim=1, keepdim=True), atol=2e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+@pytest.mark.parametrize("seed", [0, 1, 2])
 def test_on_a_network_it_is_the_closest_point_that_a_search_finds(seed):
     """Of many points in all directions, each as near as its direction allows; two inputs, so that these cover the plane."""
     torch.manual_seed(seed)
