@@ -16,6 +16,7 @@ from .evaluate.roar import kar, roar
 from .evaluate.selectivity import selectivity
 from .evaluate.similarity import similarity, spearman, ssim
 from .explain_decision.attention import attention_rollout, gradient_x_attention
+from .explain_decision.counterfactuals import counterfactual
 from .explain_decision.deconvnet_and_guided_backprop import deconvnet, guided_backprop
 from .explain_decision.deep_taylor import deep_taylor
 from .explain_decision.deeplift import deeplift
@@ -37,6 +38,7 @@ from .explain_decision.rise import rise
 from .explain_decision.shapley import shapley, shapley_values
 from .explain_model import priors
 from .explain_model.activation_maximisation import am_code, am_density, maximize_activation, total_variation
+from .explain_model.concepts import tcav
 from .explain_model.filters import filters
 from .explain_model.projection import project_activation, project_top
 from .explain_model.prototypes import mmd_critic
@@ -69,6 +71,7 @@ __all__ = [
     "check",
     "class_sensitivity",
     "coherence",
+    "counterfactual",
     "data",
     "decision_tree",
     "deconvnet",
@@ -122,6 +125,7 @@ __all__ = [
     "surrogate_linear",
     "surrogate_local",
     "surrogate_tree",
+    "tcav",
     "tokens_to_maps",
     "top_activations",
     "top_k_overlap",

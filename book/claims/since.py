@@ -1,8 +1,10 @@
-"""The conclusions beside and after the lecture: sanity checks, fragility, transformers."""
+"""The conclusions beside and after the lecture: sanity checks, fragility, transformers, concepts, counterfactuals."""
 
+import copy
 from functools import cache, partial
 
 import torch
+from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -10,15 +12,20 @@ from interp_lab import (
     attack_attribution,
     attention_rollout,
     class_sensitivity,
+    counterfactual,
     grad_cam,
     gradient_x_attention,
     lrp,
+    relevance_mass,
     saliency,
     similarity,
+    tcav,
     tokens_to_maps,
     top_k_overlap,
 )
-from interp_lab.data import scenes
+from interp_lab.data import PARTS, scenes
+from interp_lab.explain_model.concepts import ConceptTest
+from interp_lab.networks import fast_gradient_sign, fold_batch_norm, scenes_cnn, train
 
 from . import claim
 from .scenes import (
@@ -234,3 +241,112 @@ def grad_cam_on_tokens_is_better_without_its_mean(block: str, score: str, margin
         return scored(_over(cam[:, None], images)[:, :1], seed, score, margin)
 
     return surely(lies(slope) - lies(slope[:, 1:].mean(1, keepdim=True)))
+
+
+# Concepts
+
+
+@cache
+def _decided_by(part: str, training: int) -> nn.Module:
+    """A network for scenes of two classes, which are the states of this part."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(training)
+        model = scenes_cnn(2)
+    learned = scenes(1024, size=48, seed=50 + training, evidence=part)
+    train(model, learned, epochs=8, batch_size=32, lr=5e-3, weight_decay=0.05, seed=training, progress=False)
+    return fold_batch_norm(model)
+
+
+@cache
+def _concepts(part: str, training: int, layer: str, seed: int) -> ConceptTest:
+    """The test of all three parts as concepts: the first state of each, against pictures with both."""
+    told = {name: scenes(800, size=48, seed=1000 + seed, evidence=name) for name in PARTS}
+    concepts = {name: data[:400].images[data.labels[:400] == 0][:40] for name, data in told.items()}
+    random, examples = told[part].images[400:], scenes(100, size=48, seed=2000 + seed, evidence=part).images
+    return tcav(_decided_by(part, training), examples, 0, layer=layer, concepts=concepts, random=random)
+
+
+CONCEPTS = {"part": tuple(PARTS), "training": (1, 2, 3), "seed": (7, 17)}
+
+
+def _others(part: str) -> list[int]:
+    return [k for k, name in enumerate(PARTS) if name != part]
+
+
+@claim("since/concepts", below=0.05, layer=("last", "fourth"), **CONCEPTS)
+def the_deciding_part_is_found_as_a_concept(layer: str, part: str, training: int, seed: int) -> float:
+    """The part of a scene that decides is significant among the concepts of a convolution (its corrected p-value lies below
+    .05).
+    """
+    found = _concepts(part, training, LAYERS[layer], seed)
+    return found.p_values[list(PARTS).index(part)].item()
+
+
+@claim("since/concepts", above=0.05, layer=("last", "fourth", "third"), **CONCEPTS)
+def what_does_not_decide_is_no_concept(layer: str, part: str, training: int, seed: int) -> float:
+    """No part that does not decide is significant among the concepts of a convolution (the smaller of their corrected p-values
+    lies above .05).
+    """
+    return _concepts(part, training, LAYERS[layer], seed).p_values[_others(part)].min().item()
+
+
+@claim("since/concepts", below=0.05, layer=("last", "fourth", "third"), **CONCEPTS)
+def a_t_test_over_splits_finds_what_decides_nothing(layer: str, part: str, training: int, seed: int) -> float:
+    """A t-test of the scores over the splits, against one half and corrected, calls a part significant that does not decide."""
+    scores = _concepts(part, training, LAYERS[layer], seed).scores[_others(part)]
+    splits = scores.shape[1]
+    t = (scores.mean(1) - 0.5) / (scores.std(1) / splits**0.5)
+    return 3 * float(2 * stats.t.sf(t.abs().max(), splits - 1))
+
+
+LAYERS = {"last": "9", "fourth": "7", "third": "5"}  # the ReLU behind each convolution
+
+
+# Counterfactuals
+
+
+@cache
+def _hardened(training: int) -> nn.Module:
+    """The network of the dot, trained further on adversarial examples."""
+    model = copy.deepcopy(_decided_by("dot", training))
+    learned = scenes(1024, size=48, seed=50 + training, evidence="dot")
+    options = {"batch_size": 32, "lr": 2e-3, "weight_decay": 0.05, "seed": training, "progress": False}
+    train(model, learned, epochs=6, perturb=fast_gradient_sign, **options)
+    return model
+
+
+@cache
+def _changes(training: int, seed: int, robust: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """From scenes to their closest counterfactuals, and to those that show the other dot; and the masks of the dots."""
+    data = scenes(32, size=48, seed=seed, evidence="dot")
+    x, model = data.images, _hardened(training) if robust else _decided_by("dot", training)
+    other = torch.where(data.masks["dot"][:, None], x.flip(1), x)  # red for blue
+    found = counterfactual(model, x, 1 - model(x).argmax(1))
+    there = found.distance < torch.inf
+    return (found.x - x)[there], (other - x)[there], data.masks["dot"][there]
+
+
+TRUE = {"training": (1, 2, 3), "seed": (7, 17)}
+
+
+@claim("since/counterfactuals", below=0.5, robust=(False, True), **TRUE)
+def the_closest_is_closer_than_the_true_one(robust: bool, training: int, seed: int) -> float:
+    """The closest counterfactual picture lies less than half as far away as the scene with the other dot (median of the ratios)."""
+    change, other, _ = _changes(training, seed, robust)
+    return (change.flatten(1).norm(dim=1) / other.flatten(1).norm(dim=1)).median().item()
+
+
+@claim("since/counterfactuals", below=0.5, robust=(False, True), **TRUE)
+def most_of_the_closest_change_lies_elsewhere(robust: bool, training: int, seed: int) -> float:
+    """Less than half of the closest change lies on the part that decides, on which all of the true change lies."""
+    change, _, dot = _changes(training, seed, robust)
+    return relevance_mass(change.abs().sum(1), dot).mean().item()
+
+
+@claim("since/counterfactuals", above=1, **TRUE)
+def robust_training_moves_the_closest_counterfactual_away(training: int, seed: int) -> float:
+    """The closest counterfactuals of a network lie further away after training on adversarial examples (median distance, as a
+    multiple of the one before).
+    """
+    near, far = (_changes(training, seed, robust)[0].flatten(1).norm(dim=1).median() for robust in (False, True))
+    return (far / near).item()

@@ -143,6 +143,12 @@ def test_further_answers_by_hand():
     x = torch.tensor([[1.0]])
     assert 0 < il.lrp(positive_bias, x, 0, rule="z_plus").item() < positive_bias(x).item()
 
+    two = nn.Sequential(nn.Linear(4, 2))  # counterfactuals-1
+    two[0].weight.data, two[0].bias.data = torch.tensor([[2.0, 1, 2, 0], [0, 0, 0, 0]]), torch.tensor([-3.0, 0])
+    near = il.counterfactual(two, torch.zeros(1, 4), 0, margin=0, bounds=None)
+    torch.testing.assert_close(near.distance, torch.tensor([1.0]))
+    torch.testing.assert_close(near.x, torch.tensor([[2, 1, 2, 0]]) / 3)
+
     x, parts = torch.ones(1, 1, 1, 4), torch.eye(4).bool()[:3, None, None]  # leaderboard-1
     masks = dict(zip("abc", parts, strict=True))
     without = {name: x * ~mask for name, mask in masks.items()}

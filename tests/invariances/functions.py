@@ -189,6 +189,19 @@ def projected(c: Case) -> Tensor:
     return il.project_top(c.model, c.train, c.layer, il.top_activations(c.model, [c.train], c.layer, k=2))
 
 
+def closest(c: Case) -> Answer:
+    found = il.counterfactual(c.model, c.x, c.target, bounds=(-2, 2), steps=3)
+    return [found.x, found.distance, found.target]
+
+
+def along_concepts(c: Case) -> Tensor:
+    """The derivatives of every row along two concepts."""
+    concepts = {"first": c.train[:3], "second": c.train[3:] / 2}
+    random = torch.cat([c.train, -c.train])
+    options = {"layer": c.layer, "concepts": concepts, "random": random, "splits": 2, "random_sets": 2}
+    return il.tcav(c.model, c.x, c.target, **options, **c.options).derivatives.movedim(2, 0)
+
+
 QUICK = {
     "smoothgrad": {"n": 4},
     "integrated_gradients": {"steps": 4},
@@ -236,6 +249,7 @@ FUNCTIONS: dict[str, Function] = {
     "model_randomisation": Function(randomisation, layers=True, parameters=True, tolerance=1e-3),
     "model_randomisation moves": Function(randomised, rows=False, layers=True),
     "attack_attribution": Function(lambda c: il.attack_attribution(c.model, c.x, c.target, k=3, radius=0.1, steps=2, bounds=(-2, 2))),
+    "counterfactual": Function(closest),
     "selectivity": Function(partial(selectivity, score="logit"), differentiates="", batch_size=True),
     "selectivity, probability": Function(partial(selectivity, score="probability"), differentiates="", batch_size=True),
     "part_scores": Function(part_scores, differentiates="", batch_size=True),
@@ -254,6 +268,7 @@ FUNCTIONS: dict[str, Function] = {
     "am_density": Function(lambda c: maximum(il.am_density(c.model, c.target, c.x, density=lambda x: -x.flatten(1).square().sum(1), steps=2))),
     "am_code": Function(lambda c: maximum(il.am_code(c.model, c.target, c.x, generator=torch.tanh, steps=2))),
     "top_activations": Function(strongest, rows=False, layers=True, differentiates=""),
+    "tcav": Function(along_concepts, layers=True, differentiates="maps", batch_size=True),
     "project_activation": Function(lambda c: il.project_activation(c.model, c.x, c.layer, 1), layers=True, differentiates="below"),
     "project_top": Function(projected, rows=False, layers=True, differentiates="below"),
     "filters": Function(lambda c: il.filters(c.model), rows=False, layers=True, differentiates=""),
