@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..contract import Model, Target, check_target, differentiated, explaining, is_finite, logits_of, pick
+from ..contract import Model, Target, check_target, differentiated, explaining, gradient, is_finite, logits_of, pick
 
 HALVINGS = 60  # of an interval, to the last digit of a double
 BACK = 0.2  # of the way to x in the first step, less in each later one
@@ -76,6 +76,7 @@ def counterfactual(
         low, high = bounds or (-torch.inf, torch.inf)
         if not (low <= x.min() and x.max() <= high):
             raise ValueError(f"x must lie within the bounds {bounds}, got {x.min():g} to {x.max():g}: give its bounds")
+        gradient(model, x, None)  # refuses a model whose derivative is cut
         with torch.no_grad():
             logits = _of_two(logits_of(model, x))
         target = logits.topk(2).indices[:, 1] if target is None else check_target(target, len(x)).to(x.device)

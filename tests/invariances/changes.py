@@ -108,6 +108,7 @@ COMPOSITE = (
     if "lrp composite" in FUNCTIONS
     else (lambda name, _: name in ("lrp", "lrp composite, bounds"))
 )
+CLASS = named("counterfactual")  # whose target is a class of the two, not the logit: its own tests compare
 GRAPHS = named("surrogate_graph")
 RELEVANCE = named("lrp", "deep_taylor")
 
@@ -883,8 +884,8 @@ CHANGES: dict[str, Change] = {
         f"pictures channels last: {name}": Change(pictures_channels_last(front), run=channels_back, functions=named("saliency", "grad_cam", "guided_grad_cam", "integrated_gradients"))
         for name, front in CHANNELS_FIRST.items()
     },
-    "one logit": Change(logits(1, 0), logits(2, 1), functions=excluding(NO_HEAD, GRAPHS), may_refuse=ONE_LOGIT),
-    "one logit, no target": Change(logits(1, None), logits(2, 1), functions=excluding(NO_HEAD, GRAPHS), may_refuse=either(ONE_LOGIT, named("maximize_activation"))),
+    "one logit": Change(logits(1, 0), logits(2, 1), functions=excluding(NO_HEAD, GRAPHS, CLASS), may_refuse=ONE_LOGIT),
+    "one logit, no target": Change(logits(1, None), logits(2, 1), functions=excluding(NO_HEAD, GRAPHS, CLASS), may_refuse=either(ONE_LOGIT, named("maximize_activation"))),
     "row by row": Change(unchanged, run=row_by_row, functions=by_rows),
     "rows in the other order": Change(unchanged, run=reversed_rows, functions=by_rows),
     "train in three batches": Change(lambda c: replace(c, batches=3), functions=either(PATTERNS, named("influence exact", "influence cg", "influence kfac", "trak", "top_activations"))),
