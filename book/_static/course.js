@@ -4,6 +4,8 @@ document.addEventListener("DOMContentLoaded", () => {
   if (sidebar) {
     sidebar.setAttribute("role", "region");
     sidebar.setAttribute("aria-label", "Contents");
+    for (const summary of sidebar.querySelectorAll("li > details > summary"))
+      summary.setAttribute("aria-label", `Pages of ${summary.closest("li").querySelector("a").textContent.trim()}`);
   }
 });
 

@@ -64,7 +64,7 @@ READER_CHECKS = """async () => {
 # axe looks at every piece of coloured code for seconds a page; of those that look alike, one is enough.
 ONE_OF_EACH_LOOK = """() => {
   const seen = new Set(), again = [];
-  for (const span of document.querySelectorAll("main :is(pre, dt) span:not(:has(*))")) {
+  for (const span of document.querySelectorAll("main pre span:not(:has(*))")) {
     let looks = span.textContent.trim().length > 1;  // axe does not judge a single letter
     for (let e = span; e; e = e.parentElement) looks += `<${e.tagName} ${e.className} ${e.getAttribute("style")}`;
     if (seen.has(looks)) again.push(span);
