@@ -236,10 +236,8 @@ def _grade_all(
                     for other in futures:
                         other.cancel()
                     raise
-                except (
-                    BrokenExecutor,
-                    CancelledError,
-                ) as error:  # a pool without processes, a cluster without scheduler
+                except (BrokenExecutor, CancelledError) as error:
+                    # A pool without processes, a cluster without scheduler.
                     raise sandbox.SandboxError(
                         f"the workers are gone ({type(error).__name__}) after {count - 1} of {len(waiting)} submissions; "
                         "these are in the journal: call again, and the others are graded"

@@ -13,6 +13,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class Claim:
     def holds(self, value: float) -> bool:
         return self.above < value < self.below
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Of the code that its value comes from, and of the weights that this code or an option names."""
         return fingerprint(Path(inspect.getfile(self.measure)), self.measure.__name__, str(self.options))

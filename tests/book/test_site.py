@@ -207,29 +207,51 @@ def test_check_finds_the_fault(fault, reader, serve, tmp_path):
     assert any(problem.startswith(fault) for problem in found) if fault else not found, found
 
 
-@pytest.fixture
-def slider_page(browser, serve, tmp_path):
-    """A function from the options of a browser context to a page with a slider of three frames, which it opens."""
-    frames = {
-        n: plot.images(torch.eye(4)[None, None].roll(n, -1), alt=f"a diagonal, {n} to the right") for n in range(3)
-    }
-    slider = plot.slider(frames, label="shift", start=1, play=True)
-    head = '<meta charset="utf-8"><title>Page</title><link rel="icon" href="data:,">'
-    (tmp_path / "page.html").write_text(
-        f'<!doctype html><html lang="en"><head>{head}</head><body><main><h1>Page</h1>{slider.html}</main></body></html>'
+STATIC = Path(__file__).parents[2] / "book" / "_static"
+
+
+def write_page(folder: Path, body: str, *files: str) -> None:
+    """A page of this body, with style sheets and scripts of the course."""
+    for name in files:
+        shutil.copy(STATIC / name, folder)
+    links = [
+        f'<link rel="stylesheet" href="{n}">' if n.endswith(".css") else f'<script src="{n}"></script>' for n in files
+    ]
+    head = '<meta charset="utf-8"><title>Page</title><link rel="icon" href="data:,">' + "".join(links)
+    (folder / "page.html").write_text(
+        f'<!doctype html><html lang="en"><head>{head}</head><body><main class="bd-content"><h1>Page</h1>{body}</main></body></html>'
     )
+
+
+@pytest.fixture
+def visit(browser):
+    """A function from an address, and the options of a browser context, to the page; its clock stands still if told."""
     contexts = []
 
-    def opened(**options):
+    def opened(address, *, clock=False, **options):
         contexts.append(browser.new_context(**options))
         page = contexts[-1].new_page()
-        page.clock.install()
-        page.goto(f"{serve(tmp_path)}/page.html")
+        if clock:
+            page.clock.install()
+        page.goto(address)
         return page
 
     yield opened
     for context in contexts:
         context.close()
+
+
+PHONE = {"width": 390, "height": 844}
+
+
+@pytest.fixture
+def slider_page(visit, serve, tmp_path):
+    """A function from the options of a browser context to a page with a slider of three frames, which it opens."""
+    frames = {
+        n: plot.images(torch.eye(4)[None, None].roll(n, -1), alt=f"a diagonal, {n} to the right") for n in range(3)
+    }
+    write_page(tmp_path, plot.slider(frames, label="shift", start=1, play=True).html)
+    return functools.partial(visit, f"{serve(tmp_path)}/page.html", clock=True)
 
 
 def alt_of_visible(page) -> list[str]:
@@ -276,33 +298,16 @@ def test_slider_without_scripts_shows_every_frame_and_on_paper_the_chosen_one(sl
 
 
 @pytest.fixture
-def prediction_page(browser, serve, tmp_path):
+def prediction_page(visit, serve, tmp_path):
     """A function from the options of a browser context to a page that asks twice, which it opens."""
-    static = Path(__file__).parents[2] / "book" / "_static"
-    for name in ("course.css", "predict.js"):
-        shutil.copy(static / name, tmp_path)
-    head = '<meta charset="utf-8"><title>Page</title><link rel="icon" href="data:,"><link rel="stylesheet" href="course.css">'
     asked = "".join(
         f"<p>A sentence. <strong>Predict:</strong> {word}?</p><p>Remark.</p><div class='cell'><pre>code</pre>"
         f"<div class='cell_output'>result {word}</div></div><p>About {word}.</p>"
         for word in ("one", "two")
     )
     asked = f"<section>{asked}<div class='cell' id='more'>more</div></section><section><p>Later.</p></section>"
-    (tmp_path / "page.html").write_text(
-        f'<!doctype html><html lang="en"><head>{head}<script src="predict.js"></script></head>'
-        f"<body><main><h1>Page</h1>{asked}</main></body></html>"
-    )
-    contexts = []
-
-    def opened(**options):
-        contexts.append(browser.new_context(viewport={"width": 390, "height": 844}, **options))
-        page = contexts[-1].new_page()
-        page.goto(f"{serve(tmp_path)}/page.html")
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
+    write_page(tmp_path, asked, "course.css", "predict.js")
+    return functools.partial(visit, f"{serve(tmp_path)}/page.html", viewport=PHONE)
 
 
 EVERYTHING = ["result one", "About one.", "result two", "About two.", "more", "Later."]
@@ -377,27 +382,17 @@ def test_the_question_for_a_prediction_is_accessible(prediction_page):
 
 
 @pytest.fixture
-def table_page(browser, serve, tmp_path):
+def table_page(visit, serve, tmp_path):
     """A page with a table of three rows, the course's style and script, and the theme's two colours."""
     pytest.importorskip("pandas", reason="needs the extra `book`")
-    static = Path(__file__).parents[2] / "book" / "_static"
-    for name in ("course.css", "course.js"):
-        shutil.copy(static / name, tmp_path)
     rows = {
         name: {"share": v, "weights": f"{n:,}"} for name, v, n in (("b", -0.5, 900), ("a", 0.25, 1200), ("c", 0.0, 7))
     }
     rows["d"] = {"weights": "30"}
     table = re.sub("<th>", '<th scope="col">', plot.table(rows, label="name").to_html())
-    head = '<meta charset="utf-8"><title>Page</title><link rel="icon" href="data:,"><link rel="stylesheet" href="course.css">'
-    (tmp_path / "page.html").write_text(
-        f'<!doctype html><html lang="en"><head>{head}<script src="course.js"></script></head>'
-        f'<body><main class="bd-content"><h1>Page</h1><div class="cell_output"><div class="output text_html">{table}</div>'
-        "</div></main></body></html>"
-    )
-    page = browser.new_page(viewport={"width": 390, "height": 844})
-    page.goto(f"{serve(tmp_path)}/page.html")
-    yield page
-    page.close()
+    output = f'<div class="cell_output"><div class="output text_html">{table}</div></div>'
+    write_page(tmp_path, output, "course.css", "course.js")
+    return visit(f"{serve(tmp_path)}/page.html", viewport=PHONE)
 
 
 def order_of(page) -> str:
@@ -435,24 +430,13 @@ def test_a_wide_table_scrolls_in_its_own_box_beside_the_names_of_its_rows(table_
 
 
 @pytest.fixture
-def quiz_page(browser, serve, render, tmp_path):
+def quiz_page(visit, serve, render, tmp_path):
     """A function from the options of a browser context to a page of the book's theme with a quiz of three questions."""
     pytest.importorskip("sphinx_book_theme", reason="needs the extra `book`")
-    static = Path(__file__).parents[2] / "book" / "_static"
     settings = {"html_theme": "sphinx_book_theme", "html_context": {"default_mode": "auto"}, "language": "en"}
-    settings |= {"html_static_path": [str(static)], "html_css_files": ["course.css"], "html_js_files": ["course.js"]}
+    settings |= {"html_static_path": [str(STATIC)], "html_css_files": ["course.css"], "html_js_files": ["course.js"]}
     render({"book/part1/locality.md": "# Page\n\n```{quiz}\n```\n"}, ["myst_parser", "quiz"], **settings)
-    contexts = []
-
-    def opened(**options):
-        contexts.append(browser.new_context(viewport={"width": 390, "height": 844}, **options))
-        page = contexts[-1].new_page()
-        page.goto(f"{serve(tmp_path / 'out')}/book/part1/locality.html")
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
+    return functools.partial(visit, f"{serve(tmp_path / 'out')}/book/part1/locality.html", viewport=PHONE)
 
 
 @pytest.mark.browser
