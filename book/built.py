@@ -34,9 +34,10 @@ def parts() -> dict[str, list[str]]:
     return found
 
 
-def _names(entry: dict[str, str]) -> list[str]:
+def _names(entry: dict[str, Any]) -> list[str]:
+    """The pages of an entry of the table of contents, each before those below it."""
     if "file" in entry:
-        return [entry["file"]]
+        return [entry["file"], *(name for below in entry.get("sections", ()) for name in _names(below))]
     return sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.glob(f"{entry['glob']}.ipynb"))
 
 

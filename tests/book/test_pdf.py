@@ -5,6 +5,8 @@ import re
 import pytest
 
 bs4 = pytest.importorskip("bs4", reason="needs the extra `book`")
+from sphinx_external_toc.parsing import parse_toc_yaml  # noqa: E402
+
 from book import built, pdf  # noqa: E402
 
 DRAWN = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' width='40' height='30'/%3E"
@@ -113,7 +115,10 @@ def test_the_book_has_every_page_and_no_dead_link():
     text = pdf.document()
     assert dead_links(text) == []
     printed = bs4.BeautifulSoup(text, "html.parser").select("article.bd-article")
-    assert [page["id"] for page in printed] == [page for names in built.parts().values() for page in names]
+    names = [page for names in built.parts().values() for page in names]
+    assert [page["id"] for page in printed] == names
+    by_name = [name for name in names if not name.startswith("exercises/")]
+    assert sorted(by_name) == sorted(parse_toc_yaml(built.ROOT / "_toc.yml"))  # as the site reads it
 
 
 @pytest.mark.browser
