@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from .contract import in_eval_mode, logits_of
+from .contract import in_eval_mode
 from .progress import tqdm
 from .schedule import one_cycle
 from .weights import load_weights, save_weights
@@ -363,14 +363,17 @@ def _evaluate(model: nn.Module, data: Labelled, batch_size: int) -> tuple[float,
     _check({"data": data}, batch_size)
     device = _device(model)
     with in_eval_mode(model):
-        logits = torch.cat([logits_of(model, x.to(device)) for x in data.images.split(batch_size)])
-    logits, labels = _of_classes(logits), data.labels.to(device)
+        logits = torch.cat([_of_classes(model(x.to(device))) for x in data.images.split(batch_size)])
+    labels = data.labels.to(device)
     _check({"data": data}, batch_size, logits.shape[1])
     return F.cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).float().mean().item()
 
 
 def _of_classes(logits: Tensor) -> Tensor:
     """Two columns or more: a single logit decides against one that is constantly 0, so that its sigmoid is a softmax."""
+    if not isinstance(logits, Tensor) or logits.dim() != 2:
+        given = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"the model must give logits of shape (N, K), got {given}")
     return F.pad(logits, (1, 0)) if logits.shape[1] == 1 else logits
 
 

@@ -217,7 +217,7 @@ def test_a_single_logit_is_trained_attacked_and_judged_as_two_of_which_one_is_ze
 
 def test_judging_a_model_leaves_its_modes_also_where_it_is_refused():
     model, data = nn.Sequential(nn.Dropout(), nn.Flatten(0)), blobs(8, 0)
-    with pytest.raises(ValueError, match=r"must give logits of shape \(8, K\)"):
+    with pytest.raises(ValueError, match=r"must give logits of shape \(N, K\), got shape \(16,\)"):
         networks.accuracy(model, data)
     assert all(part.training for part in model.modules())
 
