@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node
 
 from ..contract import Model, UnsupportedModelError, logits_of
-from ..contract.interception import Interception, Replacement, Rule, operations, origin
+from ..contract.interception import Interception, Replacement, Rule, operations, origin, works_in_place
 from .decompositions import written_out
-from .modified_backprop import PASSED, in_place, operation_of, works_in_place
+from .modified_backprop import PASSED, in_place, operation_of
 
 
 @dataclass(eq=False)
@@ -187,7 +187,7 @@ def layer_table(
 
     def convolution(func, args, kwargs):
         def call(input, weight, bias=None, *rest, **options):
-            def apply(a, w, b):
+            def apply(a, w, b=None):
                 return func(a, w, b, *rest, **options)
 
             axis = input.dim() - weight.dim() + 1  # 0 for an input without a batch dimension

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..backprop.modified_backprop import works_in_place
+from ..contract.interception import works_in_place
 from ..contract import Model, Target, decisions, differentiated, explaining, gradient, logits_of, pick, resolve
 from ..contract.interception import CHOICES, Interception, operations
 

@@ -33,10 +33,18 @@ from ..backprop.modified_backprop import (
     passes_between,
     product_table,
     softmax_of,
-    works_in_place,
 )
 from ..contract import Model, Target, UnsupportedModelError, check_baseline, differentiated, explaining, logits_of, pick
-from ..contract.interception import Interception, Replacement, Rule, every_other, name_of, operations, origin
+from ..contract.interception import (
+    Interception,
+    Replacement,
+    Rule,
+    every_other,
+    name_of,
+    operations,
+    origin,
+    works_in_place,
+)
 
 ELEMENTWISE = operations(
     "relu", "relu6", "leaky_relu", "prelu", "rrelu", "threshold", "hardtanh", "hardsigmoid", "hardswish", "sigmoid", "tanh",

@@ -9,6 +9,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from ...backprop.modified_backprop import (
     CHOICES,
@@ -168,11 +169,38 @@ def _softmax(func: Callable, args: tuple, kwargs: dict, *, o: Options) -> Tensor
     return Softmax.apply(*softmax_of(*args, **kwargs), o)
 
 
+EXPONENT = "exponent"  # of an exponential, as its node keeps it
+
+
+def _exponential(func: Callable, args: tuple, kwargs: dict) -> Tensor:
+    """No rule is known, unless what divides it makes it a softmax."""
+    out = func(*args, **kwargs)
+    if out.grad_fn is not None:
+        out.grad_fn.metadata[EXPONENT] = args[0]
+    return out
+
+
+def _exponent(node: Node | None) -> Tensor | None:
+    return None if node is None else node.metadata.get(EXPONENT)
+
+
+def _quotient(a: Tensor, b: Tensor, *, o: Options) -> Tensor:
+    """What is divided takes all; an exponential over its sum along a dimension is a softmax."""
+    total = b.grad_fn
+    if total is not None and operation_of(total) == "SumBackward" and a.dim() == b.dim():
+        s, summed = (_exponent(node) for node in (a.grad_fn, total.next_functions[0][0]))
+        dims = [d for d, n in enumerate(a.shape) if n != b.shape[d]]
+        if s is not None and s is summed and len(dims) == 1:
+            return Softmax.apply(s, dims[0], o)
+    return a / b.detach()
+
+
 def product_rules(o: Options, attention: bool) -> dict[Callable, Rule]:
     """The rules of products of two activations; with ``attention`` those of quotients, matrix products and softmax too."""
     table = product_table(_product, *PRODUCT)
     if attention:
-        table |= product_table(lambda a, b: a / b.detach(), *QUOTIENT)
+        table |= product_table(partial(_quotient, o=o), *QUOTIENT)
+        table |= dict.fromkeys((torch.exp, Tensor.exp), _exponential)
         for func in operations(*MATRIX_PRODUCT):
             table |= dict.fromkeys([func], product_table(partial(_sum_of_products, func, o=o), func.__name__)[func])
         table[torch.einsum] = partial(_einsum, o=o)
