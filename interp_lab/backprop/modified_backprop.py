@@ -59,7 +59,7 @@ BATCH_NORM = nodes("NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm")
 LAYERS = nodes("Convolution", "MkldnnConvolution", "CudnnConvolution")
 
 
-def operation_of(node: Node) -> str:
+def operation_of(node: Any) -> str:
     """The name of the node's class without the number of torch's variant: "AddBackward"."""
     name = type(node).__name__.rstrip("0123456789")
     return "AssignmentBackward" if name == "CopySlices" and ASSIGNED in node.metadata else name

@@ -117,6 +117,17 @@ def test_the_map_is_that_of_the_merged_network(between):
     assert_same_maps(lambda x: m.logits(between(m, m.conv(x))), lambda x: m.logits(merged(x)), m.x)
 
 
+@pytest.mark.parametrize("rule", ["z_plus", "alpha2_beta1", "gamma", "epsilon"])
+def test_a_bias_for_every_place_of_a_convolution_is_that_of_a_dense_layer(rule):
+    m, places = Parts(), torch.linspace(-1, 1, 4 * 8 * 8).view(4, 8, 8)
+    zero = torch.zeros(1, *m.x.shape[1:])
+    columns = torch.eye(zero.numel()).view(-1, *zero.shape[1:])
+    weight = (m.conv(columns) - m.conv(zero)).flatten(1).T.detach()
+    bias = (m.conv(zero) + places).flatten().detach()
+    expected = lrp(lambda x: m.logits(F.linear(x.flatten(1), weight, bias).view(-1, *places.shape)), m.x, 0, rule=rule)
+    assert_close(lrp(lambda x: m.logits(m.conv(x) + places), m.x, 0, rule=rule), expected, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", ["transposed", "grouped"])
 @pytest.mark.parametrize("between", [BETWEEN[name] for name in ("nothing", "frozen", "clone", "arithmetic")])
 def test_the_same_after_a_transposed_convolution(name, between):

@@ -6,10 +6,10 @@ of AttnLRP. In CP-LRP the softmax's weights are constants.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node
 
 from ...backprop.modified_backprop import (
     CHOICES,
@@ -180,7 +180,7 @@ def _exponential(func: Callable, args: tuple, kwargs: dict) -> Tensor:
     return out
 
 
-def _exponent(node: Node | None) -> Tensor | None:
+def _exponent(node: Any) -> Tensor | None:
     return None if node is None else node.metadata.get(EXPONENT)
 
 
