@@ -103,6 +103,7 @@ def product_table(product: Callable[[Tensor, Tensor], Tensor], *names: str) -> d
 
 PRODUCT = ("mul", "multiply", "__mul__", "__rmul__", "__imul__")
 QUOTIENT = ("div", "divide", "true_divide", "__truediv__", "__itruediv__")
+CONVOLUTION = tuple(f"{name}{d}d" for d in (1, 2, 3) for name in ("conv", "conv_transpose"))
 MATRIX_PRODUCT = ("matmul", "mm", "bmm", "mv", "dot", "__matmul__")
 
 

@@ -64,22 +64,24 @@ ROWWISE = frozenset(
 
 
 class Guard(TorchFunctionMode):
-    """Refuses dropout that is left on and BatchNorm without statistics of its own; knows what may mix rows.
+    """Refuses dropout that is left on and BatchNorm in train mode; knows what may mix rows.
 
     Attributes:
         mixes: whether an operation was called that may make a row's result depend on other rows.
+        normalised: what BatchNorm without statistics of its own was given: right of weights, which are constants.
     """
 
     def __init__(self, rows: int) -> None:
         super().__init__()
         self.rows, self.mixes = rows, False
+        self.normalised: list[Tensor] = []
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if func in DROPOUTS:
             _refuse_active_dropout(func, args, kwargs)
         elif func in BATCH_NORMS:
-            _refuse_batch_statistics(func, args, kwargs)
+            self.normalised += without_statistics(func, args, kwargs)
         elif kwargs.get("generator") is not None:
             raise UnsupportedModelError(f"{name_of(func)!r} draws random numbers in eval mode, so the model is random")
         out = func(*args, **kwargs)
@@ -104,14 +106,20 @@ def _refuse_active_dropout(func: Callable, args: tuple, kwargs: dict) -> None:
 BATCH_NORMS = {F.batch_norm: (1, 5), torch.batch_norm: (3, 5)}
 
 
-def _refuse_batch_statistics(func: Callable, args: tuple, kwargs: dict) -> None:
+BATCH_STATISTICS = (
+    "batch_norm uses the statistics of the batch, so images are not independent: give it running statistics "
+    "(track_running_stats=True, and some batches in train mode)"
+)
+
+
+def without_statistics(func: Callable, args: tuple, kwargs: dict) -> list[Tensor]:
+    """What a BatchNorm without statistics of its own normalises, if this is one."""
     place, training = BATCH_NORMS[func]
-    mean = args[place] if len(args) > place else kwargs.get("running_mean")
-    if mean is None or (args[training] if len(args) > training else kwargs.get("training", False)):
-        raise UnsupportedModelError(
-            "batch_norm uses the statistics of the batch, so images are not independent: give it running statistics "
-            "(track_running_stats=True, and some batches in train mode)"
-        )
+    if (args[place] if len(args) > place else kwargs.get("running_mean")) is None:
+        return [(args[0] if args else kwargs["input"]).detach()]
+    if args[training] if len(args) > training else kwargs.get("training", False):
+        raise UnsupportedModelError(BATCH_STATISTICS)
+    return []
 
 
 # Their gradient is zero everywhere, whatever effect they have.

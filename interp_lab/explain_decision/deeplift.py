@@ -36,6 +36,8 @@ from ..backprop.modified_backprop import (
 )
 from ..contract import Model, Target, UnsupportedModelError, check_baseline, differentiated, explaining, logits_of, pick
 from ..contract.interception import (
+    BATCH_NORMS,
+    BATCH_STATISTICS,
     Interception,
     Replacement,
     Rule,
@@ -43,6 +45,7 @@ from ..contract.interception import (
     name_of,
     operations,
     origin,
+    without_statistics,
     works_in_place,
 )
 
@@ -222,6 +225,8 @@ def _table(model: Model, pair: Callable[..., list[Tensor] | None], rule: str) ->
 
     def other(func, args, kwargs):
         """What is not linear and has no rule of its own takes the mean of its Jacobian."""
+        if func in BATCH_NORMS and without_statistics(func, args, kwargs):
+            raise UnsupportedModelError(BATCH_STATISTICS)
         if works_in_place(func, args, kwargs):
             return NotImplemented
         values, structure = tree_flatten((args, kwargs))

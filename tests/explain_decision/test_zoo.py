@@ -105,6 +105,17 @@ def selective(m: Build, z: Tensor) -> Tensor:
     return (parts * share[..., None, None]).sum(1)
 
 
+def kernels(m: Build, z: Tensor) -> Tensor:
+    """A mixture of kernels for every picture (CondConv), in the order of a convolution with one group a picture."""
+    share = torch.sigmoid(m.linear("share", z.mean((2, 3)), 3))
+    return (share @ torch.linspace(-1, 1, 3 * 4 * D * 9).cos().view(3, -1)).view(-1, D, 3, 3)
+
+
+def conditional(m: Build, z: Tensor) -> Tensor:
+    weight, bias = kernels(m, z), torch.linspace(-1, 1, 4).repeat(len(z))
+    return F.conv2d(z.flatten(0, 1)[None], weight, bias, padding=1, groups=len(z)).view(len(z), 4, *z.shape[2:])
+
+
 def spatial_gate(m: Build, z: Tensor) -> Tensor:
     c = m.linear("c", F.relu(m.linear("r", z.mean((2, 3)), 4))) + m.linear(
         "c", F.relu(m.linear("r", z.amax((2, 3)), 4))
@@ -283,6 +294,7 @@ PICTURES: dict[str, Callable[[Build, Tensor], Tensor]] = {
     "squeeze-excite": squeeze,
     "squeeze-excite, hard": lambda m, z: squeeze(m, z, F.hardsigmoid),
     "selective kernels": selective,
+    "kernels from x": conditional,
     "channel and spatial gates": spatial_gate,
     "non-local": lambda m, z: z + attend(*(m.conv(k, z, kernel=1).flatten(2).mT for k in "qkv")).mT.reshape(z.shape),
     "feature pyramid": pyramid,
@@ -396,4 +408,15 @@ def test_a_softmax_written_by_hand_is_a_softmax(attention):
         lrp(network(lambda m, x, f=f: f(*qkv(m, x)), x), x, 1, attention=attention, balance=True)
         for f in (by_hand, attend)
     )
+    assert_close(ours, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{}, {"rule": "epsilon", "attention": "cp_lrp"}])
+def test_a_convolution_with_kernels_from_x_is_a_matrix_product(options):
+    def unfolded(m: Build, z: Tensor) -> Tensor:
+        patches = F.unfold(z, 3, padding=1)
+        return (kernels(m, z).reshape(len(z), 4, -1) @ patches + torch.linspace(-1, 1, 4)[:, None]).unflatten(2, (8, 8))
+
+    x = picture()
+    ours, expected = (lrp(network(block, x), x, 1, **options) for block in (conditional, unfolded))
     assert_close(ours, expected, rtol=1e-9, atol=1e-12)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...backprop.modified_backprop import (
     CHOICES,
+    CONVOLUTION,
     MATRIX_PRODUCT,
     MAX_POOLS,
     PASSED,
@@ -145,6 +146,18 @@ def _einsum(func: Callable, args: tuple, kwargs: dict, *, o: Options):
     return _sum_of_products(multiply, *(operands[k] for k in places), o=o)
 
 
+def _filtered(func: Callable, args: tuple, kwargs: dict, *, o: Options) -> Tensor:
+    """A convolution with filters that depend on x is a matrix product of two activations."""
+
+    def call(input: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Any, **options: Any) -> Tensor:
+        if not origin(input):
+            return NotImplemented
+        z = _sum_of_products(lambda a, w: func(a, w, None, *rest, **options), input, weight, o=o)
+        return z if bias is None else z + bias.view(-1, *[1] * (weight.dim() - 2))
+
+    return call(*args, **kwargs)
+
+
 class Softmax(Replacement):
     """A softmax with its gradient, which absorbs the relevance that its exponential has at 0, or with none (CP-LRP)."""
 
@@ -204,5 +217,6 @@ def product_rules(o: Options, attention: bool) -> dict[Callable, Rule]:
         for func in operations(*MATRIX_PRODUCT):
             table |= dict.fromkeys([func], product_table(partial(_sum_of_products, func, o=o), func.__name__)[func])
         table[torch.einsum] = partial(_einsum, o=o)
+        table |= dict.fromkeys(operations(*CONVOLUTION), partial(_filtered, o=o))
         table |= dict.fromkeys((torch.softmax, Tensor.softmax, torch.special.softmax), partial(_softmax, o=o))
     return table
