@@ -307,6 +307,42 @@ def test_slider_without_scripts_shows_every_frame_and_on_paper_the_chosen_one(sl
 
 
 @pytest.fixture
+def picture_page(visit, serve, tmp_path):
+    """A function from the options of a browser context to a page with a wide picture of a notebook's cell."""
+    figure = plot.images(torch.rand(8, 1, 4, 4), alt="eight squares of noise")
+    figure.savefig(tmp_path / "wide.png", dpi=plot.DPI)
+    body = '<div class="cell_output"><img src="wide.png" alt="eight squares of noise"></div><style>img {max-width: 100%}</style>'
+    write_page(tmp_path, body, "course.css", "course.js")
+    return functools.partial(visit, f"{serve(tmp_path)}/page.html")
+
+
+@pytest.mark.browser
+def test_a_picture_scrolls_on_a_phone_and_is_enlarged_by_keyboard(picture_page):
+    page = picture_page(viewport=PHONE)
+    page.wait_for_function("document.querySelector('img').complete")
+    widths = "[document.querySelector('.picture img').offsetWidth, document.documentElement.scrollWidth]"
+    assert page.evaluate(widths) == [562, 390]  # of 770 pixels: letters of nine points have ten
+    page.get_by_role("button", name="eight squares of noise").press("Enter")
+    assert page.evaluate("document.querySelector('dialog img').offsetWidth") == 768
+    report = axe_playwright.Axe().run(page, options={"resultTypes": ["violations"], "preload": False})
+    assert [v["id"] for v in report.response["violations"] if v["impact"] in ("serious", "critical")] == []
+    page.keyboard.press("Escape")
+    page.locator("dialog").wait_for(state="detached")
+    assert page.get_by_role("button", name="eight squares of noise").evaluate("b => b === document.activeElement")
+
+
+@pytest.mark.browser
+def test_a_picture_fits_the_column_of_a_desktop_and_is_enlarged_by_a_click(picture_page):
+    page = picture_page(viewport={"width": 1280, "height": 800})
+    image = page.locator(".picture img")
+    assert image.evaluate("i => i.offsetWidth === i.naturalWidth")
+    image.click()
+    assert page.locator("dialog img").evaluate("i => i.offsetWidth") == round(0.9 * 1280)
+    page.locator("dialog img").click()
+    page.locator("dialog").wait_for(state="detached")
+
+
+@pytest.fixture
 def prediction_page(visit, serve, tmp_path):
     """A function from the options of a browser context to a page that asks twice, which it opens."""
     asked = "".join(
