@@ -462,6 +462,6 @@ function liveEngine() {
       scope.postMessage({ run, settled: true });
     };
   }
-  return { Network, OPS, LOOPS, Outside, tensor, bilinear, bytesOf, unpack, serve, spearman, hasWasm: wasm !== null, withoutWasm: () => { wasm = null; } };
+  return { Network, OPS, LOOPS, Outside, tensor, bilinear, bytesOf, unpack, serve, spearman, mersenne, hasWasm: wasm !== null, withoutWasm: () => { wasm = null; } };
 }
 if (typeof module !== "undefined") module.exports = liveEngine();

@@ -16,8 +16,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
+from ..explain_model.top_activations import TopActivations
 from ..plot.base import Figure
+from .channels import ACTIVATIONS, INTACT
 from .graphs import Live
 from .pairs import AT_BASELINE
 
@@ -45,6 +48,8 @@ NAMES = {
     "rectgrad": "RectGrad",
     "lrp": "LRP",
     "deep_taylor": "deep Taylor",
+    "pattern_net": "PatternNet",
+    "pattern_attribution": "PatternAttribution",
     "deeplift": "DeepLIFT",
     "grad_cam": "Grad-CAM",
     "guided_grad_cam": "guided Grad-CAM",
@@ -72,7 +77,7 @@ def laboratory(
     label: str,
     still: Figure,
     maps: Sequence[str],
-    rules: Mapping[str, str] | None = None,
+    variants: Mapping[str, tuple[Sequence[str], Sequence[str]]] | None = None,
     drawing: bool = False,
     trained_form: bool = False,
     by_hand: Collection[str] = (),
@@ -82,6 +87,8 @@ def laboratory(
     baselines: Mapping[str, Tensor] | None = None,
     course: str | None = None,
     removal: int | None = None,
+    channels: Mapping[str, TopActivations] | None = None,
+    groups: Mapping[str, Tensor] | None = None,
     start: Mapping[str, float] | None = None,
     scripts: bool = True,
 ) -> Laboratory:
@@ -92,15 +99,17 @@ def laboratory(
             with the same shape and classes, whose answers and maps stand side by side. From
             :func:`~interp_lab.live.randomisable`, its layers have buttons, and each map stands above that of the network with
             random layers. From :func:`~interp_lab.live.export_pairs`, the reader draws the baseline, which begins as the first of
-            ``baselines``, and reads the sums of the maps beside the rise of the logit.
+            ``baselines``, and reads the sums of the maps beside the rise of the logit. From
+            :func:`~interp_lab.live.export_channels`, the channels have switches.
         inputs: label -> image ``(C, H, W)`` in [0, 1], shown in 256 levels.
         name: of the figure, unique in its page.
         label: what the figure is, for a screen reader.
         still: the picture where no script runs, and on paper.
         maps: the methods to show, in this order; with a recording of ``"saliency"`` also ``"smoothgrad"``,
             ``"integrated_gradients"`` and ``"interior_gradient"``, which average its maps, and ``"ascent"``, which follows it as
-            :func:`~interp_lab.maximize_activation` does, from the input; and ``"lrp"`` with ``rules``.
-        rules: label -> recorded method, the choices for ``"lrp"``.
+            :func:`~interp_lab.maximize_activation` does, from the input.
+        variants: label of a choice -> the maps that it is for, and what can be chosen; the recording of each is called after both,
+            such as ``"lrp gamma"``.
         drawing: give the reader a pen, on black.
         trained_form: bring what is drawn to the form of scikit-learn's digits; with a switch.
         by_hand: labels of inputs that are such drawings, so that the switch is for them too.
@@ -113,6 +122,8 @@ def laboratory(
             mean, of the others the logit along the way.
         removal: side of the patches that the reader removes in an order of his own, with the curve of the probability beside
             those of the orders by the maps and of a random one, as :func:`~interp_lab.selectivity` has them.
+        channels: layer -> the patches that excite each of its channels most, shown where the reader looks at its switch.
+        groups: label of a button -> the channels that it switches off, bool ``(K,)`` over the layers in their order.
         start: options with another first value: ``"noise"``, ``"samples"``, ``"steps"``, ``"alpha"``, ``"l2"``, ``"variation"``, and
             ``"form"``, 0 for the switch of ``trained_form`` off.
         scripts: with the scripts and the style, which one figure of a page brings for all.
@@ -122,9 +133,8 @@ def laboratory(
     """
     networks = {"The network": live} if isinstance(live, Live) else dict(live)
     (first, *others), start = networks.values(), dict(start or {})
-    shape, shown = first.shape[1:], list[dict[str, Any]]()
-    if first.pairs:
-        shape = (shape[0] // 2, *shape[1:])
+    shape, shown = first.image or first.shape[1:], list[dict[str, Any]]()
+    chosen = {m: k for k, (named, _) in enumerate((variants or {}).values()) for m in named}
     if any((other.shape, other.classes) != (first.shape, first.classes) for other in others):
         raise ValueError("the networks of a live figure must have the same shape of input and the same classes")
     if len(shape) != 3 or shape[0] not in (1, 3):
@@ -145,10 +155,10 @@ def laboratory(
             shown[-1]["switched"] = _lossless(torch.cat([other, _differs(image, other)]))
         if baselines:
             shown[-1]["baselines"] = [encoded(f"{title}, {b}", images[number]) for b, images in baselines.items()]
-    for method in [*maps, *(rules or {}).values()]:
+    varied = [f"{method} {v}" for named, choices in (variants or {}).values() for method in named for v in choices]
+    for method in [*(m for m in maps if m not in chosen), *varied]:
         recorded = "saliency" if method in NEEDS_SALIENCY else method
-        lacking = [name for name, network in networks.items() if recorded not in network.methods]
-        if lacking and not (method == "lrp" and rules):
+        if any(recorded not in network.methods for network in networks.values()):
             raise ValueError(f"there is no recording of {recorded!r}, which the map {method!r} needs")
     if course and (course not in COURSES or course not in maps):
         raise ValueError(f"course must be one of {', '.join(COURSES)} that is among the maps, got {course!r}")
@@ -167,6 +177,14 @@ def laboratory(
             bool(first.layers) and bool(others or course or removal),
             "random layers are of one network, without a course or a removal",
         ),
+        (
+            {layer: len(top.values) for layer, top in (channels or {}).items()} != dict(first.channels),
+            "a figure of switches needs the patches of the channels that are recorded, layer by layer",
+        ),
+        (
+            bool(first.channels) and bool(others or course or removal or first.layers or baselines),
+            "switches are of one network, without a course, a removal or baselines",
+        ),
         (bool(set(by_hand) - set(inputs)), f"by_hand names no inputs: {', '.join(set(by_hand) - set(inputs))}"),
     ):
         if wrong:
@@ -181,7 +199,7 @@ def laboratory(
         "classes": first.classes,
         "networks": list(networks),
         "methods": [
-            {"key": m, "label": NAMES.get(m, m.replace("_", " ")), "method": m, "rules": bool(rules) and m == "lrp"}
+            {"key": m, "label": NAMES.get(m, m.replace("_", " ")), "method": m, "variant": chosen.get(m)}
             for m in maps
         ],
         "inputs": shown,
@@ -192,6 +210,16 @@ def laboratory(
         "layers": len(first.layers),
         "baseline": AT_BASELINE if first.pairs else None,
         "removal": removal and {"patch": removal, "ties": _order_of_ties(shape, removal)},
+        "switches": {
+            "intact": INTACT,
+            "layers": [
+                {"name": layer, "key": ACTIVATIONS + layer, "map": first.shape_of(ACTIVATIONS + layer)[2:], **_patches(top)}
+                for layer, top in channels.items()
+            ],
+            "groups": [[label, off.nonzero().flatten().tolist()] for label, off in (groups or {}).items()],
+        }
+        if channels
+        else None,
     }
     controls = ['<label>explain the class <select data-part="target"></select></label>']
     if switch:
@@ -199,8 +227,8 @@ def laboratory(
     for option, (title, method, choices, usual) in OPTIONS.items():
         if method in maps:
             controls.append(_slider(option, title, choices, start.pop(option, usual)))
-    if rules:
-        controls.append(_select("rule", "LRP rule", list(rules.items())))
+    for number, (title, (_, choices)) in enumerate((variants or {}).items()):
+        controls.append(_select(f"variant {number}", title, [(choice, choice) for choice in choices]))
     if baselines and not first.pairs:
         controls.append(_select("baseline", "baseline", [(title, str(k)) for k, title in enumerate(baselines)]))
     tools = ["pen", "eraser"] if drawing else ["eraser"]
@@ -236,6 +264,8 @@ def laboratory(
         '<button type="button" data-part="redraw">draw others</button></p></fieldset>'
         '<p data-part="told" aria-live="polite"></p>'
         if layers
+        else '<fieldset><legend>Switch off</legend><div data-part="groups"></div></fieldset>'
+        if channels
         else '<p data-part="told" aria-live="polite"></p>'
         if first.pairs
         else ""
@@ -269,7 +299,7 @@ def laboratory(
 <p>{buttons}<button type="button" data-part="clear">{clear}</button></p>{starts}
 <p class="hint">A finger or the mouse {act}; so do the arrow keys after the space bar.
 <span data-part="cursor" aria-live="polite"></span></p></div><div class="beside">{beside}</div></div>
-<p class="answer" data-part="answer" role="status" aria-live="polite"></p>
+<p class="answer" data-part="answer" role="status" aria-live="polite"></p>{_SWITCHES * bool(channels)}
 <div class="controls">{"".join(controls)}</div>
 <div data-part="maps"></div>
 <p class="hint wide">Red is positive, blue negative; each map has its own scale. {scored}<span data-part="time"></span></p>
@@ -281,6 +311,19 @@ def laboratory(
 {"".join(map(_packed, networks.values()))}
 </div>"""
     return Laboratory((_scripts() if scripts else "") + body, still)
+
+
+_SWITCHES = """<div class="looked"><canvas data-part="patches" role="img"></canvas><div><p data-part="told" aria-live="polite"></p>
+<p class="hint" data-part="channel"></p></div></div><div data-part="channels"></div>"""
+PATCH = 24  # the most pixels along a side of a patch
+
+
+def _patches(top: TopActivations) -> dict[str, Any]:
+    """The patches of every channel in a row of one picture, and their number and size."""
+    size = [min(PATCH, side) for side in top.patches.shape[3:]]
+    small = adaptive_avg_pool2d(top.patches.flatten(0, 1), size).unflatten(0, top.patches.shape[:2])
+    sheet = torch.cat(torch.cat([*small.unbind(1)], 3).unbind(0), 1)
+    return {"patches": _webp(sheet, quality=60), "count": len(small), "each": small.shape[1], "size": size}
 
 
 def _packed(live: Live) -> str:
@@ -367,10 +410,14 @@ def _differs(image: Tensor, other: Tensor) -> Tensor:
 
 def _lossless(image: Tensor) -> str:
     """An image of one, three or, with what is to be seen of it, four channels."""
+    return _webp(image, lossless=True, quality=100)
+
+
+def _webp(image: Tensor, **options: Any) -> str:
     levels = (image * 255).round().byte().movedim(0, -1).numpy()
     file = io.BytesIO()
     Image.fromarray(levels.repeat(3, 2) if levels.shape[2] == 1 else levels).save(
-        file, "WEBP", lossless=True, quality=100, method=6
+        file, "WEBP", method=6, **options
     )
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
 

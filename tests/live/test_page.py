@@ -33,7 +33,7 @@ def figure():
         label="digits",
         still=plot.images(data.images[:1], alt="a digit"),
         maps=MAPS,
-        rules={name: f"lrp {name}" for name in rules},
+        variants={"LRP rule": (["lrp"], [*rules])},
         drawing=True,
         trained_form=True,
     )
