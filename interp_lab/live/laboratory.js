@@ -4,7 +4,7 @@
 function liveLaboratory(root) {
   if (typeof Worker === "undefined" || typeof DecompressionStream === "undefined") return;  // the still picture stays
   const part = name => root.querySelector(`[data-part="${name}"]`);
-  const { shape, classes, networks, methods, inputs, drawing, mean, truth, course, removal, layers, baseline, switches } = JSON.parse(part("facts").textContent);
+  const { shape, classes, networks, methods, inputs, drawing, mean, truth, course, removal, layers, baseline, switches, attack } = JSON.parse(part("facts").textContent);
   const [channels, height, width] = shape, pixels = height * width;
   const engine = liveEngine(), COLOURS = ["053061", "2166ac", "4393c3", "92c5de", "d1e5f0", "f7f7f7", "fddbc7", "f4a582", "d6604d", "b2182b", "67001f"]
     .map(c => [0, 2, 4].map(i => parseInt(c.slice(i, i + 2), 16)));  // RdBu, as in the book's pictures
@@ -43,7 +43,7 @@ function liveLaboratory(root) {
   function refresh(again = true) {
     if (again) removed = [];
     const image = byHand && form?.checked ? asTrained(drawn) : drawn;
-    x = baseline ? Float32Array.of(...ready(chosenInput()), ...drawn) : Float32Array.of(...image, ...on);
+    x = attack ? Float32Array.of(...image, ...image) : baseline ? Float32Array.of(...ready(chosenInput()), ...drawn) : Float32Array.of(...image, ...on);
     paint(pad, i => removed.includes(patchAt(Math.floor(i / width), i % width)) ? pixel(fill(), i) : pixel(drawn, i)); if (seen) paint(seen, i => pixel(x, i));
     const context = pad.getContext("2d"), side = removal?.patch ?? 1, [row, column] = removal ? cursor.map(v => v - v % side) : cursor;
     if (document.activeElement === pad && said) { context.strokeStyle = "#e69f00"; context.strokeRect(column - 0.5, row - 0.5, side + 1, side + 1); }
@@ -127,7 +127,7 @@ function liveLaboratory(root) {
   }
   function tileOf(text) { const picture = canvas(width, height); picture.setAttribute("role", "img"); picture.setAttribute("aria-label", text); part("maps").prepend(element("div", { className: "tile" }, picture, element("div", { className: "name" }, text))); return picture; }
   const asked = course && tileOf(course.label);
-  const settings = () => ({ n: +setting("samples"), noise: +setting("noise"), alpha: +setting("alpha"), steps: +setting("steps"), l2: +setting("l2"), variation: +setting("variation"), course: course?.key === "interior_gradient", baseline: images[chosenInput()]?.baselines?.[setting("baseline")] });
+  const settings = () => ({ n: +setting("samples"), noise: +setting("noise"), alpha: +setting("alpha"), steps: +setting("steps"), l2: +setting("l2"), variation: +setting("variation"), k: attack, radius: setting("levels") / 255, course: course?.key === "interior_gradient", baseline: images[chosenInput()]?.baselines?.[setting("baseline")] });
   const methodOf = ({ method, variant }) => variant === null ? method : `${method} ${setting(`variant ${variant}`)}`;
   function tasks() {
     const maps = methods.map(m => ({ key: m.key, method: methodOf(m) }));
@@ -352,6 +352,10 @@ function liveLaboratory(root) {
       const points = walked.map((d, k) => [k, d.logit]), all = points.map(p => p[1]), range = [Math.min(...all), Math.max(...all) + 1e-6];
       if (data.over || data.pass === 1) describe(`${data.over ? "After" : "Before"} the ascent the logit is ${data.logit.toFixed(1)} and the probability ${data.probability.toFixed(2)}: the network reads the picture as ${classes[data.reads]}.`);
       chart([{ label: "logit of the class", colour: LINES[1], points }], { x: [0, 100], y: range, xlabel: "steps", ylabel: "logit", ticks: { x: [0, 25, 50, 75, 100], y: nice(...range) } });
+    } else if (course.key === "attack") {
+      const first = walked[0];
+      describe(`After ${data.pass - 1} steps of the attack ${percent(data.overlap)} of the ${attack} strongest pixels are still among the strongest. The network reads ${classes[data.reads]}; the probability of the class was ${first.probability.toFixed(2)} and is ${data.probability.toFixed(2)}.`);
+      chart([{ label: "strongest pixels kept", colour: LINES[1], points: walked.map((d, k) => [k, d.overlap]), dots: true }], { x: [0, 10], y: [0, 1], xlabel: "steps", ylabel: "share", ticks: { x: [0, 2, 4, 6, 8, 10], y: [0, 0.5, 1] } });
     } else if (course.key === "interior_gradient") {
       const path = data.path ?? [], all = [...path.map(p => p[1]), data.logit], range = [Math.min(...all), Math.max(...all)];
       describe(`At α = ${data.alpha} the network reads ${classes[data.reads]}; the logit that is explained is ${data.logit.toFixed(1)}.`);

@@ -20,6 +20,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from ..explain_model.top_activations import TopActivations
 from ..plot.base import Figure
+from .attack import DIRECTION
 from .channels import ACTIVATIONS, INTACT
 from .graphs import Live
 from .pairs import AT_BASELINE
@@ -31,6 +32,7 @@ OPTIONS: dict[str, tuple[str, str, Sequence[float], float]] = {
     "samples": ("samples", "smoothgrad", (1, 4, 16, 50, 200), 50),
     "steps": ("integrated gradients: steps", "integrated_gradients", (1, 4, 16, 50), 16),
     "alpha": ("interior gradient: α", "interior_gradient", (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9, 1), 0.5),
+    "levels": ("attack: grey levels", "attack", (1, 2, 4, 8), 4),
     "l2": ("weight of ‖x‖²", "ascent", (0, 0.02, 0.05, 0.1, 0.2, 0.5), 0),
     "variation": ("weight of the total variation", "ascent", (0, 0.02, 0.05, 0.1, 0.2, 0.5), 0),
 }
@@ -40,6 +42,7 @@ COURSES = {
     "integrated_gradients": "where it is on the way",
     "interior_gradient": "what it is asked about",
     "ascent": "the picture that climbs",
+    "attack": "the attacked picture",
 }
 NAMES = {
     "gradient_x_input": "gradient × input",
@@ -54,6 +57,7 @@ NAMES = {
     "grad_cam": "Grad-CAM",
     "guided_grad_cam": "guided Grad-CAM",
     "ascent": "the gradient there",
+    "attack": "saliency there",
 }
 
 
@@ -89,6 +93,7 @@ def laboratory(
     removal: int | None = None,
     channels: Mapping[str, TopActivations] | None = None,
     groups: Mapping[str, Tensor] | None = None,
+    attack: int | None = None,
     start: Mapping[str, float] | None = None,
     scripts: bool = True,
 ) -> Laboratory:
@@ -124,8 +129,11 @@ def laboratory(
             those of the orders by the maps and of a random one, as :func:`~interp_lab.selectivity` has them.
         channels: layer -> the patches that excite each of its channels most, shown where the reader looks at its switch.
         groups: label of a button -> the channels that it switches off, bool ``(K,)`` over the layers in their order.
-        start: options with another first value: ``"noise"``, ``"samples"``, ``"steps"``, ``"alpha"``, ``"l2"``, ``"variation"``, and
-            ``"form"``, 0 for the switch of ``trained_form`` off.
+        attack: k, the number of strongest pixels from which the map ``"attack"`` turns the saliency map away, as
+            :func:`~interp_lab.attack_attribution` does in ten steps; with recordings of ``"saliency"`` and
+            ``"attack direction"`` from ``export_pairs``.
+        start: options with another first value: ``"noise"``, ``"samples"``, ``"steps"``, ``"alpha"``, ``"levels"``, ``"l2"``,
+            ``"variation"``, and ``"form"``, 0 for the switch of ``trained_form`` off.
         scripts: with the scripts and the style, which one figure of a page brings for all.
 
     Raises:
@@ -134,6 +142,7 @@ def laboratory(
     networks = {"The network": live} if isinstance(live, Live) else dict(live)
     (first, *others), start = networks.values(), dict(start or {})
     shape, shown = first.image or first.shape[1:], list[dict[str, Any]]()
+    with_baseline = first.pairs and attack is None  # that the reader draws
     chosen = {m: k for k, (named, _) in enumerate((variants or {}).values()) for m in named}
     if any((other.shape, other.classes) != (first.shape, first.classes) for other in others):
         raise ValueError("the networks of a live figure must have the same shape of input and the same classes")
@@ -157,7 +166,7 @@ def laboratory(
             shown[-1]["baselines"] = [encoded(f"{title}, {b}", images[number]) for b, images in baselines.items()]
     varied = [f"{method} {v}" for named, choices in (variants or {}).values() for method in named for v in choices]
     for method in [*(m for m in maps if m not in chosen), *varied]:
-        recorded = "saliency" if method in NEEDS_SALIENCY else method
+        recorded = "saliency" if method in NEEDS_SALIENCY else DIRECTION if method == "attack" else method
         if any(recorded not in network.methods for network in networks.values()):
             raise ValueError(f"there is no recording of {recorded!r}, which the map {method!r} needs")
     if course and (course not in COURSES or course not in maps):
@@ -166,16 +175,21 @@ def laboratory(
         (bool(others) and bool(course or removal), "a course or a removal is drawn of one network"),
         (bool(drawing and removal), "a removal is of ready inputs, without a pen"),
         (
-            bool(baselines) and not first.pairs and "integrated_gradients" not in maps,
+            bool(baselines) and not with_baseline and "integrated_gradients" not in maps,
             "baselines are for the map 'integrated_gradients'",
         ),
         (
-            first.pairs and (not (drawing and baselines) or bool(others or truth or switch or removal or trained_form)),
+            with_baseline
+            and (not (drawing and baselines) or bool(others or truth or switch or removal or trained_form)),
             "a baseline of the reader's needs a pen, baselines to start from, and nothing else",
         ),
         (
             bool(first.layers) and bool(others or course or removal),
             "random layers are of one network, without a course or a removal",
+        ),
+        (
+            (attack is not None) != ("attack" in maps) or bool(attack and (not first.pairs or drawing)),
+            "an attack needs the map 'attack', pairs of a picture and the one where it began, and no pen",
         ),
         (
             {layer: len(top.values) for layer, top in (channels or {}).items()} != dict(first.channels),
@@ -199,8 +213,7 @@ def laboratory(
         "classes": first.classes,
         "networks": list(networks),
         "methods": [
-            {"key": m, "label": NAMES.get(m, m.replace("_", " ")), "method": m, "variant": chosen.get(m)}
-            for m in maps
+            {"key": m, "label": NAMES.get(m, m.replace("_", " ")), "method": m, "variant": chosen.get(m)} for m in maps
         ],
         "inputs": shown,
         "drawing": drawing,
@@ -208,12 +221,14 @@ def laboratory(
         "truth": truth_name if truth else None,
         "course": course and {"key": course, "label": COURSES[course]},
         "layers": len(first.layers),
-        "baseline": AT_BASELINE if first.pairs else None,
+        "baseline": AT_BASELINE if with_baseline else None,
+        "attack": attack,
         "removal": removal and {"patch": removal, "ties": _order_of_ties(shape, removal)},
         "switches": {
             "intact": INTACT,
             "layers": [
-                {"name": layer, "key": ACTIVATIONS + layer, "map": first.shape_of(ACTIVATIONS + layer)[2:], **_patches(top)}
+                _patches(top)
+                | {"name": layer, "key": ACTIVATIONS + layer, "map": first.shape_of(ACTIVATIONS + layer)[2:]}
                 for layer, top in channels.items()
             ],
             "groups": [[label, off.nonzero().flatten().tolist()] for label, off in (groups or {}).items()],
@@ -227,9 +242,9 @@ def laboratory(
     for option, (title, method, choices, usual) in OPTIONS.items():
         if method in maps:
             controls.append(_slider(option, title, choices, start.pop(option, usual)))
-    for number, (title, (_, choices)) in enumerate((variants or {}).items()):
-        controls.append(_select(f"variant {number}", title, [(choice, choice) for choice in choices]))
-    if baselines and not first.pairs:
+    for number, (title, (_, named)) in enumerate((variants or {}).items()):
+        controls.append(_select(f"variant {number}", title, [(choice, choice) for choice in named]))
+    if baselines and not with_baseline:
         controls.append(_select("baseline", "baseline", [(title, str(k)) for k, title in enumerate(baselines)]))
     tools = ["pen", "eraser"] if drawing else ["eraser"]
     buttons = "".join(
@@ -240,7 +255,7 @@ def laboratory(
     starts = "".join(
         f'<button type="button" data-start="{k}">{html.escape(b)}</button> ' for k, b in enumerate(baselines or ())
     )
-    starts = f"<p>The baseline begins as {starts}</p>" if first.pairs else ""
+    starts = f"<p>The baseline begins as {starts}</p>" if with_baseline else ""
     width, height = shape[2], shape[1]
     act = "draws" if drawing else "removes" if removal else "erases"
     form = "checked" if start.pop("form", 1) else ""
@@ -267,12 +282,12 @@ def laboratory(
         else '<fieldset><legend>Switch off</legend><div data-part="groups"></div></fieldset>'
         if channels
         else '<p data-part="told" aria-live="polite"></p>'
-        if first.pairs
+        if with_baseline
         else ""
     )
     heads = '<th scope="col">logit</th><th scope="col">softmax</th>' * len(networks)
-    groups = "".join(f'<th scope="colgroup" colspan="2">{html.escape(n)}</th>' for n in networks)
-    above = f"<tr><td></td>{groups}</tr>" if others else ""
+    over = "".join(f'<th scope="colgroup" colspan="2">{html.escape(n)}</th>' for n in networks)
+    above = f"<tr><td></td>{over}</tr>" if others else ""
     inside = '<th scope="col">pointing game</th><th scope="col">magnitude inside</th>' if truth else ""
     alike = '<th scope="col">rank correlation</th><th scope="col">of magnitudes</th>' if layers else ""
     place = html.escape(truth_name)
@@ -295,7 +310,7 @@ def laboratory(
 <div data-part="panel" hidden>
 <fieldset><legend>Ready inputs</legend><div data-part="inputs"></div></fieldset>
 <div class="bench"><div><canvas data-part="pad" width="{width}" height="{height}" tabindex="0" role="application"
- aria-label="{"Baseline" if first.pairs else "Input"}. Arrow keys move the {tools[0]}, space lowers or lifts it, delete: {clear}."></canvas>
+ aria-label="{"Baseline" if with_baseline else "Input"}. Arrow keys move the {tools[0]}, space lowers or lifts it, delete: {clear}."></canvas>
 <p>{buttons}<button type="button" data-part="clear">{clear}</button></p>{starts}
 <p class="hint">A finger or the mouse {act}; so do the arrow keys after the space bar.
 <span data-part="cursor" aria-live="polite"></span></p></div><div class="beside">{beside}</div></div>
@@ -320,7 +335,7 @@ PATCH = 24  # the most pixels along a side of a patch
 
 def _patches(top: TopActivations) -> dict[str, Any]:
     """The patches of every channel in a row of one picture, and their number and size."""
-    size = [min(PATCH, side) for side in top.patches.shape[3:]]
+    size = min(PATCH, top.patches.shape[3]), min(PATCH, top.patches.shape[4])
     small = adaptive_avg_pool2d(top.patches.flatten(0, 1), size).unflatten(0, top.patches.shape[:2])
     sheet = torch.cat(torch.cat([*small.unbind(1)], 3).unbind(0), 1)
     return {"patches": _webp(sheet, quality=60), "count": len(small), "each": small.shape[1], "size": size}
@@ -416,9 +431,7 @@ def _lossless(image: Tensor) -> str:
 def _webp(image: Tensor, **options: Any) -> str:
     levels = (image * 255).round().byte().movedim(0, -1).numpy()
     file = io.BytesIO()
-    Image.fromarray(levels.repeat(3, 2) if levels.shape[2] == 1 else levels).save(
-        file, "WEBP", method=6, **options
-    )
+    Image.fromarray(levels.repeat(3, 2) if levels.shape[2] == 1 else levels).save(file, "WEBP", method=6, **options)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
 
 
