@@ -4,7 +4,7 @@
 function liveLaboratory(root) {
   if (typeof Worker === "undefined" || typeof DecompressionStream === "undefined") return;  // the still picture stays
   const part = name => root.querySelector(`[data-part="${name}"]`);
-  const { shape, classes, networks, methods, inputs, drawing, mean, truth, course, removal, layers, baseline, switches, attack } = JSON.parse(part("facts").textContent);
+  const { shape, classes, networks, methods, inputs, drawing, mean, truth, course, removal, layers, baseline, switches, attack, shapes } = JSON.parse(part("facts").textContent);
   const [channels, height, width] = shape, pixels = height * width;
   const engine = liveEngine(), COLOURS = ["053061", "2166ac", "4393c3", "92c5de", "d1e5f0", "f7f7f7", "fddbc7", "f4a582", "d6604d", "b2182b", "67001f"]
     .map(c => [0, 2, 4].map(i => parseInt(c.slice(i, i + 2), 16)));  // RdBu, as in the book's pictures
@@ -58,12 +58,20 @@ function liveLaboratory(root) {
       if (row >= 0 && column >= 0 && row < height && column < width && !removed.includes(patch)) { removed.push(patch); refresh(false); }
       return;
     }
+    if (tool === "object") { put = [row, column]; paintObject(); return; }
     const radius = tool === "pen" ? 2.2 : width / 14;
     for (let i = 0; i < height; i++) for (let j = 0; j < width; j++) {
       const ink = Math.min(1, Math.max(0, radius - Math.hypot(i + 0.5 - row, j + 0.5 - column)));
       for (let c = 0; c < channels; c++) { const at = c * pixels + i * width + j; drawn[at] = tool === "pen" ? Math.max(drawn[at], ink) : drawn[at] + ink * (mean[c] - drawn[at]); }
     }
     refresh();
+  }
+  let put = [height / 2, width / 2], own = null;  // the place of the reader's object, and its pixels
+  function paintObject() {
+    drawn = ready(chosenInput()).slice();
+    liveScenes.clutter(drawn, width, +setting("clutter"), engine.mersenne(1));
+    own = setting("shape") ? liveScenes.object(drawn, width, { shape: setting("shape"), hue: +setting("hue"), row: put[0], column: put[1] }) : null;
+    showEvidence(); refresh();
   }
   let last = null;
   const place = e => { const r = pad.getBoundingClientRect(); return [(e.clientY - r.top) / r.height * height, (e.clientX - r.left) / r.width * width]; };
@@ -88,13 +96,14 @@ function liveLaboratory(root) {
   });
   for (const button of root.querySelectorAll("[data-start]")) button.addEventListener("click", () => { drawn = images[chosenInput()].baselines[button.dataset.start].slice(); refresh(); });
   const ready = i => mark?.checked ? images[i].switched : images[i].image;
-  function clear() { if (baseline) { drawn = blank.slice(); refresh(); return; } drawn = drawing ? blank.slice() : ready(chosenInput()).slice(); byHand = drawing; if (drawing) for (const r of radios()) r.checked = false; refresh(); }
+  function clear() { if (baseline) { drawn = blank.slice(); refresh(); return; } drawn = drawing ? blank.slice() : ready(chosenInput()).slice(); byHand = drawing; if (shapes.length) { paintObject(); return; } if (drawing) for (const r of radios()) r.checked = false; refresh(); }
   const radios = () => [...root.querySelectorAll("input[type=radio][data-input]")], chosenInput = () => Math.max(0, radios().findIndex(r => r.checked));
   part("clear").addEventListener("click", clear);
-  for (const button of root.querySelectorAll("[data-tool]")) button.addEventListener("click", () => {
-    tool = button.dataset.tool;
-    for (const b of root.querySelectorAll("[data-tool]")) b.setAttribute("aria-pressed", String(b === button));
-  });
+  function take(name) {
+    tool = name;
+    for (const b of root.querySelectorAll("[data-tool]")) b.setAttribute("aria-pressed", String(b.dataset.tool === name));
+  }
+  for (const button of root.querySelectorAll("[data-tool]")) button.addEventListener("click", () => take(button.dataset.tool));
   form?.addEventListener("change", refresh);
   mark?.addEventListener("change", () => {  // on what the reader has left of the input
     const { image, switched } = images[chosenInput()], now = ready(chosenInput());
@@ -112,7 +121,10 @@ function liveLaboratory(root) {
     const value = choices(control)[control.value]; control.nextElementSibling.textContent = value; control.setAttribute("aria-valuetext", value);
   }
   options.forEach(tell);
-  for (const control of [target, ...options]) control.addEventListener("input", () => { if (control !== target) tell(control); ask(); });
+  for (const control of [target, ...options]) control.addEventListener("input", () => {
+    if (control !== target) tell(control);
+    if (["shape", "hue", "clutter"].includes(control.dataset.option)) { take(setting("shape") ? "object" : "eraser"); paintObject(); } else ask();
+  });
   const several = networks.length > 1;
   const tiles = networks.flatMap((network, n) => methods.map(({ key, label }) => {
     const name = several ? `${network}: ${label}` : label, tile = mapOf(n, key, name), parts = [tile.map, element("div", { className: "name" }, name, " ", tile.state)];
@@ -259,9 +271,15 @@ function liveLaboratory(root) {
     tile.map.setAttribute("aria-label", tile.zero ? `${tile.label}: zero everywhere` : `${tile.label}: sum ${tile.facts[0]}, strongest ${tile.facts[2]}${tile.found && `; ${tile.found}`}${tile.alike ? `; rank correlation with the trained network's ${tile.alike[0]}, of the magnitudes ${tile.alike[1]}` : ""}`);
     tile.numbers.replaceChildren(element("th", { scope: "row", textContent: tile.label }), ...[...cells, ...inside].map(textContent => element("td", { textContent })));
   }
+  const evidence = truth && tileOf(truth), isEvidence = k => masks[chosenInput()][4 * k] || own?.[k];
+  function showEvidence() {
+    if (!evidence) return;
+    let count = 0; paint(evidence, k => { const inside = isEvidence(k); count += inside ? 1 : 0; return inside ? COLOURS[9] : COLOURS[5]; });
+    evidence.setAttribute("aria-label", `${truth} of ${inputs[chosenInput()].label}: ${count} of ${pixels} pixels`);
+  }
   function scores(sums) {  // the pointing game, and the share of the magnitude inside the mask
-    const mask = masks[chosenInput()], most = Math.max(...sums); let hits = 0, tops = 0, inside = 0, all = 0;
-    sums.forEach((v, i) => { const m = mask[4 * i] ? 1 : 0; if (v === most) { tops += 1; hits += m; } inside += m * Math.abs(v); all += Math.abs(v); });
+    const most = Math.max(...sums); let hits = 0, tops = 0, inside = 0, all = 0;
+    sums.forEach((v, i) => { const m = isEvidence(i) ? 1 : 0; if (v === most) { tops += 1; hits += m; } inside += m * Math.abs(v); all += Math.abs(v); });
     return [hits === tops ? "hit" : hits ? `${percent(hits / tops)} of a hit` : "miss", percent(inside / (all || 1))];
   }
   function tellAnswer() {
@@ -388,16 +406,12 @@ function liveLaboratory(root) {
       return [small, context.getImageData(0, 0, width, height).data];
     }
     const numbers = data => Float32Array.from({ length: channels * pixels }, (_, k) => data[4 * (k % pixels) + Math.floor(k / pixels)] / 255);
-    const evidence = truth && tileOf(truth);
     function choose(i) {
       drawn = (baseline ? images[i].baselines[0] : ready(i)).slice(); byHand = inputs[i].hand;
       if (removal) means = Array.from({ length: channels }, (_, c) => drawn.subarray(c * pixels, (c + 1) * pixels).reduce((a, v) => a + v, 0) / pixels);
       if (begun) paint(begun, k => pixel(images[i].image, k));
-      if (evidence) {
-        paint(evidence, k => masks[i][4 * k] ? COLOURS[9] : COLOURS[5]); evidence.setAttribute("role", "img");
-        evidence.setAttribute("aria-label", `${truth} of ${inputs[i].label}: ${masks[i].filter((v, k) => v && k % 4 === 0).length} of ${pixels} pixels`);
-      }
-      refresh();
+      if (shapes.length) { paintObject(); return; }
+      showEvidence(); refresh();
     }
     for (const [i, input] of inputs.entries()) {
       const [small, data] = await decoded(input.source);

@@ -36,6 +36,10 @@ OPTIONS: dict[str, tuple[str, str, Sequence[float], float]] = {
     "l2": ("weight of ‖x‖²", "ascent", (0, 0.02, 0.05, 0.1, 0.2, 0.5), 0),
     "variation": ("weight of the total variation", "ascent", (0, 0.02, 0.05, 0.1, 0.2, 0.5), 0),
 }
+PAINTS: tuple[tuple[str, str, Sequence[float]], ...] = (
+    ("hue", "its hue", (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)),
+    ("clutter", "more clutter", (0, 3, 6, 12, 24)),
+)
 NEEDS_SALIENCY = ("smoothgrad", "integrated_gradients", "interior_gradient", "ascent")
 COURSES = {
     "smoothgrad": "the copy it is asked about",
@@ -94,6 +98,7 @@ def laboratory(
     channels: Mapping[str, TopActivations] | None = None,
     groups: Mapping[str, Tensor] | None = None,
     attack: int | None = None,
+    shapes: Sequence[str] = (),
     start: Mapping[str, float] | None = None,
     scripts: bool = True,
 ) -> Laboratory:
@@ -132,6 +137,8 @@ def laboratory(
         attack: k, the number of strongest pixels from which the map ``"attack"`` turns the saliency map away, as
             :func:`~interp_lab.attack_attribution` does in ten steps; with recordings of ``"saliency"`` and
             ``"attack direction"`` from ``export_pairs``.
+        shapes: objects of :func:`~interp_lab.data.scenes` that the reader can put onto an input, with their hue, their place and
+            clutter.
         start: options with another first value: ``"noise"``, ``"samples"``, ``"steps"``, ``"alpha"``, ``"levels"``, ``"l2"``,
             ``"variation"``, and ``"form"``, 0 for the switch of ``trained_form`` off.
         scripts: with the scripts and the style, which one figure of a page brings for all.
@@ -188,6 +195,10 @@ def laboratory(
             "random layers are of one network, without a course or a removal",
         ),
         (
+            bool(shapes) and (shape[0] != 3 or shape[1] != shape[2] or bool(drawing or removal or attack)),
+            "objects are put onto square images in colour, without a pen, a removal or an attack",
+        ),
+        (
             (attack is not None) != ("attack" in maps) or bool(attack and (not first.pairs or drawing)),
             "an attack needs the map 'attack', pairs of a picture and the one where it began, and no pen",
         ),
@@ -223,6 +234,7 @@ def laboratory(
         "layers": len(first.layers),
         "baseline": AT_BASELINE if with_baseline else None,
         "attack": attack,
+        "shapes": list(shapes),
         "removal": removal and {"patch": removal, "ties": _order_of_ties(shape, removal)},
         "switches": {
             "intact": INTACT,
@@ -246,7 +258,10 @@ def laboratory(
         controls.append(_select(f"variant {number}", title, [(choice, choice) for choice in named]))
     if baselines and not with_baseline:
         controls.append(_select("baseline", "baseline", [(title, str(k)) for k, title in enumerate(baselines)]))
-    tools = ["pen", "eraser"] if drawing else ["eraser"]
+    tools = ["pen", "eraser"] if drawing else ["eraser", "object"] if shapes else ["eraser"]
+    if shapes:
+        listed = [("no object", ""), *((name, name) for name in shapes)]
+        controls = [_select("shape", "put on", listed), *(_slider(*each, 0) for each in PAINTS), *controls]
     buttons = "".join(
         f'<button type="button" data-tool="{tool}" aria-pressed="{str(tool == tools[0]).lower()}">{tool}</button> '
         for tool in tools[: None if len(tools) > 1 else 0]
@@ -387,7 +402,8 @@ def page(figure: Laboratory, title: str) -> str:
 def _scripts() -> str:
     """Style and scripts, without comments and indentation; the site of the book has the scripts of all its pages in one file."""
     parts = {
-        name: (FOLDER / name).read_text(encoding="utf-8") for name in ("laboratory.css", "live.js", "laboratory.js")
+        name: (FOLDER / name).read_text(encoding="utf-8")
+        for name in ("laboratory.css", "live.js", "scenes.js", "laboratory.js")
     }
     lines = {
         name: "\n".join(s for line in text.splitlines() if (s := re.sub(r"(^|\s\s)//.*", "", line.strip())))
@@ -395,7 +411,7 @@ def _scripts() -> str:
     }
     return (
         f"<style>{lines['laboratory.css']}</style>"
-        f"<script data-live>{_in_script(lines['live.js'])}\n{_in_script(lines['laboratory.js'])}</script>"
+        f"<script data-live>{_in_script(chr(10).join(lines[n] for n in lines if n.endswith('.js')))}</script>"
     )
 
 
