@@ -153,7 +153,9 @@ def output_of(model: Model, x: Tensor) -> Tensor:
             "takes the rows of that input and no others: pass batch_size=N, or explain its rows one by one.)"
         ) from error
     if _random_states(x.device) != before:
-        raise UnsupportedModelError("the model draws random numbers in eval mode, so that its output is random")
+        raise UnsupportedModelError(
+            "the model draws random numbers in eval mode, so that its output is random (or another thread drew some meanwhile)"
+        )
     block = _block.get()
     if block is not None:
         if guard.normalised:
