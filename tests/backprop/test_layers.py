@@ -368,3 +368,10 @@ def test_patterns_refuse_a_unit_that_is_scaled_place_by_place():
     model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), randomised(nn.BatchNorm1d(12)), nn.ReLU(), nn.Linear(12, 2))
     with pytest.raises(UnsupportedModelError, match="patterns need convolutions and dense layers"):
         fit_patterns(model, [torch.randn(5, 2, 4, 4)])
+
+
+def test_a_bias_that_depends_on_x_is_no_constant():
+    """For a single row, which mixes with no other; a kernel that depends on x is a product of two activations."""
+    weight, x = torch.randn(3, 4), torch.rand(1, 4)
+    with pytest.raises(UnsupportedModelError, match="the bias of a dense layer depends on x"):
+        lrp(lambda x: F.linear(x, weight, x[0, :3].relu()), x, 0)
