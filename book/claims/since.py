@@ -12,6 +12,7 @@ from interp_lab import (
     attack_attribution,
     attention_rollout,
     class_sensitivity,
+    concept_bottleneck,
     counterfactual,
     grad_cam,
     gradient_x_attention,
@@ -23,6 +24,7 @@ from interp_lab import (
     tokens_to_maps,
     top_k_overlap,
 )
+from interp_lab.antehoc import ConceptBottleneck
 from interp_lab.data import PARTS, scenes
 from interp_lab.explain_model.concepts import ConceptTest
 from interp_lab.networks import fast_gradient_sign, fold_batch_norm, scenes_cnn, train
@@ -300,6 +302,67 @@ def a_t_test_over_splits_finds_what_decides_nothing(layer: str, part: str, train
 
 
 LAYERS = {"last": "9", "fourth": "7", "third": "5"}  # the ReLU behind each convolution
+
+
+class Readers(nn.Module):
+    """A logit for the second state of every part, by the network that was trained on this part."""
+
+    def __init__(self, training: int) -> None:
+        super().__init__()
+        self.readers = nn.ModuleList(_decided_by(part, training) for part in PARTS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([reader(x).diff(dim=1) for reader in self.readers], 1)
+
+
+def _states(n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Scenes, and the states of their parts ``(n, 3)``."""
+    drawn = [scenes(n, size=48, seed=seed, evidence=part) for part in PARTS]
+    return drawn[0].images, torch.stack([data.labels for data in drawn], 1)
+
+
+def _right(model: ConceptBottleneck, x: Tensor, states: Tensor, told: list[int], answer: int) -> float:
+    """How often the answer, the state of one part, is right where some concepts are told."""
+    known = torch.where(torch.isin(torch.arange(states.shape[1]), torch.tensor(told)), states.float(), torch.nan)
+    with torch.no_grad():
+        return (model(x, known).argmax(1) == states[:, answer]).float().mean().item()
+
+
+@claim("since/concepts", above=0.3, part=tuple(PARTS), training=(1, 2), seed=(7, 17))
+def a_correction_helps_only_at_the_deciding_part(part: str, training: int, seed: int) -> float:
+    """On scenes in which the deciding part is not drawn, a concept bottleneck that is told its state is right more often than one
+    that is told any other part's (by .3 at least).
+    """
+    decides = list(PARTS).index(part)
+    x, states = _states(400, 1000 + seed)
+    model = concept_bottleneck(x, states, states[:, decides], Readers(training), epochs=0)
+    hidden = scenes(200, size=48, seed=2000 + seed, evidence=part, without=part).images
+    states = _states(200, 2000 + seed)[1]
+    other, deciding = (
+        max(_right(model, hidden, states, [k], decides) for k in told) for told in (_others(part), [decides])
+    )
+    return deciding - other
+
+
+@claim("since/concepts", above=0.2, joint=(0.1,), training=(1, 2, 3))
+def a_joint_bottleneck_leaks(joint: float, training: int) -> float:
+    """A bottleneck whose answer and concepts are trained together, with a weight of .1 on the concepts, is right more often by
+    itself than with all concepts told truly (by .2 at least), though none of them bears on the answer.
+    """
+    x, states = _states(1024, 50 + training)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(training)
+        body = scenes_cnn(2)
+    model = concept_bottleneck(
+        x, states[:, 1:], states[:, 0], body, joint=joint, epochs=8, lr=5e-3, batch_size=32, seed=training
+    )
+    new, told = _states(400, 9)
+    with torch.no_grad():
+        alone, corrected = (
+            (logits.argmax(1) == told[:, 0]).float().mean().item()
+            for logits in (model(new), model(new, told[:, 1:].float()))
+        )
+    return alone - corrected
 
 
 # Counterfactuals
