@@ -3,14 +3,12 @@
 import itertools
 import json
 from collections import defaultdict
-from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from benchmarks import verdicts
 
+from ..sweep import rows, sweep
 from . import RESULTS, ROOT, all_claims
 
 KERNELS = {name: verdicts.KERNELS[name] for name in ("native", "default")}
@@ -30,11 +28,7 @@ def known(kernel: str) -> dict[tuple[str, str, str], float]:
         for name, result in stored.items()
         for setting, value in zip(itertools.product(*result["options"].values()), result["values"][kernel], strict=True)
     }
-    if (path := journal(kernel)).exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            name, fingerprint, setting, value = json.loads(line)
-            values[name, fingerprint, setting] = value
-    return values
+    return values | {(name, fingerprint, setting): value for name, fingerprint, setting, value in rows(journal(kernel))}
 
 
 def measure(tasks: list[tuple[str, str, dict[str, Any]]]) -> list[Row]:
@@ -48,11 +42,7 @@ def measure(tasks: list[tuple[str, str, dict[str, Any]]]) -> list[Row]:
 
 def measure_missing(kernel: str, names: list[str], executor: str) -> None:
     """Add to the journal what it lacks, in units of one network and one seed, or of one training."""
-    from interp_lab.executors import open_executor
-
-    path, claims = journal(kernel), all_claims()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    there = known(kernel)
+    claims, there = all_claims(), known(kernel)
     units = defaultdict(list)
     for name in names:
         claim = claims[name]
@@ -64,14 +54,8 @@ def measure_missing(kernel: str, names: list[str], executor: str) -> None:
                     shared = (claim.measure.__module__, setting.get("network"), setting.get("seed"))
                 units[shared].append((name, claim.fingerprint, setting))
     work = sorted(units.values(), key=lambda tasks: "training" in tasks[0][2])  # trainings last
-    bar = tqdm(total=sum(map(len, units.values())), desc=f"claims, {kernel} kernels", unit="setting")
-    with open_executor(executor) as pool, path.open("a") as file:
-        futures = [pool.submit(measure, tasks) for tasks in work] if pool else []
-        for rows in (f.result() for f in as_completed(futures)) if pool else map(measure, work):
-            file.writelines(json.dumps(row) + "\n" for row in rows)
-            file.flush()
-            bar.update(len(rows))
-    bar.close()
+    total = sum(map(len, work))
+    sweep(journal(kernel), measure, work, executor, total=total, desc=f"claims, {kernel} kernels", unit="setting")
 
 
 def write_results() -> None:
