@@ -239,7 +239,15 @@ def nearest_to_its_bound(name: str) -> int:
 
 @pytest.mark.slow
 @pytest.mark.trains  # with the kernels of an old processor as well
-@pytest.mark.parametrize("name", [name for name in CLAIMS if name not in TRAINING])
+@pytest.mark.parametrize(
+    "name",
+    [
+        # One process does those that share a training.
+        pytest.param(name, marks=[pytest.mark.xdist_group("training")] * ("training" in claim.options))
+        for name, claim in CLAIMS.items()
+        if name not in TRAINING
+    ],
+)
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_settings_measured_anew(name):
     """The page's own setting, and for a claim that holds also the one in which it nearly does not."""
