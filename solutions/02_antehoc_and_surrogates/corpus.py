@@ -261,7 +261,7 @@ WRONG = [
     ("5", "not rescaled", KAPPA, "agreement - chance", "q5", "agree on every input", ALL_5, "difference"),
     ("5", "uniform chance", "shares.sum().item() / count**2", "1 / classes", "q5", "9 of 10", "general batch device", "difference"),
     ("5", "chance by the network alone", "torch.bincount(said, minlength=classes) *", "torch.bincount(truth, minlength=classes) *", "q5", "9 of 10", "general batch device", "difference"),
-    ("5", "nothing over nothing", KAPPA, "(agreement - chance) / (1 - chance)", "", "", "batch", "ZeroDivisionError"),
+    ("5", "nothing over nothing", KAPPA, "(agreement - chance) / (1 - chance)", "q5", "you divide by zero", "batch", "ZeroDivisionError"),
     ("5", "one where all agree", "0.0 if", "1.0 if", "q5", "nothing has been shown", "batch", "difference"),
     ("5", "a tensor", "double().mean().item()", "double().mean()", "q5", "must be a float", ALL_5, "must be a float, got Tensor"),
     ("5", "share of scores", "surrogate.argmax(1), network.argmax(1)", "surrogate.argmin(1), network.argmax(1)", "q5", "agree on every input", ALL_5, "difference"),
