@@ -16,7 +16,7 @@ help:
 	@echo "make pdf        the built book as one PDF, and the decks that are there; needs Chromium"
 	@echo "make check      lint, types, the fast tests and one page of what changed; before each commit"
 	@echo "make test       lint, types, spelling, all tests, the solutions, the built site in a browser"
-	@echo "make claims     measure the book's conclusions again over all their options, where code has changed"
+	@echo "make claims     measure the book's conclusions again, where code has changed: a sample, or all their options"
 	@echo "make exercises  write exercises/ again from solutions/"
 	@echo "make clean      delete what the other targets built, except .venv"
 

@@ -15,17 +15,15 @@ import argparse
 import json
 import warnings
 from collections.abc import Callable
-from concurrent.futures import as_completed
 from dataclasses import replace
 from functools import partial
-from itertools import starmap
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from book.claims.dependencies import fingerprint
+from book.sweep import rows, sweep
 from interp_lab import (
     METHODS,
     UnsupportedModelError,
@@ -37,7 +35,6 @@ from interp_lab import (
     tokens_to_maps,
 )
 from interp_lab.data import PARTS, Dataset, scenes
-from interp_lab.executors import open_executor
 from interp_lab.networks import accuracy, fold_batch_norm, load, scenes_cnn, scenes_vit, train, turned
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -227,21 +224,27 @@ def main() -> None:
     parser.add_argument("--executor", choices=("none", "processes"), default="processes")
     arguments = parser.parse_args()
     version = code()
-    JOURNAL.parent.mkdir(parents=True, exist_ok=True)
-    lines = JOURNAL.read_text(encoding="utf-8").splitlines() if JOURNAL.exists() else []
-    results = [result for written, result in map(json.loads, lines) if written == version]
-    there = {(result["network"], result["seed"]) for result in results}
+    there = {(result["network"], result["seed"]) for result in _of(version)}
     missing = [(network, seed) for network in reversed(NETWORKS) for seed in SEEDS if (network, seed) not in there]
-    bar = tqdm(total=len(missing), desc="leaderboard", unit="network")  # those that take longest come first
-    with open_executor(arguments.executor) as pool, JOURNAL.open("a", encoding="utf-8") as file:
-        futures = [pool.submit(measure, *unit) for unit in missing] if pool else []
-        for result in (f.result() for f in as_completed(futures)) if pool else starmap(measure, missing):
-            results.append(result)
-            file.write(json.dumps([version, result]) + "\n")
-            file.flush()
-            bar.update()
-    bar.close()
-    write(version, results)
+    # Those that take longest come first.
+    sweep(
+        JOURNAL,
+        partial(_rows, version),
+        missing,
+        arguments.executor,
+        total=len(missing),
+        desc="leaderboard",
+        unit="network",
+    )
+    write(version, _of(version))
+
+
+def _rows(version: str, unit: tuple[str, int]) -> list[tuple[str, dict]]:
+    return [(version, measure(*unit))]
+
+
+def _of(version: str) -> list[dict]:
+    return [result for written, result in rows(JOURNAL) if written == version]
 
 
 def write(version: str, results: list[dict]) -> None:

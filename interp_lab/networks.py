@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from .contract import in_eval_mode
 from .progress import tqdm
 from .schedule import one_cycle
 from .weights import load_weights, save_weights
@@ -274,7 +275,7 @@ def train(
             for index in torch.randperm(count, generator=order).split(batch_size):
                 own = index[rank::processes].to(data.images.device)
                 x, y = data.images[own].to(device), data.labels[own].to(device)
-                logits = shared(perturb(model, x, y) if perturb else x)
+                logits = _of_classes(shared(perturb(model, x, y) if perturb else x))
                 if not optimizer.state:  # before the first step
                     _check(sets, batch_size, logits.shape[1])
                 loss = F.cross_entropy(logits, y)
@@ -326,7 +327,7 @@ def fast_gradient_sign(model: nn.Module, x: Tensor, y: Tensor, *, radius: float 
     """
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(F.cross_entropy(model(leaf), y, reduction="sum"), leaf)
+        (gradient,) = torch.autograd.grad(F.cross_entropy(_of_classes(model(leaf)), y, reduction="sum"), leaf)
     return (x + radius * gradient.sign()).clamp(0, 1).detach()
 
 
@@ -360,14 +361,20 @@ def accuracy(model: nn.Module, data: Labelled, batch_size: int = 256) -> float:
 def _evaluate(model: nn.Module, data: Labelled, batch_size: int) -> tuple[float, float]:
     """Mean cross-entropy and accuracy; the modes of all modules come back as they were."""
     _check({"data": data}, batch_size)
-    modes, device = [(m, m.training) for m in model.modules()], _device(model)
-    model.eval()
-    logits = torch.cat([model(x.to(device)) for x in data.images.split(batch_size)])
-    for module, mode in modes:
-        module.training = mode
-    _check({"data": data}, batch_size, logits.shape[1])
+    device = _device(model)
+    with in_eval_mode(model):
+        logits = torch.cat([_of_classes(model(x.to(device))) for x in data.images.split(batch_size)])
     labels = data.labels.to(device)
+    _check({"data": data}, batch_size, logits.shape[1])
     return F.cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).float().mean().item()
+
+
+def _of_classes(logits: Tensor) -> Tensor:
+    """Two columns or more: a single logit decides against one that is constantly 0, so that its sigmoid is a softmax."""
+    if not isinstance(logits, Tensor) or logits.dim() != 2:
+        given = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"the model must give logits of shape (N, K), got {given}")
+    return F.pad(logits, (1, 0)) if logits.shape[1] == 1 else logits
 
 
 def _check(sets: dict[str, Labelled], batch_size: int, classes: int | None = None) -> None:
@@ -385,7 +392,7 @@ def _check(sets: dict[str, Labelled], batch_size: int, classes: int | None = Non
 
 
 def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
+    return next(model.parameters(), torch.empty(0)).device
 
 
 TRAINED: dict[str, Callable[[], nn.Sequential]] = {

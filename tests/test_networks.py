@@ -198,6 +198,30 @@ def test_accuracy_is_the_share_of_hits_whatever_the_batch_and_the_mode():
     assert model[1].training
 
 
+def test_a_single_logit_is_trained_attacked_and_judged_as_two_of_which_one_is_zero():
+    torch.manual_seed(0)
+    two, one = nn.Linear(2, 2), nn.Linear(2, 1)
+    with torch.no_grad():  # the difference of two logits has the gradient of a single one, whatever the first is
+        two.weight[0], two.bias[0] = 0, 0
+        one.weight.copy_(two.weight[1:])
+        one.bias.copy_(two.bias[1:])
+    data = blobs(64, 0)
+    assert networks.accuracy(one, data) == networks.accuracy(two, data)
+    attacked = [networks.fast_gradient_sign(model, data.images, data.labels, radius=0.1) for model in (one, two)]
+    assert_close(*attacked)
+    assert (attacked[0] != data.images.clamp(0, 1)).any()
+    history = networks.train(one, data, epochs=20, lr=0.3, progress=False)
+    assert history["accuracy"][-1] > 0.95
+    assert networks.accuracy(one, data) > 0.95
+
+
+def test_judging_a_model_leaves_its_modes_also_where_it_is_refused():
+    model, data = nn.Sequential(nn.Dropout(), nn.Flatten(0)), blobs(8, 0)
+    with pytest.raises(ValueError, match=r"must give logits of shape \(N, K\), got shape \(16,\)"):
+        networks.accuracy(model, data)
+    assert all(part.training for part in model.modules())
+
+
 def test_the_fast_gradient_sign_of_a_linear_model_is_known():
     """The loss of two logits (0, w.x) rises along -w for class 1 and along w for class 0, whatever x is."""
     w = torch.tensor([1.0, -2.0, 0.0])

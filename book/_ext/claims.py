@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from docutils import nodes
 from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
@@ -48,21 +49,30 @@ class Result:
 
     def shares(self, option: str) -> dict[Any, tuple[int, int]]:
         """For each value of an option, in how many of its settings the claim is true, and how many there are."""
-        names, values = list(self.options), self.options[option]
-        inner = math.prod(len(self.options[name]) for name in names[names.index(option) + 1 :])
-        found: list[list[bool]] = [[] for _ in values]
-        for setting, true in enumerate(self.true):
-            found[setting // inner % len(values)].append(true)
-        return {value: (sum(true), len(true)) for value, true in zip(values, found, strict=True)}
+        true = np.moveaxis(self._table(), list(self.options).index(option), 0).reshape(len(self.options[option]), -1)
+        return {value: (int(row.sum()), row.size) for value, row in zip(self.options[option], true, strict=True)}
+
+    def _table(self) -> np.ndarray:
+        """Where the claim is true, with an axis for each option."""
+        return np.reshape(self.true, [len(values) for values in self.options.values()])
+
+    def turned(self, option: str) -> float:
+        """Of the pairs of settings that differ in this option alone, the share in which the claim is true only once.
+
+        Where it is true k times among the n values of the option, all else fixed, these are k (n - k) of n (n - 1) / 2.
+        """
+        true = np.moveaxis(self._table(), list(self.options).index(option), -1)
+        n, k = true.shape[-1], true.sum(-1)
+        return float((k * (n - k)).mean() / max(1, n * (n - 1) / 2))
 
     def decisive(self) -> str:
-        """The option whose values differ most in how often the claim is true."""
+        """The option that turns the claim most often when it alone is changed; of equals, the one whose values differ most."""
 
-        def spread(option: str) -> float:
+        def rank(option: str) -> tuple[float, float]:
             parts = [true / of for true, of in self.shares(option).values()]
-            return max(parts) - min(parts)
+            return round(self.turned(option), 9), max(parts) - min(parts)
 
-        return max(self.options, key=spread)
+        return max(self.options, key=rank)
 
     def counted(self) -> str:
         """ "In all 216 settings", or in how many of them."""
@@ -79,7 +89,7 @@ class Result:
         return f"values from {self.low:.3g} to {self.high:.3g}, true {' and '.join(bounds)}"
 
     def where(self) -> str:
-        """For a claim that depends: the option that decides most, with the count of each of its values."""
+        """For a claim that depends: its decisive option, with the count of each of its values."""
         option = self.decisive()
         ordered = sorted(self.shares(option).items(), key=lambda item: -item[1][0] / item[1][1])
         return f"*{option}* decides most: " + ", ".join(f"{value} ({true} of {of})" for value, (true, of) in ordered)

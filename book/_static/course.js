@@ -65,3 +65,28 @@ document.addEventListener("DOMContentLoaded", () => {
     asked.replaceWith(fieldset);
   });
 });
+
+// A picture is a button that shows it as large as the window allows. Its own width is known to the style sheet, which keeps its letters legible on a phone.
+document.addEventListener("DOMContentLoaded", () => {
+  for (const image of document.querySelectorAll(".cell_output > img, .cell_output .frames img")) {
+    const box = document.createElement("div"), button = document.createElement("button");
+    box.className = "picture";
+    button.type = "button";
+    button.setAttribute("aria-haspopup", "dialog");
+    image.replaceWith(box);
+    box.append(button);
+    button.append(image);
+    const measure = () => box.style.setProperty("--width", `${image.naturalWidth}px`);
+    image.complete ? measure() : image.addEventListener("load", measure);
+    button.addEventListener("click", () => {
+      const dialog = document.createElement("dialog"), close = document.createElement("button");
+      dialog.className = "enlarged";
+      close.textContent = "Close";
+      dialog.append(close, image.cloneNode());
+      dialog.addEventListener("click", () => dialog.close());
+      dialog.addEventListener("close", () => dialog.remove());
+      document.body.append(dialog);
+      dialog.showModal();
+    });
+  }
+});

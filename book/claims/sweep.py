@@ -2,16 +2,15 @@
 
 import itertools
 import json
+import random
 from collections import defaultdict
-from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from benchmarks import verdicts
 
-from . import RESULTS, ROOT, all_claims
+from ..sweep import rows, sweep
+from . import RESULTS, ROOT, Claim, all_claims
 
 KERNELS = {name: verdicts.KERNELS[name] for name in ("native", "default")}
 Row = tuple[str, str, str, float]  # claim, fingerprint, setting, value
@@ -30,11 +29,7 @@ def known(kernel: str) -> dict[tuple[str, str, str], float]:
         for name, result in stored.items()
         for setting, value in zip(itertools.product(*result["options"].values()), result["values"][kernel], strict=True)
     }
-    if (path := journal(kernel)).exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            name, fingerprint, setting, value = json.loads(line)
-            values[name, fingerprint, setting] = value
-    return values
+    return values | {(name, fingerprint, setting): value for name, fingerprint, setting, value in rows(journal(kernel))}
 
 
 def measure(tasks: list[tuple[str, str, dict[str, Any]]]) -> list[Row]:
@@ -47,31 +42,63 @@ def measure(tasks: list[tuple[str, str, dict[str, Any]]]) -> list[Row]:
 
 
 def measure_missing(kernel: str, names: list[str], executor: str) -> None:
-    """Add to the journal what it lacks, in units of one network and one seed, or of one training."""
-    from interp_lab.executors import open_executor
+    """Add to the journal what it lacks; first the samples of claims whose code has changed, which may be all that it takes."""
+    claims = [(name, all_claims()[name]) for name in names]
+    stored = json.loads(RESULTS.read_text(encoding="utf-8"))
+    stale = [
+        (name, claim, stored[name]["fingerprint"])
+        for name, claim in claims
+        if name in stored
+        and claim.fingerprint != stored[name]["fingerprint"]
+        and json.loads(json.dumps(claim.options)) == stored[name]["options"]
+    ]
+    samples = [(name, claim.fingerprint, setting) for name, claim, _ in stale for setting in sample(claim)]
+    _sweep(kernel, samples, executor, f"samples of changed claims, {kernel} kernels")
+    _carry_over(kernel, stale)
+    settings = [(name, claim.fingerprint, setting) for name, claim in claims for setting in claim.settings()]
+    _sweep(kernel, settings, executor, f"claims, {kernel} kernels")
 
-    path, claims = journal(kernel), all_claims()
-    path.parent.mkdir(parents=True, exist_ok=True)
+
+def sample(claim: Claim) -> list[dict[str, Any]]:
+    """Settings in which each option takes each of its values, and three drawn by the fingerprint; the page's own comes first."""
+    most = max(map(len, claim.options.values()), default=1)
+    turns = [{name: values[i % len(values)] for name, values in claim.options.items()} for i in range(most)]
+    drawn = random.Random(claim.fingerprint)
+    turns += [{name: drawn.choice(values) for name, values in claim.options.items()} for _ in range(3)]
+    return list({json.dumps(setting): setting for setting in turns}.values())
+
+
+def _carry_over(kernel: str, stale: list[tuple[str, Claim, str]]) -> None:
+    """Where the whole sample has the values of before, to the digits of the results, so have the other settings."""
     there = known(kernel)
-    units = defaultdict(list)
-    for name in names:
-        claim = claims[name]
-        for setting in claim.settings():
-            if (name, claim.fingerprint, json.dumps(setting)) not in there:
-                if "training" in setting:  # takes minutes, so that one process does all that share it
-                    shared = (claim.measure.__module__, setting["training"])
-                else:
-                    shared = (claim.measure.__module__, setting.get("network"), setting.get("seed"))
-                units[shared].append((name, claim.fingerprint, setting))
+    with journal(kernel).open("a", encoding="utf-8") as file:
+        for name, claim, before in stale:
+            settings = [json.dumps(setting) for setting in claim.settings()]
+            old = {setting: there.get((name, before, setting)) for setting in settings}
+            new = {setting: there.get((name, claim.fingerprint, setting)) for setting in settings}
+            sampled = map(json.dumps, sample(claim))
+            if None not in old.values() and all(_rounded(old[s]) == _rounded(new[s]) for s in sampled):
+                kept = [setting for setting in settings if new[setting] is None]
+                file.writelines(json.dumps([name, claim.fingerprint, s, old[s]]) + "\n" for s in kept)
+
+
+def _sweep(kernel: str, tasks: list[tuple[str, str, dict[str, Any]]], executor: str, desc: str) -> None:
+    """Measure those that are not known, in units of one network and one seed, or of one training."""
+    there, claims, units = known(kernel), all_claims(), defaultdict(list)
+    for name, fingerprint, setting in tasks:
+        if (name, fingerprint, json.dumps(setting)) not in there:
+            module = claims[name].measure.__module__
+            if "training" in setting:  # takes minutes, so that one process does all that share it
+                units[module, setting["training"]].append((name, fingerprint, setting))
+            else:
+                units[module, setting.get("network"), setting.get("seed")].append((name, fingerprint, setting))
     work = sorted(units.values(), key=lambda tasks: "training" in tasks[0][2])  # trainings last
-    bar = tqdm(total=sum(map(len, units.values())), desc=f"claims, {kernel} kernels", unit="setting")
-    with open_executor(executor) as pool, path.open("a") as file:
-        futures = [pool.submit(measure, tasks) for tasks in work] if pool else []
-        for rows in (f.result() for f in as_completed(futures)) if pool else map(measure, work):
-            file.writelines(json.dumps(row) + "\n" for row in rows)
-            file.flush()
-            bar.update(len(rows))
-    bar.close()
+    sweep(journal(kernel), measure, work, executor, total=sum(map(len, work)), desc=desc, unit="setting")
+
+
+def _rounded(value: float) -> float:
+    """To the digits of the results."""
+    return float(f"{value:.4g}")
 
 
 def write_results() -> None:
@@ -87,7 +114,7 @@ def write_results() -> None:
             "fingerprint": claim.fingerprint,
             "values": {
                 kernel: [
-                    float(f"{values[kernel][name, claim.fingerprint, json.dumps(setting)]:.4g}")
+                    _rounded(values[kernel][name, claim.fingerprint, json.dumps(setting)])
                     for setting in claim.settings()
                 ]
                 for kernel in KERNELS

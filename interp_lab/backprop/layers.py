@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node
 
 from ..contract import Model, UnsupportedModelError, logits_of
-from ..contract.interception import Interception, Replacement, Rule, operations, origin
+from ..contract.interception import Interception, Replacement, Rule, operations, origin, works_in_place
 from .decompositions import written_out
-from .modified_backprop import PASSED, in_place, operation_of, works_in_place
+from .modified_backprop import CONVOLUTION, PASSED, in_place, operation_of
 
 
 @dataclass(eq=False)
@@ -156,9 +156,8 @@ def layer_table(
     ) -> Tensor:
         nonlocal count
         name = names.get(id(parameter), "")
-        for constant in (parameter, bias):
-            if origin(constant):
-                raise UnsupportedModelError(f"the weight or bias of a {kind} layer depends on x")
+        if origin(bias):
+            raise UnsupportedModelError(f"the bias of a {kind} layer depends on x")
         weight, bias = parameter.detach(), None if bias is None else bias.detach()
         a = read.detach().requires_grad_()
 
@@ -187,9 +186,11 @@ def layer_table(
 
     def convolution(func, args, kwargs):
         def call(input, weight, bias=None, *rest, **options):
-            def apply(a, w, b):
+            def apply(a, w, b=None):
                 return func(a, w, b, *rest, **options)
 
+            if origin(weight):
+                return otherwise(func, args, kwargs)  # a product of two activations
             axis = input.dim() - weight.dim() + 1  # 0 for an input without a batch dimension
             if "transpose" not in func.__name__:
                 return build("convolution", apply, input, weight, bias, axis, lambda v: first(v, weight), True)
@@ -241,10 +242,9 @@ def layer_table(
         out = sum(map(replace, folded[1:]), replace(folded[0]))
         return in_place(args[0], out) if changes else out
 
-    convolutions = operations(*[f"{name}{d}d" for d in (1, 2, 3) for name in ("conv", "conv_transpose")])
     return {
         **others,
-        **dict.fromkeys(convolutions, convolution),
+        **dict.fromkeys(operations(*CONVOLUTION), convolution),
         **dict.fromkeys(operations("linear"), dense),
         **dict.fromkeys(operations("matmul", "mm", "bmm", "mv", "__matmul__"), product),
         torch.einsum: einsum,

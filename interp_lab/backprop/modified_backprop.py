@@ -21,7 +21,7 @@ from torch.autograd.graph import Node, disable_saved_tensors_hooks
 from torch.utils._pytree import tree_leaves
 
 from ..contract import Model, UnsupportedModelError, differentiated, is_finite, logits_of
-from ..contract.interception import Interception, Rule, is_replacement, operations, origin
+from ..contract.interception import ASSIGNED, Interception, Rule, is_replacement, operations, origin, works_in_place
 
 
 def nodes(*names: str) -> frozenset[str]:
@@ -33,14 +33,14 @@ PASSED = nodes(
     "Add", "Sub", "Rsub", "Neg", "Sum", "Mean", "Cat", "Stack", "Clone", "ToCopy", "Alias", "Detach", "View",
     "UnsafeView", "ReshapeAlias", "AsStrided", "T", "Transpose", "Permute", "Expand", "Repeat", "Squeeze", "Unsqueeze",
     "Select", "Slice", "Split", "SplitWithSizes", "UnsafeSplit", "Unbind", "Narrow", "Index", "IndexSelect", "Gather",
-    "Flip", "Roll", "Movedim", "Unfold", "Im2Col", "Col2Im", "ConstantPadNd", "MaskedFill",
+    "IndexPut", "Flip", "Roll", "Movedim", "Unfold", "Im2Col", "Col2Im", "ConstantPadNd", "MaskedFill",
     "ReflectionPad1D", "ReflectionPad2D", "ReflectionPad3D", "ReplicationPad1D", "ReplicationPad2D", "ReplicationPad3D",
     "AvgPool1D", "AvgPool2D", "AvgPool3D", "AdaptiveAvgPool1D", "AdaptiveAvgPool2D", "AdaptiveAvgPool3D",
     "UpsampleNearest1D", "UpsampleNearest2D", "UpsampleNearest3D", "UpsampleNearestExact1D", "UpsampleNearestExact2D",
     "UpsampleNearestExact3D", "UpsampleLinear1D", "UpsampleBilinear2D", "UpsampleBilinear2DAa", "UpsampleBicubic2D",
     "UpsampleBicubic2DAa", "UpsampleTrilinear3D", "GridSampler2D", "GridSampler3D", "PixelShuffle", "PixelUnshuffle",
     "ChannelShuffle", "Cumsum", "Diagonal", "Tril", "Triu", "Rot90", "IndexAdd", "ScatterAdd", "Where", "FftC2C", "FftR2C",
-    "FftC2R", "Real", "Imag", "ViewAsReal", "ViewAsComplex", "Conj", "Complex",
+    "FftC2R", "Real", "Imag", "ViewAsReal", "ViewAsComplex", "Conj", "Complex", "Assignment",
 ) | {"CopyBackwards"}  # fmt: skip
 MAX_POOLS = nodes(
     "MaxPool1DWithIndices", "MaxPool2DWithIndices", "MaxPool3DWithIndices", "AdaptiveMaxPool1D", "AdaptiveMaxPool2D",
@@ -50,8 +50,8 @@ CHOICES = nodes("Max", "Min", "Amax", "Amin", "Maximum", "Minimum", "Fmax", "Fmi
 # Linear in several tensors that lie on a path to x together, or a choice of one; others must have one such argument,
 # of which some are linear in the first alone.
 SEVERAL = nodes(
-    "Add", "Sub", "Rsub", "Cat", "Stack", "MaskedFill", "IndexAdd", "ScatterAdd", "Maximum", "Minimum", "Fmax", "Fmin",
-    "Where", "Complex",
+    "Add", "Sub", "Rsub", "Cat", "Stack", "MaskedFill", "IndexAdd", "IndexPut", "ScatterAdd", "Maximum", "Minimum", "Fmax", "Fmin",
+    "Where", "Complex", "Assignment",
 ) | {"CopyBackwards"}  # fmt: skip
 FIRST = nodes("Div", "GridSampler2D", "GridSampler3D")
 PRODUCTS = nodes("Mul", "Div", "Mm", "Bmm", "Mv", "Dot", "Addmm", "Baddbmm", "Linear")
@@ -59,17 +59,10 @@ BATCH_NORM = nodes("NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm")
 LAYERS = nodes("Convolution", "MkldnnConvolution", "CudnnConvolution")
 
 
-def operation_of(node: Node) -> str:
+def operation_of(node: Any) -> str:
     """The name of the node's class without the number of torch's variant: "AddBackward"."""
-    return type(node).__name__.rstrip("0123456789")
-
-
-def works_in_place(func: Callable, args: tuple, kwargs: dict) -> bool:
-    """Whether this call changes its first argument: by its name, or by its argument ``inplace``."""
-    names = func.__code__.co_varnames[: len(args)] if hasattr(func, "__code__") else ()
-    inplace = args[names.index("inplace")] if "inplace" in names else kwargs.get("inplace", False)
-    name = func.__name__
-    return bool(inplace) or (name.startswith("__i") if name.endswith("__") else name.endswith("_"))
+    name = type(node).__name__.rstrip("0123456789")
+    return "AssignmentBackward" if name == "CopySlices" and ASSIGNED in node.metadata else name
 
 
 def elementwise(func: Callable, args: tuple, kwargs: dict) -> tuple[Tensor, Callable[[Tensor], Tensor], bool]:
@@ -110,6 +103,7 @@ def product_table(product: Callable[[Tensor, Tensor], Tensor], *names: str) -> d
 
 PRODUCT = ("mul", "multiply", "__mul__", "__rmul__", "__imul__")
 QUOTIENT = ("div", "divide", "true_divide", "__truediv__", "__itruediv__")
+CONVOLUTION = tuple(f"{name}{d}d" for d in (1, 2, 3) for name in ("conv", "conv_transpose"))
 MATRIX_PRODUCT = ("matmul", "mm", "bmm", "mv", "dot", "__matmul__")
 
 

@@ -6,7 +6,7 @@ from functools import partial
 from torch import Tensor
 
 from ..contract import Model, Target, UnsupportedModelError, explaining, pick
-from ..contract.interception import Replacement, operations
+from ..contract.interception import Replacement, operations, works_in_place
 from .decompositions import written_out
 from .modified_backprop import (
     BATCH_NORM,
@@ -16,7 +16,6 @@ from .modified_backprop import (
     PASSED,
     PRODUCTS,
     modified_gradient,
-    works_in_place,
 )
 
 ALLOWED = PASSED | BATCH_NORM | LAYERS | PRODUCTS | MAX_POOLS | CHOICES

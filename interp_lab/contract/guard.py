@@ -16,7 +16,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils._pytree import tree_leaves
 
 from .inputs import Model, check_input
-from .interception import Guard, UnsupportedModelError
+from .interception import BATCH_STATISTICS, Guard, UnsupportedModelError
 from .modules import owners
 from .scripts import refuse_modes
 
@@ -37,6 +37,8 @@ class _Block:
 
     passes: dict[int, _Pass] = field(default_factory=dict)  # of every model, as a generator and what it is explained by
     scripts: list[torch.jit.ScriptModule] = field(default_factory=list)  # those that ran
+    # Of every model, as above, that normalises something by statistics of its own: a pass of it, and what that was.
+    normalised: dict[int, tuple[Model, Tensor, list[Tensor]]] = field(default_factory=dict)
 
 
 _block: ContextVar[_Block | None] = ContextVar("block", default=None)
@@ -72,6 +74,8 @@ def explaining(model: Model, x: Tensor) -> Iterator[Tensor]:
             yield x.clone() if x.is_inference() else x.detach()
         finally:
             _block.reset(token)
+        for pass_ in block.normalised.values():
+            _check_constant(*pass_)
         for first in block.passes.values():
             _check_rows(first, (0, 1) if first.mixes else (0,))
 
@@ -149,9 +153,13 @@ def output_of(model: Model, x: Tensor) -> Tensor:
             "takes the rows of that input and no others: pass batch_size=N, or explain its rows one by one.)"
         ) from error
     if _random_states(x.device) != before:
-        raise UnsupportedModelError("the model draws random numbers in eval mode, so that its output is random")
+        raise UnsupportedModelError(
+            "the model draws random numbers in eval mode, so that its output is random (or another thread drew some meanwhile)"
+        )
     block = _block.get()
     if block is not None:
+        if guard.normalised:
+            block.normalised.setdefault(id(model), (model, x.detach(), guard.normalised))
         mixes = len(x) > 1 and (guard.mixes or bool(block.scripts))
         first = block.passes.get(id(model))
         # Equal rows, as those of a baseline, tell nothing of what mixes them.
@@ -159,6 +167,15 @@ def output_of(model: Model, x: Tensor) -> Tensor:
         if is_first and (mixes or not _is_repeated(model, len(x))):
             block.passes[id(model)] = _Pass(model, len(x), x.detach()[[0, -1]], _ends(output, len(x)), mixes)
     return output
+
+
+def _check_constant(model: Model, x: Tensor, normalised: Sequence[Tensor]) -> None:
+    """Refuse a model that normalises by statistics of the batch what depends on x, and not its weights alone."""
+    other = Guard(len(x))
+    with torch.no_grad(), suppress(Exception), other:
+        model(x / 2 + torch.linspace(0.1, 1, x.numel(), dtype=x.dtype, device=x.device).view_as(x))
+    if len(other.normalised) != len(normalised) or not all(map(torch.equal, normalised, other.normalised)):
+        raise UnsupportedModelError(BATCH_STATISTICS)
 
 
 def scripts_that_ran() -> list[torch.jit.ScriptModule]:

@@ -64,22 +64,24 @@ ROWWISE = frozenset(
 
 
 class Guard(TorchFunctionMode):
-    """Refuses dropout that is left on and BatchNorm without statistics of its own; knows what may mix rows.
+    """Refuses dropout that is left on and BatchNorm in train mode; knows what may mix rows.
 
     Attributes:
         mixes: whether an operation was called that may make a row's result depend on other rows.
+        normalised: what BatchNorm without statistics of its own was given: right of weights, which are constants.
     """
 
     def __init__(self, rows: int) -> None:
         super().__init__()
         self.rows, self.mixes = rows, False
+        self.normalised: list[Tensor] = []
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if func in DROPOUTS:
             _refuse_active_dropout(func, args, kwargs)
         elif func in BATCH_NORMS:
-            _refuse_batch_statistics(func, args, kwargs)
+            self.normalised += without_statistics(func, args, kwargs)
         elif kwargs.get("generator") is not None:
             raise UnsupportedModelError(f"{name_of(func)!r} draws random numbers in eval mode, so the model is random")
         out = func(*args, **kwargs)
@@ -104,14 +106,20 @@ def _refuse_active_dropout(func: Callable, args: tuple, kwargs: dict) -> None:
 BATCH_NORMS = {F.batch_norm: (1, 5), torch.batch_norm: (3, 5)}
 
 
-def _refuse_batch_statistics(func: Callable, args: tuple, kwargs: dict) -> None:
+BATCH_STATISTICS = (
+    "batch_norm uses the statistics of the batch, so images are not independent: give it running statistics "
+    "(track_running_stats=True, and some batches in train mode)"
+)
+
+
+def without_statistics(func: Callable, args: tuple, kwargs: dict) -> list[Tensor]:
+    """What a BatchNorm without statistics of its own normalises, if this is one."""
     place, training = BATCH_NORMS[func]
-    mean = args[place] if len(args) > place else kwargs.get("running_mean")
-    if mean is None or (args[training] if len(args) > training else kwargs.get("training", False)):
-        raise UnsupportedModelError(
-            "batch_norm uses the statistics of the batch, so images are not independent: give it running statistics "
-            "(track_running_stats=True, and some batches in train mode)"
-        )
+    if (args[place] if len(args) > place else kwargs.get("running_mean")) is None:
+        return [(args[0] if args else kwargs["input"]).detach()]
+    if args[training] if len(args) > training else kwargs.get("training", False):
+        raise UnsupportedModelError(BATCH_STATISTICS)
+    return []
 
 
 # Their gradient is zero everywhere, whatever effect they have.
@@ -178,6 +186,9 @@ class Interception(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
+        # A part is changed by a copy: of any other change of it the graph does not show the operation.
+        view = args[0] if _changes_view(func, args, kwargs) else None
+        args = args if view is None else (view.clone(), *args[1:])
         rule = self.table.get(func) if kwargs.get("rounding_mode") is None else _no_slope
         rest = self.table.get(every_other)
         out = NotImplemented
@@ -187,9 +198,14 @@ class Interception(TorchFunctionMode):
             out = rule(func, args, kwargs) if rule else out
             out = rest(func, args, kwargs) if rest and out is NotImplemented else out
         out = func(*args, **kwargs) if out is NotImplemented else out
-        if func is Tensor.__setitem__ or (args and out is args[0] and name_of(func).endswith("_")):
+        if view is not None:
+            args, out = (view, *args[1:]), view.copy_(out)
+        if func is Tensor.__setitem__ or (args and out is args[0] and works_in_place(func, args, kwargs)):
             base = args[0]._base  # what is written into a view is written into what it shows
-            self.follow(func, tensors_in(args, kwargs.values()), [args[0]] if base is None else [args[0], base])
+            changed = [args[0]] if base is None else [args[0], base]
+            if type(changed[-1].grad_fn).__name__ == "CopySlices":
+                changed[-1].grad_fn.metadata[ASSIGNED] = True
+            self.follow(func, tensors_in(args, kwargs.values()), changed)
         elif func in LEAVES_TORCH or (isinstance(out, Tensor | tuple | list) and not isinstance(out, torch.Size)):
             self.follow(func, tensors_in(args, kwargs.values()), tensors_in([out]))
         return out
@@ -266,6 +282,22 @@ def _cut_in_place(func: Callable, args: tuple, kwargs: dict) -> None:
 def _dropout(func: Callable, args: tuple, kwargs: dict) -> Tensor:
     _refuse_active_dropout(func, args, kwargs)
     return func(*args, **kwargs)
+
+
+def works_in_place(func: Callable, args: tuple, kwargs: dict) -> bool:
+    """Whether this call changes its first argument: by its name, or by its argument ``inplace``."""
+    names = func.__code__.co_varnames[: len(args)] if hasattr(func, "__code__") else ()
+    inplace = args[names.index("inplace")] if "inplace" in names else kwargs.get("inplace", False)
+    name = func.__name__
+    return bool(inplace) or (name.startswith("__i") if name.endswith("__") else name.endswith("_"))
+
+
+ASSIGNED = "assigned"  # marks the node of a change of a part that is a copy
+
+
+def _changes_view(func: Callable, args: tuple, kwargs: dict) -> bool:
+    view = args[0] if args and isinstance(args[0], Tensor) else None
+    return view is not None and view._base is not None and view.requires_grad and works_in_place(func, args, kwargs)
 
 
 class Replacement(Function):

@@ -92,7 +92,12 @@ def photos(folder: str | os.PathLike | None = None, *, size: int = 224, normaliz
         try:
             picture = Image.open(path)
             picture.load()
-        except (OSError, SyntaxError, ValueError) as error:  # Pillow's for junk and for half a file
+        except (
+            OSError,
+            SyntaxError,
+            ValueError,
+            Image.DecompressionBombError,
+        ) as error:  # junk, half a file, too many pixels
             raise ValueError(f"{path} cannot be read as a picture ({error}); put a whole one in its place") from error
         if picture.mode.startswith(("I", "F")):  # convert("RGB") clips their values to black and white
             raise ValueError(

@@ -8,9 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..backprop.modified_backprop import works_in_place
 from ..contract import Model, Target, decisions, differentiated, explaining, gradient, logits_of, pick, resolve
-from ..contract.interception import CHOICES, Interception, operations
+from ..contract.interception import CHOICES, Interception, operations, works_in_place
 
 
 def top_k_overlap(a: Tensor, b: Tensor, k: int) -> Tensor:

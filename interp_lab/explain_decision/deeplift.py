@@ -33,10 +33,21 @@ from ..backprop.modified_backprop import (
     passes_between,
     product_table,
     softmax_of,
-    works_in_place,
 )
 from ..contract import Model, Target, UnsupportedModelError, check_baseline, differentiated, explaining, logits_of, pick
-from ..contract.interception import Interception, Replacement, Rule, every_other, name_of, operations, origin
+from ..contract.interception import (
+    BATCH_NORMS,
+    BATCH_STATISTICS,
+    Interception,
+    Replacement,
+    Rule,
+    every_other,
+    name_of,
+    operations,
+    origin,
+    without_statistics,
+    works_in_place,
+)
 
 ELEMENTWISE = operations(
     "relu", "relu6", "leaky_relu", "prelu", "rrelu", "threshold", "hardtanh", "hardsigmoid", "hardswish", "sigmoid", "tanh",
@@ -214,6 +225,8 @@ def _table(model: Model, pair: Callable[..., list[Tensor] | None], rule: str) ->
 
     def other(func, args, kwargs):
         """What is not linear and has no rule of its own takes the mean of its Jacobian."""
+        if func in BATCH_NORMS and without_statistics(func, args, kwargs):
+            raise UnsupportedModelError(BATCH_STATISTICS)
         if works_in_place(func, args, kwargs):
             return NotImplemented
         values, structure = tree_flatten((args, kwargs))

@@ -52,6 +52,8 @@ class Live:
         methods: name -> recording; ``"logits"`` is the network itself.
         layers: those that may be randomised, from the logits to the input; see :func:`~interp_lab.live.randomisable`.
         pairs: an input is an image above a baseline; see :func:`~interp_lab.live.export_pairs`.
+        image: the shape ``(C, H, W)`` of the image where an input holds more than that, else empty.
+        channels: (layer, number of channels) with switches; see :func:`~interp_lab.live.export_channels`.
     """
 
     shape: tuple[int, ...]
@@ -60,6 +62,8 @@ class Live:
     methods: dict[str, Recording] = field(default_factory=dict)
     layers: tuple[Layer, ...] = ()
     pairs: bool = False
+    image: tuple[int, ...] = ()
+    channels: tuple[tuple[str, int], ...] = ()
 
     def run(self, name: str, x: Tensor, target: Tensor) -> Tensor:
         """The map of one input ``(1, ...)`` for a class ``(1,)``, step by step as the page runs it.
@@ -93,6 +97,10 @@ class Live:
                 values[place] = call(*args, **kwargs)
         broken = [guard for guard in recording.guards if values[guard.step].item() != guard.value]
         return values[recording.output], broken
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """The shape of a method's map."""
+        return self.graph.steps[self.methods[name].output].shape
 
     def to_json(self) -> str:
         """The graph with its weights, which come as base64 of halves where that is exact, else of single precision."""

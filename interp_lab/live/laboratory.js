@@ -4,7 +4,7 @@
 function liveLaboratory(root) {
   if (typeof Worker === "undefined" || typeof DecompressionStream === "undefined") return;  // the still picture stays
   const part = name => root.querySelector(`[data-part="${name}"]`);
-  const { shape, classes, networks, methods, inputs, drawing, mean, truth, course, removal, layers, baseline } = JSON.parse(part("facts").textContent);
+  const { shape, classes, networks, methods, inputs, drawing, mean, truth, course, removal, layers, baseline, switches, attack, shapes } = JSON.parse(part("facts").textContent);
   const [channels, height, width] = shape, pixels = height * width;
   const engine = liveEngine(), COLOURS = ["053061", "2166ac", "4393c3", "92c5de", "d1e5f0", "f7f7f7", "fddbc7", "f4a582", "d6604d", "b2182b", "67001f"]
     .map(c => [0, 2, 4].map(i => parseInt(c.slice(i, i + 2), 16)));  // RdBu, as in the book's pictures
@@ -27,7 +27,7 @@ function liveLaboratory(root) {
 
   // ---- The input.
   const pad = part("pad"), seen = part("seen"), form = part("form"), mark = part("switch"), shown = part("answer"), blank = new Float32Array(channels * pixels);
-  let drawn = blank.slice(), byHand = true, x = blank.slice(), tool = drawing ? "pen" : "eraser", cursor = [height >> 1, width >> 1], keyDown = false, said = "", removed = [];
+  let drawn = blank.slice(), byHand = true, x = blank.slice(), on = [], tool = drawing ? "pen" : "eraser", cursor = [height >> 1, width >> 1], keyDown = false, said = "", removed = [];
   const images = [], masks = [];
   function asTrained(d) {  // the ink's box, as 8 x 8 means, and these bilinearly enlarged: how the digits were made that the network learned
     let top = height, bottom = -1, left = width, right = -1;
@@ -42,7 +42,8 @@ function liveLaboratory(root) {
   }
   function refresh(again = true) {
     if (again) removed = [];
-    x = baseline ? Float32Array.of(...ready(chosenInput()), ...drawn) : byHand && form?.checked ? asTrained(drawn) : drawn.slice();
+    const image = byHand && form?.checked ? asTrained(drawn) : drawn;
+    x = attack ? Float32Array.of(...image, ...image) : baseline ? Float32Array.of(...ready(chosenInput()), ...drawn) : Float32Array.of(...image, ...on);
     paint(pad, i => removed.includes(patchAt(Math.floor(i / width), i % width)) ? pixel(fill(), i) : pixel(drawn, i)); if (seen) paint(seen, i => pixel(x, i));
     const context = pad.getContext("2d"), side = removal?.patch ?? 1, [row, column] = removal ? cursor.map(v => v - v % side) : cursor;
     if (document.activeElement === pad && said) { context.strokeStyle = "#e69f00"; context.strokeRect(column - 0.5, row - 0.5, side + 1, side + 1); }
@@ -57,12 +58,20 @@ function liveLaboratory(root) {
       if (row >= 0 && column >= 0 && row < height && column < width && !removed.includes(patch)) { removed.push(patch); refresh(false); }
       return;
     }
+    if (tool === "object") { put = [row, column]; paintObject(); return; }
     const radius = tool === "pen" ? 2.2 : width / 14;
     for (let i = 0; i < height; i++) for (let j = 0; j < width; j++) {
       const ink = Math.min(1, Math.max(0, radius - Math.hypot(i + 0.5 - row, j + 0.5 - column)));
       for (let c = 0; c < channels; c++) { const at = c * pixels + i * width + j; drawn[at] = tool === "pen" ? Math.max(drawn[at], ink) : drawn[at] + ink * (mean[c] - drawn[at]); }
     }
     refresh();
+  }
+  let put = [height / 2, width / 2], own = null;  // the place of the reader's object, and its pixels
+  function paintObject() {
+    drawn = ready(chosenInput()).slice();
+    liveScenes.clutter(drawn, width, +setting("clutter"), engine.mersenne(1));
+    own = setting("shape") ? liveScenes.object(drawn, width, { shape: setting("shape"), hue: +setting("hue"), row: put[0], column: put[1] }) : null;
+    showEvidence(); refresh();
   }
   let last = null;
   const place = e => { const r = pad.getBoundingClientRect(); return [(e.clientY - r.top) / r.height * height, (e.clientX - r.left) / r.width * width]; };
@@ -87,13 +96,14 @@ function liveLaboratory(root) {
   });
   for (const button of root.querySelectorAll("[data-start]")) button.addEventListener("click", () => { drawn = images[chosenInput()].baselines[button.dataset.start].slice(); refresh(); });
   const ready = i => mark?.checked ? images[i].switched : images[i].image;
-  function clear() { if (baseline) { drawn = blank.slice(); refresh(); return; } drawn = drawing ? blank.slice() : ready(chosenInput()).slice(); byHand = drawing; if (drawing) for (const r of radios()) r.checked = false; refresh(); }
+  function clear() { if (baseline) { drawn = blank.slice(); refresh(); return; } drawn = drawing ? blank.slice() : ready(chosenInput()).slice(); byHand = drawing; if (shapes.length) { paintObject(); return; } if (drawing) for (const r of radios()) r.checked = false; refresh(); }
   const radios = () => [...root.querySelectorAll("input[type=radio][data-input]")], chosenInput = () => Math.max(0, radios().findIndex(r => r.checked));
   part("clear").addEventListener("click", clear);
-  for (const button of root.querySelectorAll("[data-tool]")) button.addEventListener("click", () => {
-    tool = button.dataset.tool;
-    for (const b of root.querySelectorAll("[data-tool]")) b.setAttribute("aria-pressed", String(b === button));
-  });
+  function take(name) {
+    tool = name;
+    for (const b of root.querySelectorAll("[data-tool]")) b.setAttribute("aria-pressed", String(b.dataset.tool === name));
+  }
+  for (const button of root.querySelectorAll("[data-tool]")) button.addEventListener("click", () => take(button.dataset.tool));
   form?.addEventListener("change", refresh);
   mark?.addEventListener("change", () => {  // on what the reader has left of the input
     const { image, switched } = images[chosenInput()], now = ready(chosenInput());
@@ -111,7 +121,10 @@ function liveLaboratory(root) {
     const value = choices(control)[control.value]; control.nextElementSibling.textContent = value; control.setAttribute("aria-valuetext", value);
   }
   options.forEach(tell);
-  for (const control of [target, ...options]) control.addEventListener("input", () => { if (control !== target) tell(control); ask(); });
+  for (const control of [target, ...options]) control.addEventListener("input", () => {
+    if (control !== target) tell(control);
+    if (["shape", "hue", "clutter"].includes(control.dataset.option)) { take(setting("shape") ? "object" : "eraser"); paintObject(); } else ask();
+  });
   const several = networks.length > 1;
   const tiles = networks.flatMap((network, n) => methods.map(({ key, label }) => {
     const name = several ? `${network}: ${label}` : label, tile = mapOf(n, key, name), parts = [tile.map, element("div", { className: "name" }, name, " ", tile.state)];
@@ -126,11 +139,12 @@ function liveLaboratory(root) {
   }
   function tileOf(text) { const picture = canvas(width, height); picture.setAttribute("role", "img"); picture.setAttribute("aria-label", text); part("maps").prepend(element("div", { className: "tile" }, picture, element("div", { className: "name" }, text))); return picture; }
   const asked = course && tileOf(course.label);
-  const settings = () => ({ n: +setting("samples"), noise: +setting("noise"), alpha: +setting("alpha"), steps: +setting("steps"), l2: +setting("l2"), variation: +setting("variation"), course: course?.key === "interior_gradient", baseline: images[chosenInput()]?.baselines?.[setting("baseline")] });
-  const methodOf = ({ method, rules }) => rules ? setting("rule") : method;
+  const settings = () => ({ n: +setting("samples"), noise: +setting("noise"), alpha: +setting("alpha"), steps: +setting("steps"), l2: +setting("l2"), variation: +setting("variation"), k: attack, radius: setting("levels") / 255, course: course?.key === "interior_gradient", baseline: images[chosenInput()]?.baselines?.[setting("baseline")] });
+  const methodOf = ({ method, variant }) => variant === null ? method : `${method} ${setting(`variant ${variant}`)}`;
   function tasks() {
     const maps = methods.map(m => ({ key: m.key, method: methodOf(m) }));
     if (baseline) return [...maps, { key: baseline, method: baseline }];
+    if (switches) return [...maps, ...[switches.intact, ...switches.layers.map(l => l.key)].map(key => ({ key, method: key }))];
     if (layers) return [...maps, ...maps.map(m => ({ ...m, key: `random ${m.key}`, random: true }))];
     if (!removal) return maps;
     const orders = [{ key: "yours", order: removed }, { key: "random" }, ...methods.map(m => ({ key: `by ${m.key}`, by: methodOf(m) }))];
@@ -177,6 +191,67 @@ function liveLaboratory(root) {
     part("told").textContent = start ? `The logit of ${classes[c]} is ${f.toFixed(2)} for the input and ${start[c].toFixed(2)} for the baseline, which is read as ${classes[start.indexOf(Math.max(...start))]}: a difference of ${(f - start[c]).toFixed(2)}. The maps sum to: ${sums.join(", ")}.` : "There is no answer for this baseline.";
   }
 
+  // ---- Channels that the reader switches off, each with the patches that excite it most.
+  const channelTiles = []; let whole = null, offGiven = 0;
+  function switchOff(indices) {
+    on = Array.from({ length: channelTiles.length }, (_, k) => indices.includes(k) ? 0 : 1);
+    channelTiles.forEach(({ button, label }, k) => { button.setAttribute("aria-checked", String(!!on[k])); label.textContent = on[k] ? channelTiles[k].number : "off"; });
+    refresh();
+  }
+  const offNow = () => [...on.keys()].filter(k => !on[k]);
+  function lookAt(k) {
+    const { layer, number, groups } = channelTiles[k], { each, size: [h, w], sheet } = layer, side = Math.ceil(Math.sqrt(each)), picture = part("patches");
+    for (const tile of channelTiles) tile.button.tabIndex = tile === channelTiles[k] ? 0 : -1;  // one stop of the tab key
+    picture.width = side * (w + 1) - 1; picture.height = Math.ceil(each / side) * (h + 1) - 1;
+    for (let i = 0; i < each; i++) picture.getContext("2d").drawImage(sheet, i * w, number * h, w, h, i % side * (w + 1), Math.floor(i / side) * (h + 1), w, h);
+    const text = `The ${each} patches that excite channel ${number} of layer ${layer.name} most${groups.length ? ` (${groups.join(", ")})` : ""}.`;
+    picture.setAttribute("aria-label", text); part("channel").textContent = text;
+  }
+  async function makeSwitches() {
+    for (const layer of switches.layers) {
+      layer.sheet = new Image(); layer.sheet.src = layer.patches; await layer.sheet.decode();
+      const all = element("fieldset", { className: "switches" }, element("legend", { textContent: `Layer ${layer.name}: what its ${layer.count} channels give; click to switch one off` }));
+      for (let number = 0; number < layer.count; number++) {
+        const k = channelTiles.length, map = canvas(1, 1), label = element("span", { textContent: number }), button = element("button", { type: "button", tabIndex: k ? -1 : 0 }, map, label);
+        const groups = switches.groups.filter(([, off]) => off.includes(k)).map(([name]) => name);
+        button.setAttribute("role", "switch"); button.setAttribute("aria-checked", "true"); button.setAttribute("aria-label", `channel ${number} of layer ${layer.name}${groups.length ? `, ${groups.join(", ")}` : ""}`);
+        button.addEventListener("click", () => { lookAt(k); const off = offNow(); switchOff(off.includes(k) ? off.filter(i => i !== k) : [...off, k]); });
+        button.addEventListener("focus", () => lookAt(k)); button.addEventListener("pointerenter", () => lookAt(k));
+        button.addEventListener("keydown", e => {
+          const columns = channelTiles.filter(t => t.layer === layer && t.button.offsetTop === all.querySelector("button").offsetTop).length;
+          const to = k + ({ ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[e.key] ?? NaN);
+          if (channelTiles[to]) { e.preventDefault(); channelTiles[to].button.focus(); }
+        });
+        all.append(button); channelTiles.push({ layer, number, button, label, map, groups });
+      }
+      part("channels").append(all);
+    }
+    const press = (textContent, act) => { const button = element("button", { type: "button", textContent }); button.addEventListener("click", act); part("groups").append(button); };
+    for (const [name, off] of switches.groups) press(name, () => switchOff(off));
+    press("as many at random", () => {  // of each layer
+      const random = engine.mersenne(offGiven += 1), off = offNow();
+      switchOff(switches.layers.flatMap(layer => {
+        const own = [...channelTiles.keys()].filter(k => channelTiles[k].layer === layer), count = own.filter(k => off.includes(k)).length;
+        return own.map(k => [random(), k]).sort((a, b) => a[0] - b[0]).slice(0, count).map(([, k]) => k);
+      }));
+    });
+    press("all on", () => switchOff([]));
+    on = Array(channelTiles.length).fill(1); lookAt(0);
+  }
+  function showChannels(key, data) {
+    const own = channelTiles.filter(t => t.layer.key === key), n = data.length / own.length, most = Math.max(...data, 1e-9);
+    own.forEach(({ map, layer }, k) => {
+      [map.height, map.width] = layer.map;
+      paint(map, i => { const at = 5 + 4.99 * Math.max(0, data[k * n + i]) / most, low = Math.floor(at); return [0, 1, 2].map(c => (low + 1 - at) * COLOURS[low][c] + (at - low) * COLOURS[low + 1][c]); });
+    });
+  }
+  function tellSwitches() {
+    const off = offNow().length, read = whole && whole.indexOf(Math.max(...whole)), now = switched?.indexOf(Math.max(...switched));
+    part("told").textContent = !whole || !switched ? "There is no answer for this input." : !off ? `All ${on.length} channels are on: the network reads ${classes[read]} (logit ${whole[read].toFixed(1)}).`
+      : `${off} of ${on.length} channels ${off === 1 ? "is" : "are"} off, held at the mean, and the network reads ${classes[now]}. With all on it reads ${classes[read]}, whose logit goes from ${whole[read].toFixed(1)} to ${switched[read].toFixed(1)}.`;
+  }
+  let switched = null;
+
   // ---- The answers.
   function show(tile, map) {
     const sums = Float64Array.from({ length: pixels }, (_, i) => { let s = 0; for (let c = 0; c < channels; c++) s += map[c * pixels + i]; return s; });
@@ -196,13 +271,19 @@ function liveLaboratory(root) {
     tile.map.setAttribute("aria-label", tile.zero ? `${tile.label}: zero everywhere` : `${tile.label}: sum ${tile.facts[0]}, strongest ${tile.facts[2]}${tile.found && `; ${tile.found}`}${tile.alike ? `; rank correlation with the trained network's ${tile.alike[0]}, of the magnitudes ${tile.alike[1]}` : ""}`);
     tile.numbers.replaceChildren(element("th", { scope: "row", textContent: tile.label }), ...[...cells, ...inside].map(textContent => element("td", { textContent })));
   }
+  const evidence = truth && tileOf(truth), isEvidence = k => masks[chosenInput()][4 * k] || own?.[k];
+  function showEvidence() {
+    if (!evidence) return;
+    let count = 0; paint(evidence, k => { const inside = isEvidence(k); count += inside ? 1 : 0; return inside ? COLOURS[9] : COLOURS[5]; });
+    evidence.setAttribute("aria-label", `${truth} of ${inputs[chosenInput()].label}: ${count} of ${pixels} pixels`);
+  }
   function scores(sums) {  // the pointing game, and the share of the magnitude inside the mask
-    const mask = masks[chosenInput()], most = Math.max(...sums); let hits = 0, tops = 0, inside = 0, all = 0;
-    sums.forEach((v, i) => { const m = mask[4 * i] ? 1 : 0; if (v === most) { tops += 1; hits += m; } inside += m * Math.abs(v); all += Math.abs(v); });
+    const most = Math.max(...sums); let hits = 0, tops = 0, inside = 0, all = 0;
+    sums.forEach((v, i) => { const m = isEvidence(i) ? 1 : 0; if (v === most) { tops += 1; hits += m; } inside += m * Math.abs(v); all += Math.abs(v); });
     return [hits === tops ? "hit" : hits ? `${percent(hits / tops)} of a hit` : "miss", percent(inside / (all || 1))];
   }
   function tellAnswer() {
-    const text = x.every(v => v === x[0]) ? "There is nothing to see yet: draw, or choose an input." : sentences.join(" ");
+    const text = x.subarray(0, channels * pixels).every(v => v === x[0]) ? "There is nothing to see yet: draw, or choose an input." : sentences.join(" ");
     if (shown.textContent !== text) shown.textContent = text;
   }
   function refuse(tile, reason) {
@@ -212,7 +293,7 @@ function liveLaboratory(root) {
     if (course?.key === tile.key) { describe(`There is no course for this input: ${reason}`); figure.querySelector("svg").replaceChildren(); }
   }
   function answer(n, { logits, reads, chosen, changed }) {
-    explained = [chosen, logits[chosen]];
+    explained = [chosen, logits[chosen]]; switched = logits;
     if (changed) changedTo = changed.indexOf(Math.max(...changed));
     const order = [...logits.keys()].sort((a, b) => logits[b] - logits[a]);
     const said = c => `${classes[c]} (logit ${logits[c].toFixed(1)})`, read = `reads ${said(reads)}, then ${classes[order[1]]} (${logits[order[1]].toFixed(1)})`;
@@ -239,8 +320,10 @@ function liveLaboratory(root) {
     } else if (data.milliseconds !== undefined) {
       root.dataset.milliseconds = data.milliseconds; root.dataset.wait = performance.now() - since;
       if (!removal || removed.length === 0) part("time").textContent = `All but the averages took ${data.milliseconds.toFixed(0)} ms.`;
-    } else if (data.settled) { settled += 1; if (settled === workers.length) { root.dataset.state = "settled"; if (layers) tellRandom(); if (baseline) tellSums(); } }
+    } else if (data.settled) { settled += 1; if (settled === workers.length) { root.dataset.state = "settled"; if (layers) tellRandom(); if (baseline) tellSums(); if (switches) tellSwitches(); } }
     else if (data.key === baseline) { start = data.refused ? null : data.map; }
+    else if (data.key === switches?.intact) whole = data.refused ? null : data.map;
+    else if (switches?.layers.some(l => l.key === data.key)) { if (data.map) showChannels(data.key, data.map); }
     else if (removal && !methods.some(m => m.key === data.key)) drawCurves(data);
     else {
       const tile = tiles.find(t => t.key === data.key && t.n === n);
@@ -287,6 +370,10 @@ function liveLaboratory(root) {
       const points = walked.map((d, k) => [k, d.logit]), all = points.map(p => p[1]), range = [Math.min(...all), Math.max(...all) + 1e-6];
       if (data.over || data.pass === 1) describe(`${data.over ? "After" : "Before"} the ascent the logit is ${data.logit.toFixed(1)} and the probability ${data.probability.toFixed(2)}: the network reads the picture as ${classes[data.reads]}.`);
       chart([{ label: "logit of the class", colour: LINES[1], points }], { x: [0, 100], y: range, xlabel: "steps", ylabel: "logit", ticks: { x: [0, 25, 50, 75, 100], y: nice(...range) } });
+    } else if (course.key === "attack") {
+      const first = walked[0];
+      describe(`After ${data.pass - 1} steps of the attack ${percent(data.overlap)} of the ${attack} strongest pixels are still among the strongest. The network reads ${classes[data.reads]}; the probability of the class was ${first.probability.toFixed(2)} and is ${data.probability.toFixed(2)}.`);
+      chart([{ label: "strongest pixels kept", colour: LINES[1], points: walked.map((d, k) => [k, d.overlap]), dots: true }], { x: [0, 10], y: [0, 1], xlabel: "steps", ylabel: "share", ticks: { x: [0, 2, 4, 6, 8, 10], y: [0, 0.5, 1] } });
     } else if (course.key === "interior_gradient") {
       const path = data.path ?? [], all = [...path.map(p => p[1]), data.logit], range = [Math.min(...all), Math.max(...all)];
       describe(`At α = ${data.alpha} the network reads ${classes[data.reads]}; the logit that is explained is ${data.logit.toFixed(1)}.`);
@@ -319,16 +406,12 @@ function liveLaboratory(root) {
       return [small, context.getImageData(0, 0, width, height).data];
     }
     const numbers = data => Float32Array.from({ length: channels * pixels }, (_, k) => data[4 * (k % pixels) + Math.floor(k / pixels)] / 255);
-    const evidence = truth && tileOf(truth);
     function choose(i) {
       drawn = (baseline ? images[i].baselines[0] : ready(i)).slice(); byHand = inputs[i].hand;
       if (removal) means = Array.from({ length: channels }, (_, c) => drawn.subarray(c * pixels, (c + 1) * pixels).reduce((a, v) => a + v, 0) / pixels);
       if (begun) paint(begun, k => pixel(images[i].image, k));
-      if (evidence) {
-        paint(evidence, k => masks[i][4 * k] ? COLOURS[9] : COLOURS[5]); evidence.setAttribute("role", "img");
-        evidence.setAttribute("aria-label", `${truth} of ${inputs[i].label}: ${masks[i].filter((v, k) => v && k % 4 === 0).length} of ${pixels} pixels`);
-      }
-      refresh();
+      if (shapes.length) { paintObject(); return; }
+      showEvidence(); refresh();
     }
     for (const [i, input] of inputs.entries()) {
       const [small, data] = await decoded(input.source);
@@ -339,6 +422,7 @@ function liveLaboratory(root) {
       radio.addEventListener("change", () => choose(i));
       part("inputs").append(element("label", {}, radio, small, element("span", { textContent: input.label })));
     }
+    if (switches) await makeSwitches();
     radios()[0].checked = true; choose(0);
   }
   begin();

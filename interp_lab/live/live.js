@@ -225,7 +225,7 @@ function liveEngine() {
     "bmm": matrices, "cat": cat,
     "clamp": (s, a, low, high) => { const lo = Math.fround(low ?? -Infinity), hi = Math.fround(high ?? Infinity); return unary(v => v < lo ? lo : v > hi ? hi : v)(s, a); },
     "clone": view, "convolution": convolution, "detach": view, "div": binary((a, b) => a / b), "eq": binary((a, b) => a === b ? 1 : 0),
-    "exp": unary(Math.exp), "expand": expand, "full": (s, _, v) => tensor(s, new Float32Array(size(s)).fill(v)), "gather": gather,
+    "exp": unary(Math.exp), "expand": expand, "full": (s, _, v) => tensor(s, new Float32Array(size(s)).fill(v)), "gather": gather, "log": unary(Math.log),
     "ge": binary((a, b) => a >= b ? 1 : 0), "getitem": (s, parts, i) => parts[i], "gt": binary((a, b) => a > b ? 1 : 0), "index": index,
     "isnan": unary(v => v !== v ? 1 : 0), "le": binary((a, b) => a <= b ? 1 : 0), "logical_and": binary((a, b) => a && b ? 1 : 0),
     "logical_not": unary(v => v ? 0 : 1), "logical_or": binary((a, b) => a || b ? 1 : 0), "lt": binary((a, b) => a < b ? 1 : 0),
@@ -391,6 +391,21 @@ function liveEngine() {
       }
     }
   }
+  // Steps against the k strongest pixels of the map, along a smooth twin's gradient; the input is the picture and the one where it began.
+  function* attack(network, both, target, { k, radius, rounds = 10 }) {
+    const n = both.length / 2, pixels = n / (network.shape[1] / 2), began = both.slice(n), from = moved => network.at(Float32Array.from(both, (_, i) => i < n ? moved[i] : began[i - n]), target);
+    const magnitude = map => Float32Array.from({ length: pixels }, (_, p) => { let s = 0; for (let i = p; i < n; i += pixels) s += Math.abs(map[i]); return s; });
+    const largest = map => {  // 1 for the k largest; equal ones at the border share the places left
+      const m = magnitude(map), border = m.slice().sort()[pixels - k], above = m.filter(v => v > border).length, equal = m.filter(v => v === border).length;
+      return m.map(v => v > border ? 1 : v === border ? (k - above) / equal : 0);
+    };
+    const inside = largest(from(began).map("saliency")); let moved = began, at = from(began);
+    for (let pass = 0; pass <= rounds; pass++) {
+      if (pass) { const g = at.map("attack direction"); moved = moved.map((v, i) => Math.min(1, Math.max(0, Math.min(began[i] + radius, Math.max(began[i] - radius, v - 2.5 * radius / rounds * Math.sign(g[i])))))); at = from(moved); }
+      const map = at.map("saliency"), logits = at.map("logits"), most = Math.max(...logits);
+      yield { map, points: 1, input: moved, overlap: dot(inside, largest(map)) / k, reads: top(logits), probability: Math.exp(logits[target] - most) / logits.reduce((s, v) => s + Math.exp(v - most), 0), over: pass === rounds };
+    }
+  }
   // The probability of the class while patches give way to the image's mean colour, in an order of the reader's or by a map.
   function* removal(network, x, target, { order, by, patch, ties, ...options }) {
     const [channels, height, width] = network.shape.slice(1), across = Math.ceil(width / patch), pixels = height * width, relevance = new Float64Array(ties.length);
@@ -407,7 +422,7 @@ function liveEngine() {
       yield { curve: [...curve], reads: top(logits) };
     }
   }
-  const LOOPS = { smoothgrad, integrated_gradients: integrated, interior_gradient: interior, ascent, removal };
+  const LOOPS = { smoothgrad, integrated_gradients: integrated, interior_gradient: interior, ascent, attack, removal };
 
   // ---- In a Worker: a message with an input is answered map by map; a newer one ends it.
   const ALPHABET = Array.from({ length: 94 }, (_, i) => String.fromCharCode(33 + i)).filter(c => !'"<\\'.includes(c)).join("");
@@ -462,6 +477,6 @@ function liveEngine() {
       scope.postMessage({ run, settled: true });
     };
   }
-  return { Network, OPS, LOOPS, Outside, tensor, bilinear, bytesOf, unpack, serve, spearman, hasWasm: wasm !== null, withoutWasm: () => { wasm = null; } };
+  return { Network, OPS, LOOPS, Outside, tensor, bilinear, bytesOf, unpack, serve, spearman, mersenne, hasWasm: wasm !== null, withoutWasm: () => { wasm = null; } };
 }
 if (typeof module !== "undefined") module.exports = liveEngine();

@@ -16,8 +16,12 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
+from ..explain_model.top_activations import TopActivations
 from ..plot.base import Figure
+from .attack import DIRECTION
+from .channels import ACTIVATIONS, INTACT
 from .graphs import Live
 from .pairs import AT_BASELINE
 
@@ -28,15 +32,21 @@ OPTIONS: dict[str, tuple[str, str, Sequence[float], float]] = {
     "samples": ("samples", "smoothgrad", (1, 4, 16, 50, 200), 50),
     "steps": ("integrated gradients: steps", "integrated_gradients", (1, 4, 16, 50), 16),
     "alpha": ("interior gradient: α", "interior_gradient", (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9, 1), 0.5),
+    "levels": ("attack: grey levels", "attack", (1, 2, 4, 8), 4),
     "l2": ("weight of ‖x‖²", "ascent", (0, 0.02, 0.05, 0.1, 0.2, 0.5), 0),
     "variation": ("weight of the total variation", "ascent", (0, 0.02, 0.05, 0.1, 0.2, 0.5), 0),
 }
+PAINTS: tuple[tuple[str, str, Sequence[float]], ...] = (
+    ("hue", "its hue", (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)),
+    ("clutter", "more clutter", (0, 3, 6, 12, 24)),
+)
 NEEDS_SALIENCY = ("smoothgrad", "integrated_gradients", "interior_gradient", "ascent")
 COURSES = {
     "smoothgrad": "the copy it is asked about",
     "integrated_gradients": "where it is on the way",
     "interior_gradient": "what it is asked about",
     "ascent": "the picture that climbs",
+    "attack": "the attacked picture",
 }
 NAMES = {
     "gradient_x_input": "gradient × input",
@@ -45,10 +55,13 @@ NAMES = {
     "rectgrad": "RectGrad",
     "lrp": "LRP",
     "deep_taylor": "deep Taylor",
+    "pattern_net": "PatternNet",
+    "pattern_attribution": "PatternAttribution",
     "deeplift": "DeepLIFT",
     "grad_cam": "Grad-CAM",
     "guided_grad_cam": "guided Grad-CAM",
     "ascent": "the gradient there",
+    "attack": "saliency there",
 }
 
 
@@ -72,7 +85,7 @@ def laboratory(
     label: str,
     still: Figure,
     maps: Sequence[str],
-    rules: Mapping[str, str] | None = None,
+    variants: Mapping[str, tuple[Sequence[str], Sequence[str]]] | None = None,
     drawing: bool = False,
     trained_form: bool = False,
     by_hand: Collection[str] = (),
@@ -82,6 +95,10 @@ def laboratory(
     baselines: Mapping[str, Tensor] | None = None,
     course: str | None = None,
     removal: int | None = None,
+    channels: Mapping[str, TopActivations] | None = None,
+    groups: Mapping[str, Tensor] | None = None,
+    attack: int | None = None,
+    shapes: Sequence[str] = (),
     start: Mapping[str, float] | None = None,
     scripts: bool = True,
 ) -> Laboratory:
@@ -92,15 +109,17 @@ def laboratory(
             with the same shape and classes, whose answers and maps stand side by side. From
             :func:`~interp_lab.live.randomisable`, its layers have buttons, and each map stands above that of the network with
             random layers. From :func:`~interp_lab.live.export_pairs`, the reader draws the baseline, which begins as the first of
-            ``baselines``, and reads the sums of the maps beside the rise of the logit.
+            ``baselines``, and reads the sums of the maps beside the rise of the logit. From
+            :func:`~interp_lab.live.export_channels`, the channels have switches.
         inputs: label -> image ``(C, H, W)`` in [0, 1], shown in 256 levels.
         name: of the figure, unique in its page.
         label: what the figure is, for a screen reader.
         still: the picture where no script runs, and on paper.
         maps: the methods to show, in this order; with a recording of ``"saliency"`` also ``"smoothgrad"``,
             ``"integrated_gradients"`` and ``"interior_gradient"``, which average its maps, and ``"ascent"``, which follows it as
-            :func:`~interp_lab.maximize_activation` does, from the input; and ``"lrp"`` with ``rules``.
-        rules: label -> recorded method, the choices for ``"lrp"``.
+            :func:`~interp_lab.maximize_activation` does, from the input.
+        variants: label of a choice -> the maps that it is for, and what can be chosen; the recording of each is called after both,
+            such as ``"lrp gamma"``.
         drawing: give the reader a pen, on black.
         trained_form: bring what is drawn to the form of scikit-learn's digits; with a switch.
         by_hand: labels of inputs that are such drawings, so that the switch is for them too.
@@ -113,8 +132,15 @@ def laboratory(
             mean, of the others the logit along the way.
         removal: side of the patches that the reader removes in an order of his own, with the curve of the probability beside
             those of the orders by the maps and of a random one, as :func:`~interp_lab.selectivity` has them.
-        start: options with another first value: ``"noise"``, ``"samples"``, ``"steps"``, ``"alpha"``, ``"l2"``, ``"variation"``, and
-            ``"form"``, 0 for the switch of ``trained_form`` off.
+        channels: layer -> the patches that excite each of its channels most, shown where the reader looks at its switch.
+        groups: label of a button -> the channels that it switches off, bool ``(K,)`` over the layers in their order.
+        attack: k, the number of strongest pixels from which the map ``"attack"`` turns the saliency map away, as
+            :func:`~interp_lab.attack_attribution` does in ten steps; with recordings of ``"saliency"`` and
+            ``"attack direction"`` from ``export_pairs``.
+        shapes: objects of :func:`~interp_lab.data.scenes` that the reader can put onto an input, with their hue, their place and
+            clutter.
+        start: options with another first value: ``"noise"``, ``"samples"``, ``"steps"``, ``"alpha"``, ``"levels"``, ``"l2"``,
+            ``"variation"``, and ``"form"``, 0 for the switch of ``trained_form`` off.
         scripts: with the scripts and the style, which one figure of a page brings for all.
 
     Raises:
@@ -122,9 +148,9 @@ def laboratory(
     """
     networks = {"The network": live} if isinstance(live, Live) else dict(live)
     (first, *others), start = networks.values(), dict(start or {})
-    shape, shown = first.shape[1:], list[dict[str, Any]]()
-    if first.pairs:
-        shape = (shape[0] // 2, *shape[1:])
+    shape, shown = first.image or first.shape[1:], list[dict[str, Any]]()
+    with_baseline = first.pairs and attack is None  # that the reader draws
+    chosen = {m: k for k, (named, _) in enumerate((variants or {}).values()) for m in named}
     if any((other.shape, other.classes) != (first.shape, first.classes) for other in others):
         raise ValueError("the networks of a live figure must have the same shape of input and the same classes")
     if len(shape) != 3 or shape[0] not in (1, 3):
@@ -145,10 +171,10 @@ def laboratory(
             shown[-1]["switched"] = _lossless(torch.cat([other, _differs(image, other)]))
         if baselines:
             shown[-1]["baselines"] = [encoded(f"{title}, {b}", images[number]) for b, images in baselines.items()]
-    for method in [*maps, *(rules or {}).values()]:
-        recorded = "saliency" if method in NEEDS_SALIENCY else method
-        lacking = [name for name, network in networks.items() if recorded not in network.methods]
-        if lacking and not (method == "lrp" and rules):
+    varied = [f"{method} {v}" for named, choices in (variants or {}).values() for method in named for v in choices]
+    for method in [*(m for m in maps if m not in chosen), *varied]:
+        recorded = "saliency" if method in NEEDS_SALIENCY else DIRECTION if method == "attack" else method
+        if any(recorded not in network.methods for network in networks.values()):
             raise ValueError(f"there is no recording of {recorded!r}, which the map {method!r} needs")
     if course and (course not in COURSES or course not in maps):
         raise ValueError(f"course must be one of {', '.join(COURSES)} that is among the maps, got {course!r}")
@@ -156,16 +182,33 @@ def laboratory(
         (bool(others) and bool(course or removal), "a course or a removal is drawn of one network"),
         (bool(drawing and removal), "a removal is of ready inputs, without a pen"),
         (
-            bool(baselines) and not first.pairs and "integrated_gradients" not in maps,
+            bool(baselines) and not with_baseline and "integrated_gradients" not in maps,
             "baselines are for the map 'integrated_gradients'",
         ),
         (
-            first.pairs and (not (drawing and baselines) or bool(others or truth or switch or removal or trained_form)),
+            with_baseline
+            and (not (drawing and baselines) or bool(others or truth or switch or removal or trained_form)),
             "a baseline of the reader's needs a pen, baselines to start from, and nothing else",
         ),
         (
             bool(first.layers) and bool(others or course or removal),
             "random layers are of one network, without a course or a removal",
+        ),
+        (
+            bool(shapes) and (shape[0] != 3 or shape[1] != shape[2] or bool(drawing or removal or attack)),
+            "objects are put onto square images in colour, without a pen, a removal or an attack",
+        ),
+        (
+            (attack is not None) != ("attack" in maps) or bool(attack and (not first.pairs or drawing)),
+            "an attack needs the map 'attack', pairs of a picture and the one where it began, and no pen",
+        ),
+        (
+            {layer: len(top.values) for layer, top in (channels or {}).items()} != dict(first.channels),
+            "a figure of switches needs the patches of the channels that are recorded, layer by layer",
+        ),
+        (
+            bool(first.channels) and bool(others or course or removal or first.layers or baselines),
+            "switches are of one network, without a course, a removal or baselines",
         ),
         (bool(set(by_hand) - set(inputs)), f"by_hand names no inputs: {', '.join(set(by_hand) - set(inputs))}"),
     ):
@@ -181,8 +224,7 @@ def laboratory(
         "classes": first.classes,
         "networks": list(networks),
         "methods": [
-            {"key": m, "label": NAMES.get(m, m.replace("_", " ")), "method": m, "rules": bool(rules) and m == "lrp"}
-            for m in maps
+            {"key": m, "label": NAMES.get(m, m.replace("_", " ")), "method": m, "variant": chosen.get(m)} for m in maps
         ],
         "inputs": shown,
         "drawing": drawing,
@@ -190,8 +232,21 @@ def laboratory(
         "truth": truth_name if truth else None,
         "course": course and {"key": course, "label": COURSES[course]},
         "layers": len(first.layers),
-        "baseline": AT_BASELINE if first.pairs else None,
+        "baseline": AT_BASELINE if with_baseline else None,
+        "attack": attack,
+        "shapes": list(shapes),
         "removal": removal and {"patch": removal, "ties": _order_of_ties(shape, removal)},
+        "switches": {
+            "intact": INTACT,
+            "layers": [
+                _patches(top)
+                | {"name": layer, "key": ACTIVATIONS + layer, "map": first.shape_of(ACTIVATIONS + layer)[2:]}
+                for layer, top in channels.items()
+            ],
+            "groups": [[label, off.nonzero().flatten().tolist()] for label, off in (groups or {}).items()],
+        }
+        if channels
+        else None,
     }
     controls = ['<label>explain the class <select data-part="target"></select></label>']
     if switch:
@@ -199,11 +254,14 @@ def laboratory(
     for option, (title, method, choices, usual) in OPTIONS.items():
         if method in maps:
             controls.append(_slider(option, title, choices, start.pop(option, usual)))
-    if rules:
-        controls.append(_select("rule", "LRP rule", list(rules.items())))
-    if baselines and not first.pairs:
+    for number, (title, (_, named)) in enumerate((variants or {}).items()):
+        controls.append(_select(f"variant {number}", title, [(choice, choice) for choice in named]))
+    if baselines and not with_baseline:
         controls.append(_select("baseline", "baseline", [(title, str(k)) for k, title in enumerate(baselines)]))
-    tools = ["pen", "eraser"] if drawing else ["eraser"]
+    tools = ["pen", "eraser"] if drawing else ["eraser", "object"] if shapes else ["eraser"]
+    if shapes:
+        listed = [("no object", ""), *((name, name) for name in shapes)]
+        controls = [_select("shape", "put on", listed), *(_slider(*each, 0) for each in PAINTS), *controls]
     buttons = "".join(
         f'<button type="button" data-tool="{tool}" aria-pressed="{str(tool == tools[0]).lower()}">{tool}</button> '
         for tool in tools[: None if len(tools) > 1 else 0]
@@ -212,7 +270,7 @@ def laboratory(
     starts = "".join(
         f'<button type="button" data-start="{k}">{html.escape(b)}</button> ' for k, b in enumerate(baselines or ())
     )
-    starts = f"<p>The baseline begins as {starts}</p>" if first.pairs else ""
+    starts = f"<p>The baseline begins as {starts}</p>" if with_baseline else ""
     width, height = shape[2], shape[1]
     act = "draws" if drawing else "removes" if removal else "erases"
     form = "checked" if start.pop("form", 1) else ""
@@ -236,13 +294,15 @@ def laboratory(
         '<button type="button" data-part="redraw">draw others</button></p></fieldset>'
         '<p data-part="told" aria-live="polite"></p>'
         if layers
+        else '<fieldset><legend>Switch off</legend><div data-part="groups"></div></fieldset>'
+        if channels
         else '<p data-part="told" aria-live="polite"></p>'
-        if first.pairs
+        if with_baseline
         else ""
     )
     heads = '<th scope="col">logit</th><th scope="col">softmax</th>' * len(networks)
-    groups = "".join(f'<th scope="colgroup" colspan="2">{html.escape(n)}</th>' for n in networks)
-    above = f"<tr><td></td>{groups}</tr>" if others else ""
+    over = "".join(f'<th scope="colgroup" colspan="2">{html.escape(n)}</th>' for n in networks)
+    above = f"<tr><td></td>{over}</tr>" if others else ""
     inside = '<th scope="col">pointing game</th><th scope="col">magnitude inside</th>' if truth else ""
     alike = '<th scope="col">rank correlation</th><th scope="col">of magnitudes</th>' if layers else ""
     place = html.escape(truth_name)
@@ -265,11 +325,11 @@ def laboratory(
 <div data-part="panel" hidden>
 <fieldset><legend>Ready inputs</legend><div data-part="inputs"></div></fieldset>
 <div class="bench"><div><canvas data-part="pad" width="{width}" height="{height}" tabindex="0" role="application"
- aria-label="{"Baseline" if first.pairs else "Input"}. Arrow keys move the {tools[0]}, space lowers or lifts it, delete: {clear}."></canvas>
+ aria-label="{"Baseline" if with_baseline else "Input"}. Arrow keys move the {tools[0]}, space lowers or lifts it, delete: {clear}."></canvas>
 <p>{buttons}<button type="button" data-part="clear">{clear}</button></p>{starts}
 <p class="hint">A finger or the mouse {act}; so do the arrow keys after the space bar.
 <span data-part="cursor" aria-live="polite"></span></p></div><div class="beside">{beside}</div></div>
-<p class="answer" data-part="answer" role="status" aria-live="polite"></p>
+<p class="answer" data-part="answer" role="status" aria-live="polite"></p>{_SWITCHES * bool(channels)}
 <div class="controls">{"".join(controls)}</div>
 <div data-part="maps"></div>
 <p class="hint wide">Red is positive, blue negative; each map has its own scale. {scored}<span data-part="time"></span></p>
@@ -281,6 +341,19 @@ def laboratory(
 {"".join(map(_packed, networks.values()))}
 </div>"""
     return Laboratory((_scripts() if scripts else "") + body, still)
+
+
+_SWITCHES = """<div class="looked"><canvas data-part="patches" role="img"></canvas><div><p data-part="told" aria-live="polite"></p>
+<p class="hint" data-part="channel"></p></div></div><div data-part="channels"></div>"""
+PATCH = 24  # the most pixels along a side of a patch
+
+
+def _patches(top: TopActivations) -> dict[str, Any]:
+    """The patches of every channel in a row of one picture, and their number and size."""
+    size = min(PATCH, top.patches.shape[3]), min(PATCH, top.patches.shape[4])
+    small = adaptive_avg_pool2d(top.patches.flatten(0, 1), size).unflatten(0, top.patches.shape[:2])
+    sheet = torch.cat(torch.cat([*small.unbind(1)], 3).unbind(0), 1)
+    return {"patches": _webp(sheet, quality=60), "count": len(small), "each": small.shape[1], "size": size}
 
 
 def _packed(live: Live) -> str:
@@ -329,7 +402,8 @@ def page(figure: Laboratory, title: str) -> str:
 def _scripts() -> str:
     """Style and scripts, without comments and indentation; the site of the book has the scripts of all its pages in one file."""
     parts = {
-        name: (FOLDER / name).read_text(encoding="utf-8") for name in ("laboratory.css", "live.js", "laboratory.js")
+        name: (FOLDER / name).read_text(encoding="utf-8")
+        for name in ("laboratory.css", "live.js", "scenes.js", "laboratory.js")
     }
     lines = {
         name: "\n".join(s for line in text.splitlines() if (s := re.sub(r"(^|\s\s)//.*", "", line.strip())))
@@ -337,7 +411,7 @@ def _scripts() -> str:
     }
     return (
         f"<style>{lines['laboratory.css']}</style>"
-        f"<script data-live>{_in_script(lines['live.js'])}\n{_in_script(lines['laboratory.js'])}</script>"
+        f"<script data-live>{_in_script(chr(10).join(lines[n] for n in lines if n.endswith('.js')))}</script>"
     )
 
 
@@ -367,11 +441,13 @@ def _differs(image: Tensor, other: Tensor) -> Tensor:
 
 def _lossless(image: Tensor) -> str:
     """An image of one, three or, with what is to be seen of it, four channels."""
+    return _webp(image, lossless=True, quality=100)
+
+
+def _webp(image: Tensor, **options: Any) -> str:
     levels = (image * 255).round().byte().movedim(0, -1).numpy()
     file = io.BytesIO()
-    Image.fromarray(levels.repeat(3, 2) if levels.shape[2] == 1 else levels).save(
-        file, "WEBP", lossless=True, quality=100, method=6
-    )
+    Image.fromarray(levels.repeat(3, 2) if levels.shape[2] == 1 else levels).save(file, "WEBP", method=6, **options)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
 
 

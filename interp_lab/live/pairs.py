@@ -66,4 +66,4 @@ def export_pairs(
 
     recorded = {name: of_both(method) for name, method in methods.items()} | {AT_BASELINE: at_baseline}
     live = export(Upper(model, channels).eval(), recorded, torch.cat([examples, baselines], 1), classes)
-    return dataclasses.replace(live, pairs=True)
+    return dataclasses.replace(live, pairs=True, image=tuple(examples.shape[1:]))

@@ -270,6 +270,18 @@ def _nan_to_num(x, nan=None, posinf=None, neginf=None):
     return x
 
 
+def _softplus(x, beta=1, threshold=20):
+    return torch.where(x * beta > threshold, x, (1 + (x * beta).exp()).log() / beta)
+
+
+def _softplus_backward(g, x, beta, threshold):
+    return torch.where(x * beta > threshold, g, g * (x * beta).sigmoid())
+
+
+def _sign(a):
+    return (a > 0).to(a) - (a < 0).to(a)
+
+
 def _scale_and_shift(x, weight, bias, mean, variance, eps):
     scale = (variance + eps).rsqrt() * (1 if weight is None else weight)
     shift = (0 if bias is None else bias) - mean * scale
@@ -305,7 +317,10 @@ DECOMPOSED: dict[Any, Callable] = {
     aten.stack.default: _stack,
     aten.nan_to_num.default: _nan_to_num,
     aten.copysign.Tensor: lambda a, sign: torch.where(sign < 0, -a.abs(), a.abs()),
-    aten.sign.default: lambda a: (a > 0).to(a) - (a < 0).to(a),
+    aten.sign.default: _sign,
+    aten.sgn.default: _sign,
+    aten.softplus.default: _softplus,
+    aten.softplus_backward.default: _softplus_backward,
     aten.masked_fill.Scalar: lambda a, mask, value: torch.where(mask, torch.full((), value, dtype=a.dtype), a),
     aten.native_batch_norm.default: _batch_norm,
     aten.native_batch_norm_backward.default: _batch_norm_backward,
@@ -353,6 +368,7 @@ OPERATIONS = frozenset(
         "isnan.default",
         "le.Scalar",
         "le.Tensor",
+        "log.default",
         "logical_and.default",
         "logical_not.default",
         "logical_or.default",

@@ -16,7 +16,7 @@ from .antehoc import prototype_evidence, shape_functions, templates, tree
 from .base import COLORS, DIVERGING, DPI, SEQUENTIAL, WIDTH, Figure
 from .decisions import heatmap, influential, panel
 from .evaluation import class_sensitivity, coherence, model_randomisation, ranks, retraining, selectivity
-from .general import bars, curves, images, numbers
+from .general import arrows, bars, curves, images, numbers
 from .models import ascent, channel_graph, prototypes, segments, top_patches
 from .sliders import Slider, slider
 from .tables import table
@@ -29,6 +29,7 @@ __all__ = [
     "WIDTH",
     "Figure",
     "Slider",
+    "arrows",
     "ascent",
     "bars",
     "channel_graph",

@@ -3,7 +3,25 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .base import COLORS, Figure, as_images, as_maps, describe, grid, label_axes, show_image, show_map, write_caption
+import torch
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from ..antehoc.features import to_numpy
+from .base import (
+    COLORS,
+    Array,
+    Figure,
+    as_images,
+    as_maps,
+    as_tensor,
+    describe,
+    grid,
+    label_axes,
+    show_image,
+    show_map,
+    write_caption,
+)
 
 if TYPE_CHECKING:
     from ..antehoc import AdditiveModel, LinearModel, PrototypeEvidence, TreeModel
@@ -53,17 +71,27 @@ def templates(model: "LinearModel", classes: Sequence[str] | None = None, *, alt
     return figure
 
 
-def tree(model: "TreeModel", classes: Sequence[str] | None = None, *, depth: int = 3, alt: str | None = None) -> Figure:
+def tree(
+    model: "TreeModel",
+    classes: Sequence[str] | None = None,
+    *,
+    depth: int = 3,
+    images: Array | None = None,
+    alt: str | None = None,
+) -> Figure:
     """A decision tree from its root; to the left where the test holds.
 
     Args:
         model: from :func:`~interp_lab.decision_tree` or :func:`~interp_lab.surrogate_tree`.
         classes: a name for each class.
         depth: at most so many tests deep; what goes on below ends in three dots.
+        images: ``(N, C, H, W)``: above each test or end stands the mean of those that come there, with the tested cell
+            framed; None draws words alone.
         alt: the alt text; None tells the size of the tree and its first test.
 
     Raises:
-        ValueError: another number of names than classes.
+        ValueError: another number of names than classes, images that do not reach a part of the tree that is drawn, or
+            images for features that are no picture.
 
     Example:
         >>> import torch
@@ -75,11 +103,16 @@ def tree(model: "TreeModel", classes: Sequence[str] | None = None, *, depth: int
     names = classes if classes is not None else [f"class {c}" for c in range(model.classes)]
     if len(names) != model.classes:
         raise ValueError(f"{model.classes} classes need as many names, got {len(names)}")
+    if images is not None and len(model.features.shape) != 3:
+        raise ValueError(f"features of shape {model.features.shape} are no picture; leave images out")
     nodes = model.tree.tree_
     figure = Figure(layout="constrained")
     axis = figure.subplots()
     axis.set_axis_off()
     ends, deepest = 0, 0
+    if images is not None:
+        pictures, note = as_images(images)
+        come = torch.from_numpy(model.tree.decision_path(to_numpy(model.features(as_tensor(images)))).toarray() > 0)
 
     def draw(node: int, level: int) -> float:
         """Draws the node below its place among the leaves, which it returns."""
@@ -99,16 +132,37 @@ def tree(model: "TreeModel", classes: Sequence[str] | None = None, *, depth: int
             name = names[int(model.tree.classes_[share.argmax()])]
             text, color = f"{name}\n{share.max():.0%} of {nodes.n_node_samples[node]}{rest}", "#dceefa"
         box = {"boxstyle": "round", "facecolor": color, "edgecolor": "#888888"}
-        axis.text(x, -level, text, fontsize=7, ha="center", va="center", bbox=box)
+        axis.text(x, -level - (images is not None) * 0.27, text, fontsize=8, ha="center", va="center", bbox=box)
+        if images is not None:
+            show_mean(
+                axis.inset_axes((x - 0.4, -level - 0.1, 0.8, 0.5), transform=axis.transData), node, color == "#ffffff"
+            )
         return x
+
+    def show_mean(cell: Axes, node: int, tests: bool) -> None:
+        if not come[:, node].any():
+            raise ValueError(f"no image comes to node {node} of the tree; give more of them, or a smaller depth")
+        mean = pictures[come[:, node]].mean(0)
+        show_image(cell, mean)
+        cell.set_axis_off()
+        if tests:
+            _, rows, columns = model.features.shape
+            height, width = mean.shape[1] / rows, mean.shape[2] / columns
+            row, column = divmod(int(nodes.feature[node]) % (rows * columns), columns)
+            corner = column * width - 0.5, row * height - 0.5
+            cell.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=COLORS[1], linewidth=2))
 
     draw(0, 0)
     axis.set(xlim=(-0.7, ends - 0.3), ylim=(-deepest - 0.5, 0.5))
-    figure.set_size_inches(max(3.0, 0.95 * ends), 1.1 + 0.9 * deepest)
+    wide, high = (0.95, 0.9) if images is None else (1.4, 1.9)
+    figure.set_size_inches(max(3.0, wide * ends), 1.1 + high * (deepest + (images is not None)))
     size = f"{model.leaves} leaves, depth {model.tree.get_depth()}"
-    write_caption(figure, f"decision tree with {size}; left where the test holds; three dots: the tree goes on")
-    figure.alt = alt or f"Decision tree with {size}; its first test is {_first_test(model)}."
-    return figure
+    caption = f"decision tree with {size}; left where the test holds; three dots: the tree goes on"
+    if images is None:
+        note = ""
+    else:
+        caption += "; above: the mean of the images that come there, the tested cell framed"
+    return describe(figure, alt or f"Decision tree with {size}; its first test is {_first_test(model)}.", caption, note)
 
 
 def _first_test(model: "TreeModel") -> str:

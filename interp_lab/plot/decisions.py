@@ -59,12 +59,13 @@ def heatmap(
 
 
 def panel(
-    images: Array | None,
+    images: Array | Mapping[str, Array] | None,
     attributions: Mapping[str, Array],
     *,
     rows: Sequence[str] | None = None,
     percentile: float = 99.5,
     overlay: bool = False,
+    signed: bool = False,
     size: float = 1.7,
     alt: str | None = None,
 ) -> Figure:
@@ -73,11 +74,14 @@ def panel(
     A column with a negative value anywhere has diverging colours, any other one sequential ones.
 
     Args:
-        images: ``(N, C, H, W)`` with one or three channels, the first column; None leaves it out.
+        images: ``(N, C, H, W)`` with one or three channels, the first column; or title -> images, a column each; None
+            leaves them out.
         attributions: title -> ``(N, C, H, W)`` or ``(N, H, W)``; channels are summed.
         rows: a label for each row.
         percentile: colours clip at this percentile of each map's magnitude, in (0, 100].
-        overlay: lay each map over its image, in grey; the larger a value, the less of the image shines through.
+        overlay: lay each map over its image (the first of them), in grey; the larger a value, the less of the image
+            shines through.
+        signed: give every column diverging colours, so that the frames of a slider speak one language.
         size: inches of one cell; a table wider than the page's column shrinks to it.
         alt: the alt text; None describes the layout.
 
@@ -98,27 +102,27 @@ def panel(
     if overlay and images is None:
         raise ValueError("an overlay needs images")
     maps = {title: as_maps(a, title) for title, a in attributions.items()}
-    count = {len(a) for a in maps.values()} | ({len(images)} if images is not None else set())
+    pictures = dict(images if isinstance(images, Mapping) else {"image": images} if images is not None else {})
+    titles = [*pictures, *maps]
+    count = {len(a) for a in (*maps.values(), *pictures.values())}
     if len(count) != 1 or 0 in count or (rows is not None and len(rows) not in count):
         raise ValueError(f"images, attributions and rows must have one common length above 0, got {sorted(count)}")
-    titles = (["image"] if images is not None else []) + list(maps)
     shown = wrap(titles, len(titles), size)
-    pictures, note = as_images(images) if images is not None else (None, "")
+    *drawn, note = as_images(*pictures.values()) if pictures else ("",)
     figure, axes = grid(count.pop(), len(titles), size, text=0.45 + 0.15 * count_lines(shown))
-    signed = {title: _signed(a) for title, a in maps.items()}  # one language of colours a column
+    diverging = {title: signed or _signed(a) for title, a in maps.items()}  # one language of colours a column
     for i, row in enumerate(axes):
-        cells = list(row)
-        if pictures is not None:
-            show_image(cells.pop(0), pictures[i])
-        for cell, (title, values) in zip(cells, maps.items(), strict=True):
-            under = pictures[i] if overlay else None
-            show_map(cell, values[i], signed=signed[title], percentile=percentile, under=under)
+        for cell, batch in zip(row, drawn, strict=False):
+            show_image(cell, batch[i])
+        for cell, (title, values) in zip(row[len(drawn) :], maps.items(), strict=True):
+            under = drawn[0][i] if overlay else None
+            show_map(cell, values[i], signed=diverging[title], percentile=percentile, under=under)
         if rows is not None:
             row[0].set_ylabel(rows[i], fontsize=9)
     for cell, title in zip(axes[0], shown, strict=True):
         cell.set_title(title, fontsize=9)
-    keys = ["red positive, blue negative, white zero"] * any(signed.values())
-    keys += ["dark zero, bright large"] * (not all(signed.values()))
+    keys = ["red positive, blue negative, white zero"] * any(diverging.values())
+    keys += ["dark zero, bright large"] * (not all(diverging.values()))
     clip = "each map has its own scale" if percentile == 100 else f"each map clips at its {percentile:g}th percentile"
     if overlay:
         keys.append("the image shines through where values are small")

@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from .base import COLORS, Figure, add_legend, label_axes, write_caption
+from .base import COLORS, WIDTH, Figure, add_legend, label_axes, write_caption
 from .general import curves
 
 if TYPE_CHECKING:
@@ -19,18 +18,19 @@ if TYPE_CHECKING:
     from ..evaluate.roar import Retraining
     from ..evaluate.selectivity import Selectivity
 
+REFERENCES = {"none": "whole images", "random": "random order", "edges": "edge detector"}
 
-def retraining(table: "Retraining", *, columns: int = 4, alt: str | None = None) -> Figure:
-    """Accuracy after retraining against the fraction replaced, one small plot per method, with one common scale.
 
-    In every plot: the method with its standard deviation over the seeds, the networks that saw the masks alone
-    (dashed), and both baselines, the random order and the edge detector, in grey. Methods that failed are left out and
-    named below.
+def retraining(table: "Retraining", *, alt: str | None = None) -> Figure:
+    """Accuracy after retraining with the largest fraction replaced: a row for each method, the lowest accuracy first.
+
+    A dot is the mean over the seeds, with its standard deviation as a line; a square is the mean of the networks that
+    saw the masks alone. Where the two meet, the mask can have told the class. Lines from top to bottom: the whole
+    images, and both baselines, the random order and the edge detector. Methods that failed are left out and named below.
 
     Args:
         table: from :func:`~interp_lab.roar` or :func:`~interp_lab.kar`.
-        columns: plots in a row.
-        alt: the alt text; None lists the accuracies at the largest fraction.
+        alt: the alt text; None lists the accuracies.
 
     Raises:
         ValueError: no method has a result.
@@ -40,64 +40,50 @@ def retraining(table: "Retraining", *, columns: int = 4, alt: str | None = None)
         >>> from interp_lab.data import digits
         >>> options = {"fractions": (0.5,), "seeds": (0, 1), "epochs": 1, "progress": False}
         >>> table = roar(["saliency"], digits()[:200], "softmax_regression", **options)
-        >>> [axis.get_title() for axis in plot.retraining(table).axes]
+        >>> [tick.get_text() for tick in plot.retraining(table).axes[0].get_yticklabels()]
         ['saliency']
     """
-    lines: dict[str, list] = {}
-    for row in table.summary():
-        lines.setdefault(row.method, []).append(row)
-    for rows in lines.values():
-        rows.sort(key=lambda row: row.fraction)
-    failed = [name for name, rows in lines.items() if not all(row.seeds for row in rows)]
-    drawn = [name for name in lines if name not in (*failed, "none", "random", "edges")]
-    if not drawn:
+    summary = table.summary()
+    failed = sorted({row.method for row in summary if not row.seeds})
+    last = {row.method: row for row in sorted(summary, key=lambda row: row.fraction) if row.method not in failed}
+    references = {label: last.pop(name) for name, label in REFERENCES.items()}
+    if not last:
         raise ValueError(f"the table has no method to draw beside its baselines; failed: {', '.join(failed) or 'none'}")
-    whole = lines["none"]
-    columns = min(columns, len(drawn))
-    height = -(-len(drawn) // columns)
-    figure = Figure(figsize=(1.9 * columns + 0.5, 1.7 * height + 0.9), layout="constrained")
-    axes = figure.subplots(height, columns, squeeze=False, sharex=True, sharey=True)
-
-    def draw(axis: Axes, name: str, label: str, **style) -> None:
-        rows = whole + lines[name]
-        axis.plot([row.fraction for row in rows], [row.accuracy for row in rows], label=label, **style)
-
-    for i, (axis, name) in enumerate(zip(axes.flat, drawn, strict=False)):
-        rows = [row for row in whole + lines[name] if row.seeds]
-        draw(axis, "random", "random order", color="#777777", linestyle="-", linewidth=1.2)
-        draw(axis, "edges", "edge detector", color="#777777", linestyle=":", linewidth=1.6)
-        draw(axis, name, "method", color=COLORS[0], marker="o", markersize=3)
-        if all(row.seeds > 1 for row in rows):
-            axis.fill_between(
-                [row.fraction for row in rows],
-                [row.accuracy - row.spread for row in rows],
-                [row.accuracy + row.spread for row in rows],
-                color=COLORS[0], alpha=0.2, linewidth=0,
-            )  # fmt: skip
-        alone = lines[name]
-        axis.plot(
-            [row.fraction for row in alone], [row.mask_only for row in alone], label="masks alone", color=COLORS[1],
-            linestyle="--", marker="s", markersize=3,
-        )  # fmt: skip
-        label_axes(axis, "", "accuracy" if i % columns == 0 else "")
-        axis.set_title(name.replace("_", " "), fontsize=8)
-    for axis in axes.flat[len(drawn) :]:
-        axis.set_axis_off()
-    for axis in axes.flat[max(0, len(drawn) - columns) : len(drawn)]:  # the lowest of each column, also in a short row
-        axis.tick_params(labelbottom=True)
-    axes[0][0].set_ylim(bottom=0)
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(4, 2 * columns), fontsize=8, frameon=False)
+    drawn = sorted(last.values(), key=lambda row: row.accuracy)
+    figure = Figure(figsize=(0.9 * WIDTH, 0.26 * len(drawn) + 1.4), layout="constrained")
+    axis, places = figure.subplots(), range(len(drawn))
+    for (label, row), style in zip(references.items(), ("-", "--", ":"), strict=True):
+        axis.axvline(row.accuracy, color="#777777", linestyle=style, linewidth=1.4, label=label, zorder=0)
+    axis.plot(
+        [row.mask_only for row in drawn],
+        places,
+        "s",
+        color=COLORS[1],
+        markersize=8,
+        fillstyle="none",
+        label="masks alone",
+    )
+    spread = [row.spread if row.seeds > 1 else 0 for row in drawn]
+    axis.errorbar(
+        [row.accuracy for row in drawn], places, xerr=spread, fmt="o", color=COLORS[0], markersize=4, label="method"
+    )
+    axis.set_yticks(places, [row.method.replace("_", " ") for row in drawn])
+    axis.set_ylim(len(drawn) - 0.5, -0.5)
+    label_axes(axis, "accuracy", "")
+    axis.tick_params(axis="y", labelsize=9)
+    add_legend(figure, 5)
+    share = f"{100 * drawn[0].fraction:.0f} %"
+    seeds = references["whole images"].seeds
     write_caption(
         figure,
-        f"fraction of the pixels replaced, the {table.replaced} first; band: standard deviation over {whole[0].seeds} seeds"
+        f"{share} of the pixels replaced, the {table.replaced} first; mean ± standard deviation over {seeds} seeds"
         + (f"; failed: {', '.join(failed)}" if failed else ""),
     )
-    parts = ", ".join(f"{name} {100 * lines[name][-1].accuracy:.0f} %" for name in ("random", "edges", *drawn))
+    parts = ", ".join(f"{row.method} {100 * row.accuracy:.0f} % ({100 * row.mask_only:.0f} %)" for row in drawn)
+    others = ", ".join(f"{label} {100 * row.accuracy:.0f} %" for label, row in references.items())
     figure.alt = alt or (
-        f"Test accuracy after retraining without the {table.replaced} pixels, one plot per method beside a random order, "
-        f"an edge detector and networks that saw the masks alone. With {100 * lines['random'][-1].fraction:.0f} % "
-        f"replaced: {parts}."
+        f"Test accuracy after retraining without the {table.replaced} {share} of the pixels, and of networks that saw the "
+        f"masks alone: {parts}. For comparison: {others}."
     )
     return figure
 

@@ -200,3 +200,64 @@ def numbers(tables: Mapping[str, Array], *, columns: int = 3, alt: str | None = 
         cell.set_axis_off()
     figure.alt = alt or "Matrices: " + "; ".join(f"{title} {table.tolist()}" for title, table in tables.items()) + "."
     return figure
+
+
+def arrows(
+    ends: Mapping[str, Sequence[float] | Tensor],
+    *,
+    start: Sequence[float] | Tensor = (0.0, 0.0),
+    zero: tuple[Sequence[float] | Tensor, float] | None = None,
+    limits: tuple[float, float] = (-1.0, 1.0),
+    size: float = 3.2,
+    alt: str | None = None,
+) -> Figure:
+    """Arrows in the plane from one point, each with its name at its end.
+
+    Args:
+        ends: name -> where the arrow ends, ``(2,)``.
+        start: where all arrows begin, ``(2,)``.
+        zero: w and b: where :math:`w \\cdot x + b = 0` is drawn as a dashed line.
+        limits: the ends of both axes.
+        size: inches of the figure's sides.
+        alt: the alt text; None lists the ends.
+
+    Raises:
+        ValueError: no arrow, or a point that is not in the plane.
+
+    Example:
+        >>> from interp_lab import plot
+        >>> plot.arrows({"first": (1.0, 0.0), "second": (0.0, 0.5)}).alt
+        'Arrows from (0, 0) to (1, 0): first; (0, 0.5): second.'
+    """
+    begin, points = as_numpy(start), {name: as_numpy(end) for name, end in ends.items()}
+    if not points or any(point.shape != (2,) for point in (begin, *points.values())):
+        raise ValueError(f"arrows need a start and one end or more of shape (2,), got {begin.shape}, {list(points)}")
+    figure = Figure(figsize=(size, size), layout="constrained")
+    axis = figure.subplots()
+    for place in (axis.axhline, axis.axvline):
+        place(0, color="#dddddd", linewidth=1, zorder=0)
+    if zero is not None:
+        w, b = as_numpy(zero[0]), float(zero[1])
+        foot, along = -b * w / (w @ w), (-w[1], w[0])
+        axis.axline(foot, foot + along, color="#777777", linestyle="--", linewidth=1.2)
+    for i, (name, end) in enumerate(points.items()):
+        color = COLORS[i % len(COLORS)]
+        axis.annotate(
+            "", tuple(end), tuple(begin), arrowprops={"arrowstyle": "-|>", "color": color, "shrinkA": 0, "shrinkB": 0}
+        )
+        away = (end - begin) / (((end - begin) ** 2).sum() ** 0.5 or 1)
+        axis.annotate(
+            name,
+            tuple(end),
+            tuple(9 * away),
+            textcoords="offset points",
+            color=color,
+            fontsize=9,
+            ha="center",
+            va="center",
+        )
+    axis.set(xlim=limits, ylim=limits, aspect="equal")
+    label_axes(axis, "", "")
+    told = "; ".join(f"({end[0]:.3g}, {end[1]:.3g}): {name}" for name, end in points.items())
+    figure.alt = alt or f"Arrows from ({begin[0]:.3g}, {begin[1]:.3g}) to {told}."
+    return figure

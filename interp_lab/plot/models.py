@@ -1,7 +1,7 @@
 """Pictures of what a network has learned: surrogates, preferred inputs, strongest patches, prototypes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -74,7 +74,11 @@ def segments(local: "LocalSurrogate", *, alt: str | None = None) -> Figure:
 
 
 def channel_graph(
-    surrogate: "SurrogateGraph", classes: Sequence[str] | None = None, *, alt: str | None = None
+    surrogate: "SurrogateGraph",
+    classes: Sequence[str] | None = None,
+    *,
+    patches: Mapping[str, "TopActivations"] | None = None,
+    alt: str | None = None,
 ) -> Figure:
     """A graph of channels, one column per layer, from input to classes.
 
@@ -84,6 +88,7 @@ def channel_graph(
     Args:
         surrogate: from :func:`~interp_lab.surrogate_graph`.
         classes: a name for each class that the network has.
+        patches: layer -> what :func:`~interp_lab.top_activations` gave for it: each channel is drawn as its patches.
         alt: the alt text; None tells how many channels of each layer were kept.
 
     Example:
@@ -97,7 +102,8 @@ def channel_graph(
     graph, layers = surrogate.graph, list(surrogate.kept)
     columns = [[node for node in graph if node[0] == layer] for layer in (*layers, "logit")]
     tallest = max(map(len, columns))
-    figure = Figure(figsize=(1.3 * len(columns) + 1.2, max(2.4, 0.24 * tallest + 1)), layout="constrained")
+    high, wide = (0.24, 1.3) if patches is None else (0.62, 2.0)
+    figure = Figure(figsize=(wide * len(columns) + 1.2, max(2.4, high * tallest + 1)), layout="constrained")
     axis = figure.subplots()
     axis.set_axis_off()
     place = {
@@ -121,7 +127,13 @@ def channel_graph(
     for (layer, channel), (x, y) in place.items():
         name = classes[channel] if layer == "logit" and classes is not None else str(channel)
         box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "#888888"}
-        axis.text(x, y, name, fontsize=7, ha="center", va="center", bbox=box)
+        top = (patches or {}).get(layer)
+        axis.text(x - 0.2 * (top is not None), y, name, fontsize=8, ha="center", va="center", bbox=box)
+        if top is not None:
+            tiles, _ = as_images(top.patches[channel, top.images[channel] >= 0])
+            cell = axis.inset_axes((x - 0.15, y - 0.42, 0.3, 0.84), transform=axis.transData)
+            show_image(cell, _mosaic(tiles, 1.0))
+            cell.set_axis_off()
     for depth, layer in enumerate(layers):
         total = len(surrogate.kept[layer])
         axis.text(depth, tallest + 0.7, f"layer {layer}\n{len(columns[depth])} of {total}", fontsize=8, ha="center")

@@ -57,6 +57,12 @@ def assigned(m: Parts, z: Tensor) -> Tensor:
     return m.norm(buffer)
 
 
+def assigned_in_parts(m: Parts, z: Tensor) -> Tensor:
+    buffer = torch.zeros_like(z)
+    buffer[:, :3], buffer[:, 3:] = z[:, :3], z[:, 3:]
+    return m.norm(buffer)
+
+
 # (m, what the convolution gives) -> what BatchNorm gives
 BETWEEN = {
     "nothing": lambda m, z: m.norm(z),
@@ -77,6 +83,7 @@ BETWEEN = {
     "flipped and back": lambda m, z: m.norm(z.flip(3)).flip(3),
     "copied": lambda m, z: m.norm(torch.empty_like(z).copy_(z)),
     "assigned": assigned,
+    "assigned in two parts": assigned_in_parts,
     "on two halves": lambda m, z: torch.cat(
         [part * m.scale[k : k + 2] + m.shift[k : k + 2] for part, k in zip(z.chunk(2, 1), (0, 2), strict=True)], 1
     ),
@@ -107,12 +114,18 @@ def test_the_map_is_that_of_the_merged_network(between):
     merged = copy.deepcopy(m.conv)
     merged.weight.data *= m.scale[:, None]
     merged.bias.data = merged.bias.data * m.scale.flatten() + m.shift.flatten()
-    if between is assigned and "CopySlices" in str(assigned(m, m.conv(m.x)).grad_fn.next_functions):
-        # Older versions of torch do not tell the assignment of a whole from another operation on a part.
-        with pytest.raises(UnsupportedModelError, match="no rule for the operation 'copy_slices'"):
-            lrp(lambda x: m.logits(between(m, m.conv(x))), m.x, 0)
-        return
     assert_same_maps(lambda x: m.logits(between(m, m.conv(x))), lambda x: m.logits(merged(x)), m.x)
+
+
+@pytest.mark.parametrize("rule", ["z_plus", "alpha2_beta1", "gamma", "epsilon"])
+def test_a_bias_for_every_place_of_a_convolution_is_that_of_a_dense_layer(rule):
+    m, places = Parts(), torch.linspace(-1, 1, 4 * 8 * 8).view(4, 8, 8)
+    zero = torch.zeros(1, *m.x.shape[1:])
+    columns = torch.eye(zero.numel()).view(-1, *zero.shape[1:])
+    weight = (m.conv(columns) - m.conv(zero)).flatten(1).T.detach()
+    bias = (m.conv(zero) + places).flatten().detach()
+    expected = lrp(lambda x: m.logits(F.linear(x.flatten(1), weight, bias).view(-1, *places.shape)), m.x, 0, rule=rule)
+    assert_close(lrp(lambda x: m.logits(m.conv(x) + places), m.x, 0, rule=rule), expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["transposed", "grouped"])
@@ -355,3 +368,10 @@ def test_patterns_refuse_a_unit_that_is_scaled_place_by_place():
     model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), randomised(nn.BatchNorm1d(12)), nn.ReLU(), nn.Linear(12, 2))
     with pytest.raises(UnsupportedModelError, match="patterns need convolutions and dense layers"):
         fit_patterns(model, [torch.randn(5, 2, 4, 4)])
+
+
+def test_a_bias_that_depends_on_x_is_no_constant():
+    """For a single row, which mixes with no other; a kernel that depends on x is a product of two activations."""
+    weight, x = torch.randn(3, 4), torch.rand(1, 4)
+    with pytest.raises(UnsupportedModelError, match="the bias of a dense layer depends on x"):
+        lrp(lambda x: F.linear(x, weight, x[0, :3].relu()), x, 0)

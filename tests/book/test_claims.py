@@ -1,5 +1,6 @@
 """The conclusions of the book: results that fit the code, pages that print them, and settings measured anew."""
 
+import itertools
 import json
 import math
 import re
@@ -166,8 +167,30 @@ def test_one_setting_decides_the_verdict_and_where_it_breaks():
     assert depends.counted() == "4 of 6 settings"
     assert depends.shares("a") == {1: (2, 3), 2: (2, 3)}
     assert depends.shares("b") == {"x": (2, 2), "y": (2, 2), "z": (0, 2)}
+    assert (depends.turned("a"), depends.turned("b")) == (0, pytest.approx(2 / 3))
     assert depends.decisive() == "b"
     assert Result(stored | {"values": {"native": [-1] * 6}}).verdict == "fails"
+
+
+def test_the_page_of_all_claims_finds_as_often_as_the_verdicts_what_an_option_turns():
+    """Both count pairs; here they are tried one by one."""
+    cells = re.findall(
+        r"^```\{code-cell\} python\n(.*?)^```", (ROOT / "book/since/how_firm.md").read_text(), re.M | re.S
+    )
+    (code,) = (cell for cell in cells if "def turned" in cell)
+    page = {"stored": STORED, "true": {name: result.true for name, result in results().items()}}
+    exec(code.partition("\nname = ")[0], page)
+    for name, result in results().items():
+        settings = list(itertools.product(*(range(len(values)) for values in result.options.values())))
+        true = dict(zip(settings, result.true, strict=True))
+        for axis, option in enumerate(result.options):
+            pairs = [
+                true[s] != true[(*s[:axis], other, *s[axis + 1 :])]
+                for s in settings
+                for other in range(s[axis] + 1, len(result.options[option]))
+            ]
+            expected = sum(pairs) / len(pairs) if pairs else 0
+            assert page["turned"](name, option) == pytest.approx(expected) == result.turned(option), (name, option)
 
 
 @pytest.fixture
@@ -216,7 +239,15 @@ def nearest_to_its_bound(name: str) -> int:
 
 @pytest.mark.slow
 @pytest.mark.trains  # with the kernels of an old processor as well
-@pytest.mark.parametrize("name", [name for name in CLAIMS if name not in TRAINING])
+@pytest.mark.parametrize(
+    "name",
+    [
+        # One process does those that share a training.
+        pytest.param(name, marks=[pytest.mark.xdist_group("training")] * ("training" in claim.options))
+        for name, claim in CLAIMS.items()
+        if name not in TRAINING
+    ],
+)
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_settings_measured_anew(name):
     """The page's own setting, and for a claim that holds also the one in which it nearly does not."""

@@ -222,6 +222,26 @@ def test_statistics_of_the_batch_are_refused_of_a_single_row_too(norm):
         il.saliency(lambda x: head(norm(x.reshape(1, 16, 4)).mean(2)), torch.rand(1, 64), 0)
 
 
+class Standardised(nn.Conv2d):
+    """A convolution whose filters have mean 0 and variance 1 (Qiao et al. 2019), by BatchNorm as many write it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = F.batch_norm(self.weight.reshape(1, len(self.weight), -1), None, None, training=True)
+        return F.conv2d(x, weight.view_as(self.weight), self.bias)
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+@every_method
+def test_statistics_of_weights_are_constants(method, rows):
+    torch.manual_seed(0)
+    own, plain = Standardised(1, 8, 2), nn.Conv2d(1, 8, 2)
+    var, mean = torch.var_mean(own.weight, (1, 2, 3), correction=0, keepdim=True)
+    plain.weight.data, plain.bias.data = ((own.weight - mean) / (var + 1e-5).sqrt()).detach(), own.bias.detach()
+    head = nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(72, 3))
+    maps = [method(nn.Sequential(conv, head), X[:rows], 0) for conv in (own, plain)]
+    assert_close(*maps, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("method", [il.saliency, il.integrated_gradients, il.lrp, il.deeplift])
 def test_a_row_of_its_own_is_no_reason_to_refuse_what_may_mix(method):
     """Softmax over the features, a norm of every row, a transposition and back: rows are independent."""

@@ -151,6 +151,14 @@ def test_a_photo_that_cannot_be_read_is_named(folder, name, damage):
         photos(folder)
 
 
+def test_a_photo_of_too_many_pixels_is_named(folder, monkeypatch):
+    Image.new("RGB", (300, 300)).save(folder / "large.png")
+    (folder / "labels.csv").write_text("file,label\nlarge.png,sky\n")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300 * 300 // 2 - 1)
+    with pytest.raises(ValueError, match=r"large.png cannot be read as a picture"):
+        photos(folder)
+
+
 @pytest.mark.parametrize(("kind", "modes"), [("uint16", ("I;16", "I")), ("int32", ("I",)), ("float32", ("F",))])
 def test_photos_that_would_be_clipped_are_refused(folder, kind, modes):
     values = np.linspace(0, 60_000, 300 * 300).reshape(300, 300).astype(kind)

@@ -329,8 +329,8 @@ def test_the_summary_is_mean_and_standard_deviation_over_the_seeds():
     assert (row.spread, row.mask_only_spread) == pytest.approx(tuple(np.std(values, 0, ddof=1)))
     assert broken.seeds == 0
     assert math.isnan(broken.accuracy)
-    shown = f"{100 * row.accuracy:.1f} +-{100 * row.spread:4.1f} ({100 * row.mask_only:.1f})"
-    unchanged = "90.0 +- 0.0"
+    shown = f"{100 * row.accuracy:.1f} ± {100 * row.spread:.1f} ({100 * row.mask_only:.1f})"
+    unchanged = "90.0 ± 0.0"
     assert table.rows() == {
         "edges": {"70 %": shown, "20 %": "failed"},
         "whole images": {"70 %": unchanged, "20 %": unchanged},

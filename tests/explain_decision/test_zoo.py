@@ -44,6 +44,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v)
 
 
+def by_hand(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    s = q @ k.mT / q.shape[-1] ** 0.5
+    s = s - s.amax(-1, keepdim=True)
+    return s.exp() / torch.exp(s).sum(-1, keepdim=True) @ v
+
+
 def qkv(m: Build, x: Tensor) -> tuple[Tensor, ...]:
     return m.linear("qkv", x, 3 * D).chunk(3, -1)
 
@@ -97,6 +103,17 @@ def selective(m: Build, z: Tensor) -> Tensor:
     parts = torch.stack([F.relu(m.conv("a", z)), F.relu(m.conv("b", z, kernel=5))], 1)
     share = m.linear("share", parts.sum(1).mean((2, 3)), 2 * D).view(-1, 2, D).softmax(1)
     return (parts * share[..., None, None]).sum(1)
+
+
+def kernels(m: Build, z: Tensor) -> Tensor:
+    """A mixture of kernels for every picture (CondConv), in the order of a convolution with one group a picture."""
+    share = torch.sigmoid(m.linear("share", z.mean((2, 3)), 3))
+    return (share @ torch.linspace(-1, 1, 3 * 4 * D * 9).cos().view(3, -1)).view(-1, D, 3, 3)
+
+
+def conditional(m: Build, z: Tensor) -> Tensor:
+    weight, bias = kernels(m, z), torch.linspace(-1, 1, 4).repeat(len(z))
+    return F.conv2d(z.flatten(0, 1)[None], weight, bias, padding=1, groups=len(z)).view(len(z), 4, *z.shape[2:])
 
 
 def spatial_gate(m: Build, z: Tensor) -> Tensor:
@@ -192,6 +209,19 @@ def wave(m: Build, x: Tensor) -> Tensor:
     return torch.tanh(m("f", lambda: nn.Conv1d(D, D, 3), h)) * torch.sigmoid(m("g", lambda: nn.Conv1d(D, D, 3), h))
 
 
+def written_in_parts(m: Build, x: Tensor) -> Tensor:
+    """Residual additions, activations and gates that work in place on views, as many networks have them."""
+    z = m.linear("a", x).transpose(1, 2)  # a view, and of a view
+    z += x.transpose(1, 2)
+    F.relu(z[:, :3], inplace=True)
+    z[:, 3:5].sigmoid_().mul_(0.5)
+    h = torch.zeros(len(x), T, D)
+    h[:, 0], h[:, 1:] = x[:, 0], z.transpose(1, 2)[:, 1:]
+    h[:, torch.tensor([0, 2])] = z[..., :2].transpose(1, 2)
+    h[:, 3] *= z[..., 0].sigmoid()
+    return h
+
+
 def ode(m: Build, x: Tensor) -> Tensor:
     for _ in range(4):
         x = x + 0.2 * torch.tanh(m.linear("f", x))
@@ -248,7 +278,9 @@ SEQUENCES: dict[str, Callable[[Build, Tensor], Tensor]] = {
     "bilinear": lambda m, x: m("b", lambda: nn.Bilinear(D, D, 4), x, x.flip(1)),
     "sine": lambda m, x: torch.sin(3 * m.linear("a", x)),
     "Euler steps": ode,
+    "written in parts": written_in_parts,
     "PReLU": lambda m, x: m("p", lambda: nn.PReLU(D), x.transpose(1, 2)),
+    "softmax by hand": lambda m, x: by_hand(*qkv(m, x)),
     "layer norm by hand": lambda m, x: (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 1e-5),
 }  # fmt: skip
 # Pictures, z (N, D, 8, 8).
@@ -262,6 +294,7 @@ PICTURES: dict[str, Callable[[Build, Tensor], Tensor]] = {
     "squeeze-excite": squeeze,
     "squeeze-excite, hard": lambda m, z: squeeze(m, z, F.hardsigmoid),
     "selective kernels": selective,
+    "kernels from x": conditional,
     "channel and spatial gates": spatial_gate,
     "non-local": lambda m, z: z + attend(*(m.conv(k, z, kernel=1).flatten(2).mT for k in "qkv")).mT.reshape(z.shape),
     "feature pyramid": pyramid,
@@ -292,7 +325,6 @@ REFUSED: dict[str, tuple[Callable[[Build, Tensor], Tensor], str]] = {
 # By LRP alone: nowhere is the relevance of an exponential that is no softmax defined, or of a complex product.
 REFUSED_BY_LRP: dict[str, tuple[Callable[[Build, Tensor], Tensor], str]] = {
     "radial basis": (lambda m, x: torch.exp(-(x[:, :, None] - torch.linspace(-1, 1, 4 * D).view(4, D)).square().sum(-1)), "'exp'"),
-    "softmax by hand": (lambda m, x: x.exp() / x.exp().sum(1, keepdim=True), "'exp'"),
     "product of complex values": (
         lambda m, x: (lambda z: (z * z / (1 + z.abs())).imag)(torch.fft.fft(m.linear("a", x))),
         "'mul'",
@@ -367,3 +399,24 @@ def test_what_is_refused_by_lrp_alone(block, message):
         lrp(model, x, 1)
     difference = (model(x) - model(torch.zeros_like(x)))[:, 1].detach()
     assert_close(deeplift(model, x, 1).sum((1, 2)), difference, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("attention", ["attn_lrp", "cp_lrp"])
+def test_a_softmax_written_by_hand_is_a_softmax(attention):
+    x = sequence()
+    ours, expected = (
+        lrp(network(lambda m, x, f=f: f(*qkv(m, x)), x), x, 1, attention=attention, balance=True)
+        for f in (by_hand, attend)
+    )
+    assert_close(ours, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{}, {"rule": "epsilon", "attention": "cp_lrp"}])
+def test_a_convolution_with_kernels_from_x_is_a_matrix_product(options):
+    def unfolded(m: Build, z: Tensor) -> Tensor:
+        patches = F.unfold(z, 3, padding=1)
+        return (kernels(m, z).reshape(len(z), 4, -1) @ patches + torch.linspace(-1, 1, 4)[:, None]).unflatten(2, (8, 8))
+
+    x = picture()
+    ours, expected = (lrp(network(block, x), x, 1, **options) for block in (conditional, unfolded))
+    assert_close(ours, expected, rtol=1e-9, atol=1e-12)

@@ -182,7 +182,7 @@ def test_the_corrected_value_is_the_number_of_concepts_times_the_share_of_random
 @pytest.mark.trains
 @pytest.mark.slow
 @pytest.mark.usefixtures("single")
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", [pytest.param(p, marks=[pytest.mark.exhaustive] * (p != "dot")) for p in PARTS])
 def test_the_part_that_decides_is_the_concept_that_is_found(part, seed, verdict):
     """On scenes with three parts, of which one is the label. The deciding part has the smallest p-value that there can be."""
     torch.manual_seed(seed)

@@ -243,7 +243,9 @@ def test_the_same_key_gives_the_same_grades_over_an_executor(graded, tmp_path, m
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("executor", ["processes", "dask"])
+@pytest.mark.parametrize(
+    "executor", ["processes", pytest.param("dask", marks=pytest.mark.exhaustive)]
+)  # as test_cluster
 def test_processes_and_a_cluster_give_the_same_grades(executor, graded, tmp_path):
     folder, out = graded[0], tmp_path / "out"
     out.mkdir()

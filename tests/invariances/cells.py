@@ -20,7 +20,6 @@ EQUAL, REFUSED, CHANGED_REFUSED, FAILED = "equal", "refused", "refused where it 
 
 Run = Callable[[Function, Case], Answer]
 MAY_BE_REFUSED = {
-    "'copy_slices'": "a ReLU that works in place on a view",
     "torch.func refuses": "influence needs the derivatives of each row alone",
 }
 """Words of a refusal that is right in the changed form alone, whatever the change, and why."""

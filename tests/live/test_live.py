@@ -299,7 +299,7 @@ def operands() -> dict[str, list[tuple]]:
             (image, torch.randn(5, 4, 2, 2), None, [1, 1], [0, 0], [2, 3], False, [0, 0], 1),
             (image, kernel.transpose(0, 1).reshape(4, 3, 3, 2), torch.randn(6), [2, 3], [1, 1], [1, 2], True, [1, 2], 2),
         ],
-        "div.Tensor": [(a, b.abs() + 0.5), (a, row.abs() + 0.5)], "exp.default": [(a,)], "expand.default": [(row, [2, 3, 4]), (row, [2, -1, 4])],
+        "div.Tensor": [(a, b.abs() + 0.5), (a, row.abs() + 0.5)], "exp.default": [(a,)], "log.default": [(a.abs(),)], "expand.default": [(row, [2, 3, 4]), (row, [2, -1, 4])],
         "full.default": [([2, 3], 0.5)], "gather.default": [(torch.randn(3, 4), 0, place), (torch.randn(2, 5), 1, place)],
         "index.Tensor": [(a, [None, torch.tensor([[2], [0]]), torch.tensor([1, -1, 0])]), (a, [torch.tensor([1, 0, 1])])],
         "isnan.default": [(a / a * a,), (torch.tensor([1.0, float("nan"), 2.0]),)],

@@ -89,6 +89,26 @@ def test_a_tree_has_yes_to_the_left_of_no_and_ends_in_dots_where_it_goes_on():
         plot.tree(model, ["a"])
 
 
+def test_a_tree_of_pictures_shows_the_mean_of_those_that_come_to_a_test_and_frames_the_tested_cell():
+    x = torch.rand(40, 1, 4, 4)
+    dark = x[:, 0, 2:, :2].mean((1, 2)) <= 0.5  # the lower left of four cells
+    tree = antehoc.decision_tree(x, dark.long(), depth=1, features=lambda x: nn.functional.avg_pool2d(x, 2))
+    figure = plot.tree(tree, ["bright", "dark"], images=x)
+    shown = {axis.get_children()[0]: axis for axis in figure.axes[0].child_axes}
+    assert len(shown) == 3
+    means = [torch.as_tensor(axis.images[0].get_array()) for axis in shown.values()]
+    for expected in (x, x[dark], x[~dark]):
+        assert sum(torch.allclose(mean, expected[:, 0].mean(0)) for mean in means) == 1
+    (frame,) = (patch for axis in shown.values() for patch in axis.patches)
+    assert [*frame.get_xy(), frame.get_width(), frame.get_height()] == [-0.5, 1.5, 2, 2]
+    assert "the tested cell framed" in caption(figure)
+    with pytest.raises(ValueError, match="no image comes to node"):
+        plot.tree(tree, images=x[dark])
+    numbers = antehoc.decision_tree(x.flatten(1), dark.long())
+    with pytest.raises(ValueError, match=r"features of shape \(16,\) are no picture"):
+        plot.tree(numbers, images=x)
+
+
 def test_the_curves_drawn_are_the_most_important_ones_of_the_class_and_in_their_order():
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(200, 9, generator=generator)

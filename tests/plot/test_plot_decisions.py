@@ -67,3 +67,22 @@ def test_a_column_has_one_language_of_colours():
     figure = plot.panel(None, {"mixed": mixed, "magnitude": mixed.abs()}, percentile=100)
     colours = [axis.images[0].get_cmap().name for axis in figure.axes]
     assert colours == [plot.DIVERGING, plot.SEQUENTIAL] * 2
+
+
+def test_the_frames_of_a_slider_can_speak_one_language_of_colours():
+    magnitude = torch.tensor([[[1.0, 2.0]]])
+    figure = plot.panel(None, {"magnitude": magnitude}, percentile=100, signed=True)
+    assert figure.axes[0].images[0].get_cmap().name == plot.DIVERGING
+    assert "dark zero" not in caption(figure)
+
+
+def test_a_panel_has_a_column_for_each_batch_of_pictures():
+    images, baseline, map_ = torch.rand(2, 3, 4, 4), torch.zeros(2, 3, 4, 4), torch.randn(2, 4, 4)
+    figure = plot.panel({"scene": images, "baseline": baseline}, {"map": map_})
+    assert [axis.get_title() for axis in figure.axes] == ["scene", "baseline", "map", "", "", ""]
+    for row in (0, 1):
+        assert_close(pixels(figure, 3 * row), images[row].permute(1, 2, 0))
+        assert_close(pixels(figure, 3 * row + 1), baseline[row].permute(1, 2, 0))
+        assert_close(pixels(figure, 3 * row + 2), map_[row])
+    with pytest.raises(ValueError, match="one common length above 0, got \\[1, 2\\]"):
+        plot.panel({"scene": images, "baseline": baseline[:1]}, {"map": map_})

@@ -89,3 +89,29 @@ def test_what_the_bars_are_is_not_cut_where_long_names_leave_little_room():
     figure.canvas.draw()
     box = figure._supxlabel.get_window_extent()
     assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
+
+
+def test_arrows_go_from_the_start_to_their_ends_and_the_dashed_line_is_where_the_score_is_zero():
+    w, b = torch.tensor([2.0, -1.0]), -0.5
+    ends = {"right": torch.tensor([0.9, 0.25]), "up": (0.25, 0.75)}
+    figure = plot.arrows(ends, start=(0.25, 0.25), zero=(w, b), limits=(0, 1))
+    (axis,) = figure.axes
+    drawn = [text for text in axis.texts if text.arrow_patch]
+    assert [text.xy for text in drawn] == [pytest.approx((0.9, 0.25)), (0.25, 0.75)]
+    assert all(text.xyann == (0.25, 0.25) for text in drawn)
+    named = {text.get_text(): text for text in axis.texts if not text.arrow_patch}
+    assert {name: text.xy for name, text in named.items()} == {
+        "right": pytest.approx((0.9, 0.25)),
+        "up": (0.25, 0.75),
+    }
+    assert named["right"].xyann == pytest.approx((9, 0))  # points further on, beyond the head of the arrow
+    (line,) = (line for line in axis.lines if line.get_linestyle() == "--")
+    assert [2 * x - y - 0.5 for x, y in (line.get_xy1(), line.get_xy2())] == pytest.approx([0, 0], abs=1e-6)
+    assert tuple(line.get_xy1()) != tuple(line.get_xy2())
+    assert axis.get_xlim() == axis.get_ylim() == (0, 1)
+
+
+@pytest.mark.parametrize(("ends", "start"), [({}, (0, 0)), ({"a": (1, 2, 3)}, (0, 0)), ({"a": (1, 2)}, (0,))])
+def test_arrows_outside_the_plane_are_refused(ends, start):
+    with pytest.raises(ValueError, match=r"of shape \(2,\)"):
+        plot.arrows(ends, start=start)

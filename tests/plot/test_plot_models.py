@@ -9,7 +9,7 @@ from pictures import assert_is_shown_with_alt_text, caption, colours, hue, pixel
 from torch import nn
 from torch.testing import assert_close
 
-from interp_lab import maximize_activation, mmd_critic, plot, surrogate_graph, surrogate_local
+from interp_lab import maximize_activation, mmd_critic, plot, surrogate_graph, surrogate_local, top_activations
 from interp_lab.backprop.receptive_field import ReceptiveField
 from interp_lab.explain_model.top_activations import TopActivations
 
@@ -106,6 +106,20 @@ def test_every_channel_kept_of_a_network_is_drawn():
     drawn = {text.get_text() for text in plot.channel_graph(result).axes[0].texts}
     assert {str(channel) for _, channel in result.graph} <= drawn
     assert_is_shown_with_alt_text(lambda alt: plot.channel_graph(result, alt=alt))
+
+
+def test_a_channel_is_drawn_as_its_patches_at_its_place():
+    torch.manual_seed(0)
+    network, x = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)), torch.rand(60, 1, 6, 6)
+    result = surrogate_graph(network, x)
+    ((layer, kept),) = result.kept.items()
+    top = top_activations(network, [x], layer, k=1)
+    figure = plot.channel_graph(result, patches={layer: top})
+    drawn = [torch.as_tensor(axis.images[0].get_array()) for axis in figure.axes[0].child_axes]
+    channels = kept.nonzero()[:, 0].tolist()
+    assert len(drawn) == len(channels)
+    for channel in channels:
+        assert any(torch.allclose(shown, top.patches[channel, 0, 0]) for shown in drawn)
 
 
 def test_an_ascent_is_drawn_from_start_to_end_in_one_call():

@@ -64,8 +64,8 @@ class Retraining:
     Example:
         >>> cells = [Cell("none", 0.0, 0, 0.98), Cell("edges", 0.5, 0, 0.9, 0.8), Cell("edges", 0.5, 1, 0.7, 0.6)]
         >>> row = Retraining("most relevant", tuple(cells)).summary()[1]
-        >>> f"{row.method}: {row.accuracy:.2f} +- {row.spread:.2f}, masks alone {row.mask_only:.2f}"
-        'edges: 0.80 +- 0.14, masks alone 0.70'
+        >>> f"{row.method}: {row.accuracy:.2f} ± {row.spread:.2f}, masks alone {row.mask_only:.2f}"
+        'edges: 0.80 ± 0.14, masks alone 0.70'
     """
 
     replaced: str
@@ -111,7 +111,7 @@ class Retraining:
         width, seeds = max(map(len, rows)), sum(c.method == WHOLE and c.accuracy is not None for c in self.cells)
         lines = [
             f"Test accuracy in % after retraining without the {self.replaced} pixels,",
-            f"mean +- standard deviation over {seeds} seeds; in brackets, of networks trained on the masks alone.",
+            f"mean ± standard deviation over {seeds} seeds; in brackets, of networks trained on the masks alone.",
             f"{'replaced':{width}}" + "".join(f"{fraction:>20}" for fraction in rows["whole images"]),
             *(f"{name:{width}}" + "".join(f"{cell:>20}" for cell in cells.values()) for name, cells in rows.items()),
         ]
@@ -125,6 +125,6 @@ def _moments(values: list[float]) -> tuple[float, float]:
 def _percent(row: Summary) -> str:
     if row.seeds == 0:
         return "failed"
-    spread = f" +-{100 * row.spread:4.1f}" if row.seeds > 1 else ""
+    spread = f" ± {100 * row.spread:.1f}" if row.seeds > 1 else ""
     alone = "" if math.isnan(row.mask_only) else f" ({100 * row.mask_only:.1f})"
     return f"{100 * row.accuracy:.1f}{spread}{alone}"

@@ -6,12 +6,14 @@ of AttnLRP. In CP-LRP the softmax's weights are constants.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...backprop.modified_backprop import (
     CHOICES,
+    CONVOLUTION,
     MATRIX_PRODUCT,
     MAX_POOLS,
     PASSED,
@@ -144,6 +146,18 @@ def _einsum(func: Callable, args: tuple, kwargs: dict, *, o: Options):
     return _sum_of_products(multiply, *(operands[k] for k in places), o=o)
 
 
+def _filtered(func: Callable, args: tuple, kwargs: dict, *, o: Options) -> Tensor:
+    """A convolution with filters that depend on x is a matrix product of two activations."""
+
+    def call(input: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Any, **options: Any) -> Tensor:
+        if not origin(input):
+            return NotImplemented
+        z = _sum_of_products(lambda a, w: func(a, w, None, *rest, **options), input, weight, o=o)
+        return z if bias is None else z + bias.view(-1, *[1] * (weight.dim() - 2))
+
+    return call(*args, **kwargs)
+
+
 class Softmax(Replacement):
     """A softmax with its gradient, which absorbs the relevance that its exponential has at 0, or with none (CP-LRP)."""
 
@@ -168,13 +182,41 @@ def _softmax(func: Callable, args: tuple, kwargs: dict, *, o: Options) -> Tensor
     return Softmax.apply(*softmax_of(*args, **kwargs), o)
 
 
+EXPONENT = "exponent"  # of an exponential, as its node keeps it
+
+
+def _exponential(func: Callable, args: tuple, kwargs: dict) -> Tensor:
+    """No rule is known, unless what divides it makes it a softmax."""
+    out = func(*args, **kwargs)
+    if out.grad_fn is not None:
+        out.grad_fn.metadata[EXPONENT] = args[0]
+    return out
+
+
+def _exponent(node: Any) -> Tensor | None:
+    return None if node is None else node.metadata.get(EXPONENT)
+
+
+def _quotient(a: Tensor, b: Tensor, *, o: Options) -> Tensor:
+    """What is divided takes all; an exponential over its sum along a dimension is a softmax."""
+    total = b.grad_fn
+    if total is not None and operation_of(total) == "SumBackward" and a.dim() == b.dim():
+        s, summed = (_exponent(node) for node in (a.grad_fn, total.next_functions[0][0]))
+        dims = [d for d, n in enumerate(a.shape) if n != b.shape[d]]
+        if s is not None and s is summed and len(dims) == 1:
+            return Softmax.apply(s, dims[0], o)
+    return a / b.detach()
+
+
 def product_rules(o: Options, attention: bool) -> dict[Callable, Rule]:
     """The rules of products of two activations; with ``attention`` those of quotients, matrix products and softmax too."""
     table = product_table(_product, *PRODUCT)
     if attention:
-        table |= product_table(lambda a, b: a / b.detach(), *QUOTIENT)
+        table |= product_table(partial(_quotient, o=o), *QUOTIENT)
+        table |= dict.fromkeys((torch.exp, Tensor.exp), _exponential)
         for func in operations(*MATRIX_PRODUCT):
             table |= dict.fromkeys([func], product_table(partial(_sum_of_products, func, o=o), func.__name__)[func])
         table[torch.einsum] = partial(_einsum, o=o)
+        table |= dict.fromkeys(operations(*CONVOLUTION), partial(_filtered, o=o))
         table |= dict.fromkeys((torch.softmax, Tensor.softmax, torch.special.softmax), partial(_softmax, o=o))
     return table

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from ...backprop.layers import AFFINE, Layer, LinearLayer, affine_parts
-from ...backprop.modified_backprop import elementwise, in_place, works_in_place
-from ...contract.interception import Rule, operations, origin
+from ...backprop.modified_backprop import elementwise, in_place
+from ...contract.interception import Rule, operations, origin, works_in_place
 from .gates import Proportional, product_rules
 from .rules import Options, PositiveSum, z_plus
 

@@ -40,7 +40,7 @@ class SurrogateGraph:
 
     def __call__(self, x: Tensor) -> Tensor:
         with explaining(self.model, x) as x, torch.no_grad():
-            return _ablated(self.model, x, self.kept, self.means)
+            return ablated(self.model, x, self.kept, self.means)
 
 
 @torch.inference_mode(False)
@@ -101,7 +101,7 @@ def surrogate_graph(
     with explaining(model, x) as inputs, torch.no_grad():
         for _, name, channel in order:
             kept[name][channel] = False
-            agree = sum((decisions(_ablated(model, i, kept, means)) == c).sum() for i, c in _chunks(inputs, decided))
+            agree = sum((decisions(ablated(model, i, kept, means)) == c).sum() for i, c in _chunks(inputs, decided))
             if agree < threshold * len(x):
                 kept[name][channel] = True
     graph = _flow(model, x, labels, layers, kept, relevance)
@@ -126,7 +126,7 @@ def _relu_layers(model: nn.Module, x: Tensor) -> list[str]:
     return found
 
 
-def _ablated(model: nn.Module, x: Tensor, kept: Mapping[str, Tensor], means: Mapping[str, Tensor]) -> Tensor:
+def ablated(model: nn.Module, x: Tensor, kept: Mapping[str, Tensor], means: Mapping[str, Tensor]) -> Tensor:
     """What the model gives where channels that are not kept are at their mean."""
 
     def held(name: str) -> Callable[[Tensor], Tensor]:
