@@ -56,15 +56,15 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def fingerprint(root: Path) -> str:
-    """Hash of what pages depend on beside their own code: Python, packages, `interp_lab`, book/data, external data.
+    """Hash of what pages depend on beside their own code: Python, packages, `interp_lab`, book/data, modules beside pages, external data.
 
     External data enter by relative path and size, since hashing their contents would take longer than the build.
     """
     packages = {f"{d.name}=={d.version}" for d in importlib.metadata.distributions()}
     digest = hashlib.sha256(repr((sys.version, sorted(packages))).encode())
-    for folder in (root / "interp_lab", root / "book" / "data"):
-        for path in files_in(folder):
-            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    beside = sorted((root / "book" / "since").glob("*.py"))
+    for path in (*files_in(root / "interp_lab"), *files_in(root / "book" / "data"), *beside):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     for folder in data_folders():
         for path in files_in(folder):
             digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode())

@@ -22,9 +22,7 @@ def create(solutions: Path, name: str) -> Path:
     if not solutions.is_dir():
         raise ValueError(f"there is no folder {solutions}: go to the root of the course, or name it with --solutions")
     if not (parts := re.fullmatch(r"(?:(\d\d)_)?([a-z][a-z0-9_]*)", name)):
-        raise ValueError(
-            f"{name!r} is no name for an exercise: take small letters, digits and _, such as counterfactuals"
-        )
+        raise ValueError(f"{name!r} is no name for an exercise: take small letters, digits and _, such as grad_cam")
     numbers = {path.name: int(path.name[:2]) for path in solutions.iterdir() if re.match(r"\d\d_", path.name)}
     number, topic = int(parts[1] or max(numbers.values(), default=0) + 1), parts[2]
     for other in numbers:

@@ -270,7 +270,7 @@ def run_questions(options: argparse.Namespace) -> None:
 def add_new_exercise(commands: argparse._SubParsersAction) -> None:
     """``interp-lab new-exercise``."""
     parser = commands.add_parser("new-exercise", help="a folder with a worked question, its hidden checks and a corpus")
-    parser.add_argument("name", metavar="NAME", help="such as counterfactuals; 15_counterfactuals chooses the number")
+    parser.add_argument("name", metavar="NAME", help="such as grad_cam; 18_grad_cam chooses the number")
     parser.add_argument("--solutions", type=Path, default=Path("solutions"), help="folder with a folder per exercise")
     parser.set_defaults(run=run_new_exercise)
 

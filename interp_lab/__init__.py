@@ -3,7 +3,14 @@
 from importlib import import_module
 
 from . import _torchvision, antehoc, check, data, networks  # noqa: F401  # _torchvision mends what others import
-from .antehoc import BagOfLocalFeatures, additive_model, decision_tree, prototype_network, sparse_softmax
+from .antehoc import (
+    BagOfLocalFeatures,
+    additive_model,
+    concept_bottleneck,
+    decision_tree,
+    prototype_network,
+    sparse_softmax,
+)
 from .backprop.feature_maps import channels_first, tokens_to_maps
 from .contract import UnsupportedModelError
 from .evaluate.class_sensitivity import class_sensitivity
@@ -71,6 +78,7 @@ __all__ = [
     "check",
     "class_sensitivity",
     "coherence",
+    "concept_bottleneck",
     "counterfactual",
     "data",
     "decision_tree",

@@ -363,8 +363,9 @@ def test_the_watermark_network_relies_on_the_watermark_and_the_other_does_not(fr
 
 def test_the_weights_are_small():
     files = list(weights.FOLDER.glob("*.safetensors"))
-    assert {file.stem for file in files} == set(networks.TRAINED) | set(priors.TRAINED)
-    assert sum(file.stat().st_size for file in files) < 2_000_000
+    of_exercises = {"suspects"}
+    assert {file.stem for file in files} == set(networks.TRAINED) | set(priors.TRAINED) | of_exercises
+    assert sum(file.stat().st_size for file in files) < 2_100_000
 
 
 def test_loading_is_repeatable_and_leaves_the_random_state_alone():

@@ -35,7 +35,7 @@ class Result:
     def __init__(self, stored: dict[str, Any]) -> None:
         self.page, self.sentence = stored["page"], stored["sentence"]
         self.options = {  # a pair is told in words
-            name: [" and ".join(value) if isinstance(value, list) else value for value in values]
+            name: [" and ".join(map(str, value)) if isinstance(value, list) else value for value in values]
             for name, values in stored["options"].items()
         }
         self.above, self.below = stored["above"], stored["below"]

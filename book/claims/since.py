@@ -8,13 +8,14 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from book.since.on_patches import by_gradient, on_tokens, rollout
+from book.since.reading import sequences, shares, trained_reader
+from book.since.superposition import nearest_cosine, present, sparse_autoencoder, superposed
 from interp_lab import (
     attack_attribution,
-    attention_rollout,
     class_sensitivity,
+    concept_bottleneck,
     counterfactual,
-    grad_cam,
-    gradient_x_attention,
     lrp,
     relevance_mass,
     saliency,
@@ -23,7 +24,8 @@ from interp_lab import (
     tokens_to_maps,
     top_k_overlap,
 )
-from interp_lab.data import PARTS, scenes
+from interp_lab.antehoc import ConceptBottleneck
+from interp_lab.data import PARTS, digits, scenes
 from interp_lab.explain_model.concepts import ConceptTest
 from interp_lab.networks import fast_gradient_sign, fold_batch_norm, scenes_cnn, train
 
@@ -109,31 +111,45 @@ def robust_training_holds_the_map(levels: int, k: int, seed: int, beside: str) -
     return _kept("scenes_robust", levels, k, seed)["attack"] - _kept(beside, levels, k, seed)["attack"]
 
 
+# Attention
+
+
+@cache
+def _read(gap: int, fixed: bool, training: int) -> dict[str, tuple[float, float]]:
+    """The mean share of the mark and of the value that decides, in each explanation."""
+    learn, test, other = (sequences(n, seed, gap) for n, seed in ((2000, 0), (300, 1), (300, 2)))
+    blank = other.images
+    blank[:, :, 0] = 0
+    told = shares(trained_reader(learn, fixed, training), test.images, blank)
+    places = test.place[:, None]
+    return {
+        name: (share.gather(1, places).mean().item(), share.gather(1, places + gap).mean().item())
+        for name, share in told.items()
+    }
+
+
+READERS = {"gap": (2, 1), "training": (0, 1, 2)}
+
+
+@claim("since/attention", below=0.1, **READERS)
+def attention_misses_the_mark(gap: int, training: int) -> float:
+    """A learned attention gives the mark, on which the answer depends, less than an equal share of its weight (.1)."""
+    return _read(gap, False, training)["attention"][0]
+
+
+@claim("since/attention", above=0.25, fixed=(False, True), **READERS)
+def the_ablation_finds_both_tokens(fixed: bool, gap: int, training: int) -> float:
+    """The ablation gives both of the tokens that matter more than a quarter each."""
+    return min(_read(gap, fixed, training)["ablation"])
+
+
 # Transformers
 
 
-def _over(rolled: Tensor, x: Tensor) -> Tensor:
-    """What the class token has of every patch, enlarged to the size of x."""
-    patches = rolled[:, 0, 1:].unflatten(1, (8, 8))[:, None]
-    return F.interpolate(patches, x.shape[2:], mode="bilinear").expand_as(x)
-
-
-def _rollout(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
-    return _over(attention_rollout(model, x), x)
-
-
-def _gradient_x_attention(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
-    return _over(gradient_x_attention(model, x, target), x)
-
-
-def _grad_cam(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
-    return grad_cam(model, x, target, layer=model[-4].norm1, reshape=tokens_to_maps())  # of the last block
-
-
 OF_TRANSFORMERS = EXPLAIN | {
-    "grad_cam": _grad_cam,
-    "rollout": _rollout,
-    "gradient x attention": _gradient_x_attention,
+    "grad_cam": on_tokens,
+    "rollout": rollout,
+    "gradient x attention": by_gradient,
     "cp_lrp": partial(lrp, attention="cp_lrp"),
 }
 
@@ -238,9 +254,123 @@ def grad_cam_on_tokens_is_better_without_its_mean(block: str, score: str, margin
 
     def lies(alpha: Tensor) -> Tensor:
         cam = (tokens.detach() * alpha).sum(2).relu()
-        return scored(_over(cam[:, None], images)[:, :1], seed, score, margin)
+        return scored(
+            F.interpolate(tokens_to_maps()(cam[..., None]), images.shape[2:], mode="bilinear"), seed, score, margin
+        )
 
     return surely(lies(slope) - lies(slope[:, 1:].mean(1, keepdim=True)))
+
+
+# Mechanistic interpretability
+
+
+@cache
+def _kept_features(density: float, training: int) -> Tensor:
+    """The lengths of the directions of five features in two units."""
+    return superposed(5, 2, density, steps=600, seed=training).norm(dim=0)
+
+
+TOY = {"threshold": (0.5, 0.3, 0.7), "training": (0, 1, 2, 3, 4)}
+
+
+@claim("since/mechanistic_interpretability", above=4.5, density=(0.05, 0.02, 0.1), **TOY)
+def rare_features_are_all_kept(density: float, threshold: float, training: int) -> float:
+    """Two units keep all of five features that are rare (number of directions that are longer than a threshold)."""
+    return (_kept_features(density, training) > threshold).sum().item()
+
+
+@claim("since/mechanistic_interpretability", below=3.5, **TOY)
+def features_that_are_always_there_are_dropped(threshold: float, training: int) -> float:
+    """Of five features that are always present, two units keep three at most."""
+    return (_kept_features(1.0, training) > threshold).sum().item()
+
+
+@cache
+def _stored(training: int) -> tuple[Tensor, Tensor]:
+    """The directions of twenty features in eight units, and 20,000 activations."""
+    w = superposed(20, 8, 0.05, seed=training)
+    return F.normalize(w.T), present(20_000, 20, 0.05) @ w.T
+
+
+@cache
+def _directions(what: str, training: int, penalty: float = 0.1) -> Tensor:
+    _, h = _stored(training)
+    if what == "units":
+        return torch.cat([torch.eye(8), -torch.eye(8)])
+    if what == "principal components":
+        main = torch.linalg.svd(h - h.mean(0), full_matrices=False).Vh
+        return torch.cat([main, -main])
+    if what == "at random":
+        return F.normalize(torch.randn(40, 8, generator=torch.Generator().manual_seed(training)))
+    return sparse_autoencoder(h, int(what), penalty, seed=training)
+
+
+def _share_found(directions: Tensor, training: int, cosine: float) -> float:
+    return (nearest_cosine(_stored(training)[0], directions) > cosine).float().mean().item()
+
+
+FOUND = {"cosine": (0.95, 0.9), "training": (0, 1, 2)}
+
+
+@claim("since/mechanistic_interpretability", above=0.5, size=(40, 20, 80), penalty=(0.1, 0.03, 0.2), **FOUND)
+def a_sparse_autoencoder_finds_most_features(size: int, penalty: float, cosine: float, training: int) -> float:
+    """A sparse autoencoder finds more than half of the features that are stored in a layer."""
+    return _share_found(_directions(str(size), training, penalty), training, cosine)
+
+
+@claim("since/mechanistic_interpretability", below=0.5, what=("units", "principal components", "at random"), **FOUND)
+def without_it_most_features_are_missed(what: str, cosine: float, training: int) -> float:
+    """The units, the principal components and random directions come near to less than half of the features."""
+    return _share_found(_directions(what, training), training, cosine)
+
+
+@cache
+def _patched(pair: tuple[int, int], cut: int, chosen_on: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the digits MLP: true and estimated effects of patching each unit of a layer, and for each order of the units, by
+    effect and twenty drawn ones, the share of answers that a quarter of them turns in pairs that took no part in the choice.
+    """
+    model, test = trained("digits_mlp"), digits("test")
+    below, above = model[:cut], model[cut:]
+    here, there = (below(test.images[test.labels == c]).detach() for c in pair)
+    n = min(len(here), len(there)) // 2 * 2
+    halves = [(here[k:n:2], there[k:n:2]) for k in (0, 1)]
+    (a, b), (x, y) = halves if chosen_on == "first half" else halves[::-1]
+
+    def lean(hidden: Tensor) -> Tensor:
+        logits = above(hidden)
+        return logits[..., pair[1]] - logits[..., pair[0]]
+
+    units = a.shape[1]
+    one = torch.eye(units, dtype=torch.bool)[:, None]
+    effect = (lean(torch.where(one, b, a).flatten(0, 1)).view(units, -1) - lean(a)).mean(1).detach()
+    inside = a.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(lean(inside).sum(), inside)
+    generator = torch.Generator().manual_seed(0)
+    orders = [effect.argsort(descending=True), *(torch.randperm(units, generator=generator) for _ in range(20))]
+    turned = []
+    for order in orders:
+        mixed = x.clone()
+        mixed[:, order[: units // 4]] = y[:, order[: units // 4]]
+        turned.append((lean(mixed) > 0).float().mean())
+    return effect, (slope * (b - a)).mean(0), torch.stack(turned)
+
+
+PATCHED = {"pair": ((4, 9), (9, 4), (3, 8), (1, 7)), "cut": (3, 5), "chosen_on": ("first half", "second half")}
+
+
+@claim("since/mechanistic_interpretability", above=0.3, **PATCHED)
+def a_quarter_of_the_units_carries_the_difference(pair: tuple[int, int], cut: int, chosen_on: str) -> float:
+    """A quarter of a layer's units, chosen by their effect and patched, turns more answers than a quarter drawn at random (by
+    more than .3 of them).
+    """
+    turned = _patched(pair, cut, chosen_on)[2]
+    return (turned[0] - turned[1:].mean()).item()
+
+
+@claim("since/mechanistic_interpretability", above=0.9, **PATCHED)
+def the_gradient_estimates_patching(pair: tuple[int, int], cut: int, chosen_on: str) -> float:
+    """The gradient times the difference foretells the effects of patching single units (correlation above .9)."""
+    return torch.stack(_patched(pair, cut, chosen_on)[:2]).corrcoef()[0, 1].item()
 
 
 # Concepts
@@ -300,6 +430,67 @@ def a_t_test_over_splits_finds_what_decides_nothing(layer: str, part: str, train
 
 
 LAYERS = {"last": "9", "fourth": "7", "third": "5"}  # the ReLU behind each convolution
+
+
+class Readers(nn.Module):
+    """A logit for the second state of every part, by the network that was trained on this part."""
+
+    def __init__(self, training: int) -> None:
+        super().__init__()
+        self.readers = nn.ModuleList(_decided_by(part, training) for part in PARTS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([reader(x).diff(dim=1) for reader in self.readers], 1)
+
+
+def _states(n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Scenes, and the states of their parts ``(n, 3)``."""
+    drawn = [scenes(n, size=48, seed=seed, evidence=part) for part in PARTS]
+    return drawn[0].images, torch.stack([data.labels for data in drawn], 1)
+
+
+def _right(model: ConceptBottleneck, x: Tensor, states: Tensor, told: list[int], answer: int) -> float:
+    """How often the answer, the state of one part, is right where some concepts are told."""
+    known = torch.where(torch.isin(torch.arange(states.shape[1]), torch.tensor(told)), states.float(), torch.nan)
+    with torch.no_grad():
+        return (model(x, known).argmax(1) == states[:, answer]).float().mean().item()
+
+
+@claim("since/concepts", above=0.3, part=tuple(PARTS), training=(1, 2), seed=(7, 17))
+def a_correction_helps_only_at_the_deciding_part(part: str, training: int, seed: int) -> float:
+    """On scenes in which the deciding part is not drawn, a concept bottleneck that is told its state is right more often than one
+    that is told any other part's (by .3 at least).
+    """
+    decides = list(PARTS).index(part)
+    x, states = _states(400, 1000 + seed)
+    model = concept_bottleneck(x, states, states[:, decides], Readers(training), epochs=0)
+    hidden = scenes(200, size=48, seed=2000 + seed, evidence=part, without=part).images
+    states = _states(200, 2000 + seed)[1]
+    other, deciding = (
+        max(_right(model, hidden, states, [k], decides) for k in told) for told in (_others(part), [decides])
+    )
+    return deciding - other
+
+
+@claim("since/concepts", above=0.2, joint=(0.1,), training=(1, 2, 3))
+def a_joint_bottleneck_leaks(joint: float, training: int) -> float:
+    """A bottleneck whose answer and concepts are trained together, with a weight of .1 on the concepts, is right more often by
+    itself than with all concepts told truly (by .2 at least), though none of them bears on the answer.
+    """
+    x, states = _states(1024, 50 + training)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(training)
+        body = scenes_cnn(2)
+    model = concept_bottleneck(
+        x, states[:, 1:], states[:, 0], body, joint=joint, epochs=8, lr=5e-3, batch_size=32, seed=training
+    )
+    new, told = _states(400, 9)
+    with torch.no_grad():
+        alone, corrected = (
+            (logits.argmax(1) == told[:, 0]).float().mean().item()
+            for logits in (model(new), model(new, told[:, 1:].float()))
+        )
+    return alone - corrected
 
 
 # Counterfactuals

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..contract import check_input, in_eval_mode, is_finite, output_of
 
@@ -80,6 +81,19 @@ def check_labels(y: Tensor, count: int) -> int:
         empty = (counts == 0).nonzero().flatten().tolist()
         raise ValueError(f"every class 0..{len(counts) - 1}, at least two, needs an example; without one: {empty}")
     return len(counts)
+
+
+def fit_head(head: nn.Linear, values: Tensor, y: Tensor) -> None:
+    """Fit a last layer alone, by cross-entropy with a small L2 penalty of its weights, which is convex."""
+    optimizer = torch.optim.LBFGS(head.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = F.cross_entropy(head(values), y) + 1e-3 / 2 * head.weight.square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
 
 
 def to_numpy(values: Tensor) -> np.ndarray:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from ..backprop.receptive_field import ReceptiveField, receptive_field
 from ..contract import check_input, explaining
 from ..schedule import one_cycle
-from .features import check_labels
+from .features import check_labels, fit_head
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +174,10 @@ def prototype_network(
                 schedule.step()
     network.eval()
     _project(network, x, y, batch_size)
-    _refit_head(network, x, y, batch_size)
+    with torch.no_grad():
+        nearest = torch.cat([network.distances(rows).flatten(2).amin(2) for rows in x.split(batch_size)])
+    fit_head(network.head, _similarity(nearest), y)
+    network.zero_grad()
     return network
 
 
@@ -197,21 +200,3 @@ def _project(network: PrototypeNetwork, x: Tensor, y: Tensor, batch_size: int) -
     network.sources.copy_(x[rows])
     network.source_windows.copy_(_windows(near, network.fields, x.shape[-2:])[each, each])
     network.prototypes.copy_(maps.flatten(2)[each, :, near.flatten(2)[each, each].argmin(1)])
-
-
-def _refit_head(network: PrototypeNetwork, x: Tensor, y: Tensor, batch_size: int) -> None:
-    """Cross-entropy with a small L2 penalty in the last layer alone, which is convex."""
-    with torch.no_grad():
-        nearest = torch.cat([network.distances(rows).flatten(2).amin(2) for rows in x.split(batch_size)])
-        similarity = _similarity(nearest)
-    weight = network.head.weight
-    optimizer = torch.optim.LBFGS([weight], max_iter=200, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        value = F.cross_entropy(similarity @ weight.T, y) + 1e-3 / 2 * weight.square().sum()
-        value.backward()
-        return value
-
-    optimizer.step(loss)
-    network.zero_grad()

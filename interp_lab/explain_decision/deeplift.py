@@ -119,8 +119,7 @@ def deeplift(
     Raises:
         ValueError: x, target, the logits or an option are not as above.
         UnsupportedModelError: by name, an operation that the interception cannot see (compiled code, a user's
-            ``autograd.Function``, a change in place of a part of a tensor), one that gives several tensors (sort, topk), one
-            that jumps or has a kink between the baseline and x (rounding, ``grid_sample`` at places from x) or has no
+            ``autograd.Function``), one that gives several tensors (sort, topk), one that jumps or has a kink between the baseline and x (rounding, ``grid_sample`` at places from x) or has no
             gradient (a mask or an index from x); a softmax as the last operation; a model that takes another way for
             the baseline than for x.
 

@@ -192,7 +192,7 @@ WRONG = [
     ("3a", "own .grad", "(ascent,) = torch.autograd.grad(objective.sum(), x)", "objective.sum().backward(); ascent = x.grad",
      "q3a", ".grad of the parameter", "side effects", "the .grad of the parameter"),
     ("3a", "in place", "x0.detach().clone()", "x0", "q3a", "requires_grad flag of the input", "side effects", "requires_grad"),
-    ("3a", "to the CPU", "return x", "return x.cpu()", "", "", "device", "make it follow x"),
+    ("3a", "to the CPU", "return x", "return x.cpu()", "q3a", "another device", "device", "make it follow x"),
     ("3b", "inverse", "@ covariance", "@ torch.linalg.inv(covariance)", "q3b", "in balance", "easy shape general device", "difference"),
     ("3b", "no mean", BEST, "weight @ covariance", "q3b", "in balance", "easy shape general device", "difference"),
     ("3b", "descent", "mean + weight", "mean - weight", "q3b", "in balance", "easy shape general device", "difference"),

@@ -221,7 +221,7 @@ WRONG = [
      "easy shape general side effects device", "difference"),
     ("2", "in place", "return g.clamp(min=0)\n", "return g.clamp_(min=0)\n", "q2", "", "side effects", "the values of argument"),
     ("2", "single precision", "return g * (z > 0)", "return g.float() * (z > 0)", "q2", "float64", "shape general", "float64"),
-    ("2", "on the CPU", "return g * (z > 0)", "return g * torch.zeros(z.shape, dtype=g.dtype).add(1) * (z > 0)", "", "",
+    ("2", "on the CPU", "return g * (z > 0)", "return g * torch.zeros(z.shape, dtype=g.dtype).add(1) * (z > 0)", "q2", "another device",
      "device", "follow x"),
     ("3", "rule never called", RULE, "signal = signal * (z > 0)", "q3a", "never called", ALL, "difference"),
     ("3", "rule on top of backpropagation", RULE, "signal = rule(z, signal) * (z > 0)", "q3a", "product of the three",

@@ -230,7 +230,7 @@ WRONG = [
     ("4b", "baseline not clamped", SHIFT, "t.clamp(0, 1) - t0", "q4b", "DeepLIFT, t0 = -1.0", "general", "largest difference"),
     ("4b", "swapped", "return torch.stack([(t - t0) * inside, ", "return torch.stack([t * 0, (t - t0) * inside, ", "q4b",
      "must have shape (2, 2, 3)", "easy shape general device", "must have shape (2, 5)"),
-    ("4b", "made on the CPU", "t.clamp(0, 1) -", "t.clamp(0, 1) + torch.zeros(t.shape) -", "", "", "device", "follow x"),
+    ("4b", "made on the CPU", "t.clamp(0, 1) -", "t.clamp(0, 1) + torch.zeros(t.shape) -", "q4b", "another device", "device", "follow x"),
     ("5", "last winner", "(d.clamp(min=0) - d0.clamp(min=0)) / (d - d0)", "tie", "q5", "sees the last winner alone",
      "general device", "largest difference"),
     ("5", "first winner", "(d.clamp(min=0) - d0.clamp(min=0)) / (d - d0)", "(1 + torch.sign(d0)) / 2", "q5", "m = 1/2",

@@ -71,10 +71,14 @@ def test_an_unknown_edition_is_refused(project):
         lambda root, env: (root / "interp_lab" / "method.py").write_text("x = 2\n"),
         lambda root, env: (root / "interp_lab" / "weights" / "net.safetensors").write_bytes(b"weights"),
         lambda root, env: ((root / "book" / "data").mkdir(), (root / "book" / "data" / "t.json").write_text("{}")),
+        lambda root, env: (
+            (root / "book" / "since").mkdir(),
+            (root / "book" / "since" / "toy.py").write_text("x = 1\n"),
+        ),
         lambda root, env: env.setenv("INTERP_LAB_DATA", str(Path(__file__).parent)),
         lambda root, env: env.setenv("TORCH_HOME", str(root / "other")),
     ],
-    ids=["code", "weights", "book data", "data folder", "torch home"],
+    ids=["code", "weights", "book data", "beside a page", "data folder", "torch home"],
 )
 def test_fingerprint_follows_what_pages_depend_on(change, project, monkeypatch):
     other = project / "other" / "hub" / "checkpoints"

@@ -54,7 +54,7 @@ def test_launch_buttons_are_off():
 
 def test_exercises_and_solutions_are_not_executed():
     notebooks = [*(ROOT / "exercises").glob("*.ipynb"), *(ROOT / "solutions").glob("*/solution.ipynb")]
-    assert len(notebooks) >= 2 * 15
+    assert len(notebooks) >= 2 * 17
     for path in notebooks:
         assert any(path.relative_to(ROOT).match(pattern) for pattern in CONFIG["execute"]["exclude_patterns"]), path
 

@@ -19,6 +19,36 @@ def test_the_results_are_of_this_code():
     assert STORED["fingerprint"] == leaderboard.code(), "measured with different code: run python -m book.leaderboard"
 
 
+def test_a_change_of_the_code_that_moves_nothing_costs_the_first_seed_alone(tmp_path, monkeypatch):
+    results, asked = tmp_path / "leaderboard.json", []
+    results.write_text(json.dumps({"fingerprint": "", "networks": {}}))
+    monkeypatch.setattr(leaderboard, "RESULTS", results)
+    monkeypatch.setattr(leaderboard, "ROOT", tmp_path)
+    monkeypatch.setattr(leaderboard, "JOURNAL", tmp_path / "rows.jsonl")
+    monkeypatch.setattr("sys.argv", ["leaderboard", "--executor", "none"])
+
+    def run(version, score):
+        def measure(network, seed):
+            asked.append((network, seed))
+            values = {"lrp": {"signed": {"mass": score + seed}, "magnitude": {"mass": None}}}
+            return {"network": network, "seed": seed, "accuracy": 1.0, "values": values, "refused": {"rise": "why"}}
+
+        asked.clear()
+        monkeypatch.setattr(leaderboard, "measure", measure)
+        monkeypatch.setattr(leaderboard, "code", lambda: version)
+        leaderboard.main()
+        return len(asked), json.loads(results.read_text())
+
+    count, first = run("a", 0.5)
+    assert count == 10
+    assert first["networks"]["CNN"]["values"]["lrp"]["signed"]["mass"] == [0.5, 1.5, 2.5, 3.5, 4.5]
+    assert run("b", 0.5) == (2, first | {"fingerprint": "b"})
+    count, moved = run("c", 0.6)
+    assert count == 10
+    assert moved["networks"] != first["networks"]
+    assert run("c", 0.7)[0] == 0
+
+
 @pytest.mark.parametrize("network", leaderboard.NETWORKS)
 def test_every_method_is_measured_or_refused_on_every_network(network):
     found = NETWORKS[network]

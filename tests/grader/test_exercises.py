@@ -113,6 +113,24 @@ def test_trained_accuracies_tell_right_answers_from_wrong_ones(question, functio
         verdict(f"{part.kind}: log10 of the nearest wrong answer", math.log10(max(nearest, 1e-9)), above=0)
 
 
+@pytest.mark.trains  # nothing, but its numbers are those of trained networks, on any processor
+def test_the_flaws_planted_in_the_capstone_are_what_its_tools_find():
+    corpus, given = CORPUS["20_capstone"], {}
+    for cell in ("imports", "suspects"):
+        exec(corpus.cells[cell], given)
+    _, functions = references(corpus.exercise)
+    test = given["digits"]("test")
+    changed = torch.stack([given["with_cue"](test.images, cue) for cue in range(7)])
+    control = functions["rises"](given["networks"].load("digits_cnn"), test.images, changed, test.labels)
+    truth = runpy.run_path(str(corpus.folder / "questions.py"))["TRUTH"]
+    for number, (cue, named, rise) in enumerate(truth):
+        own = functions["rises"](given["suspect"](number), test.images, changed, test.labels)
+        assert functions["strongest"](own, control)[:2] == [cue, named]
+        assert functions["strongest"](own, control)[3] > 0.4
+        assert abs(own[0, cue, named] - rise) < 0.01  # half of what the judge allows
+    assert {given["assigned"](f"student {i}") for i in range(100)} == set(range(len(truth)))
+
+
 def test_wrong_gradients_by_hand_are_named_but_not_corrected():
     wrong = "def gradient_a(): return [0, 0, 0]"
     assert "expected -3" not in CORPUS["01_saliency_and_smoothgrad"].said("q1a-check", q1a_answer=wrong)

@@ -82,8 +82,8 @@ def lrp(
     :math:`[\ge 0, h]`), a function of it, or a sum, concatenation or product of gates, all scaled and moved at will; else the
     factor that is broadcast; where neither tells, each gets half.
 
-    Attention and recurrent layers are written out. A matrix product of two activations (``matmul``, ``einsum``) gives half to
-    each; a softmax has its gradient, and what it absorbs is in the balance; what is divided by an activation takes all, so
+    Attention and recurrent layers are written out. A matrix product of two activations (``matmul``, ``einsum``, a convolution
+    with kernels from x) gives half to each; a softmax (``exp(s) / exp(s).sum(dim, keepdim=True)`` too) has its gradient, and what it absorbs is in the balance; what is divided by an activation takes all, so
     that LayerNorm, RMSNorm, GroupNorm and InstanceNorm take their deviation as a constant and their mean as linear. With
     ``attention="cp_lrp"`` the softmax's weights are constants and the values take all: with ``"epsilon"``, epsilon -> 0, the
     relevance of a transformer without biases then sums to the logit.
