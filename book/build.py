@@ -10,6 +10,7 @@ pages read has changed.
 import hashlib
 import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -180,7 +181,20 @@ def render(root: Path) -> bool:
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(root)]
     command += ["--toc", str(table_of_contents(root))]
     strict = ["-W", "--keep-going", "-n", "-q"]
-    return subprocess.run([*command, *strict], stdout=subprocess.DEVNULL).returncode == 0  # warnings come on stderr
+    if subprocess.run([*command, *strict], stdout=subprocess.DEVNULL).returncode:  # warnings come on stderr
+        return False
+    remove_unused(root / "_build" / "html")
+    return True
+
+
+def remove_unused(site: Path) -> None:
+    """Delete what the theme and MathJax bring and no page asks for: source maps, and bundles for other input and output."""
+    asked = {
+        name for page in site.rglob("*.html") for name in re.findall(r"mathjax/([\w-]+\.js)", page.read_text("utf-8"))
+    }
+    bundles = {path for path in (site / "_static" / "mathjax").glob("*-*.js") if path.name not in asked}
+    for path in bundles | set(site.rglob("*.map")):
+        path.unlink()
 
 
 def main() -> int:

@@ -31,11 +31,11 @@ STYLE = """<style>
 .frames img {display: block; max-width: 100%; height: auto}
 .frames .controls {display: flex; flex-wrap: wrap; gap: .4em 1em; align-items: center}
 .frames input {flex: 1 1 9em; max-width: 20em; min-height: 24px; accent-color: #0072B2}
-.frames button {min-width: 4.5em; min-height: 24px; color: #222; background: #eee; border: 1px solid #666}
+.frames .controls button {min-width: 4.5em; min-height: 24px; color: #222; background: #eee; border: 1px solid #666}
 .frames :is(input, button):focus-visible {outline: 3px solid #0072B2; outline-offset: 2px}
 .frames [hidden] {display: none}
-@media print {.frames :is(input, button) {display: none}}
-@media (prefers-reduced-motion: reduce) {.frames button {display: none}}
+@media print {.frames .controls :is(input, button) {display: none}}
+@media (prefers-reduced-motion: reduce) {.frames .controls button {display: none}}
 </style><noscript><style>
 .frames .controls {display: none}
 .frames .frame[hidden] {display: block !important}

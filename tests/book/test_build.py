@@ -120,3 +120,14 @@ def test_pages_run_once_and_failures_are_reported(project, capsys):
         printed = capsys.readouterr().out
         assert "FAILED  book/part1/a.md" in printed
         assert "ZeroDivisionError" in printed
+
+
+def test_a_bundle_that_no_page_asks_for_is_no_part_of_the_site(tmp_path):
+    mathjax = tmp_path / "_static" / "mathjax"
+    for name in ("tex-chtml.js", "tex-svg.js", "core.js", "tex.map", "output/tex-font.js"):
+        (mathjax / name).parent.mkdir(parents=True, exist_ok=True)
+        (mathjax / name).write_text("")
+    (tmp_path / "page.html").write_text('<script src="_static/mathjax/tex-chtml.js"></script>', encoding="utf-8")
+    build.remove_unused(tmp_path)
+    left = {path.relative_to(mathjax).as_posix() for path in mathjax.rglob("*") if path.is_file()}
+    assert left == {"tex-chtml.js", "core.js", "output/tex-font.js"}
