@@ -31,7 +31,7 @@ def top_k_overlap(a: Tensor, b: Tensor, k: int) -> Tensor:
     """
     if a.shape != b.shape or not torch.isfinite(a).all() or not torch.isfinite(b).all():
         raise ValueError(f"the maps must be finite and of one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
-    return (_largest(a, k) * _largest(b, k)).sum(1) / k
+    return (largest(a, k) * largest(b, k)).sum(1) / k
 
 
 def attack_attribution(
@@ -90,15 +90,10 @@ def attack_attribution(
             raise ValueError(f"x must lie within the bounds {bounds}, got {x.min():g} to {x.max():g}: give its bounds")
         target, decision = resolve(model, x, target), _decision(model, x)
         original = gradient(model, x, target)
-        inside = _largest(original, k)
+        inside = largest(original, k)
         best, least, moved = x.clone(), x.new_ones(len(x)), x
         for _ in range(steps):
-            moved = moved.detach().requires_grad_()
-            map_ = _magnitude(_smooth_gradient(model, moved, target, beta))
-            objective = (map_ * inside).sum(1) / map_.sum(1).clamp(min=torch.finfo(x.dtype).tiny)
-            # The second term lets a constant map, that of a linear model, have its gradient of zero.
-            (uphill,) = differentiated(objective.sum() + 0 * moved.sum(), [moved])
-            moved = moved.detach() - 2.5 * radius / steps * uphill.sign()
+            moved = moved - 2.5 * radius / steps * uphill(model, moved, target, inside, beta).sign()
             moved = moved.clamp(x - radius, x + radius).clamp(*bounds)
             overlap = top_k_overlap(original, gradient(model, moved, target), k)
             better = (overlap < least) & (_decision(model, moved) == decision)
@@ -109,6 +104,15 @@ def attack_attribution(
 def _decision(model: Model, x: Tensor) -> Tensor:
     with torch.no_grad():
         return decisions(logits_of(model, x))
+
+
+def uphill(model: Model, x: Tensor, target: Tensor, inside: Tensor, beta: float) -> Tensor:
+    """The gradient at x of what the attack lowers: the share of the smooth map that lies on the pixels inside."""
+    x = x.detach().requires_grad_()
+    map_ = _magnitude(_smooth_gradient(model, x, target, beta))
+    objective = (map_ * inside).sum(1) / map_.sum(1).clamp(min=torch.finfo(x.dtype).tiny)
+    # The second term lets a constant map, that of a linear model, have its gradient of zero.
+    return differentiated(objective.sum() + 0 * x.sum(), [x])[0]
 
 
 def _smooth_gradient(model: Model, x: Tensor, target: Tensor, beta: float) -> Tensor:
@@ -129,7 +133,7 @@ def _magnitude(map_: Tensor) -> Tensor:
     return (map_.abs().sum(1) if map_.dim() == 4 else map_.abs()).flatten(1)
 
 
-def _largest(map_: Tensor, k: int) -> Tensor:
+def largest(map_: Tensor, k: int) -> Tensor:
     """1 at the k pixels of largest magnitude, else 0, ``(N, P)``; equal ones at the border share the places left for them."""
     magnitude = _magnitude(map_)
     if not isinstance(k, int) or not 1 <= k <= magnitude.shape[1]:

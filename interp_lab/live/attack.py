@@ -1,10 +1,9 @@
 """The direction of a step of the attack on a saliency map, so that a page can take the steps."""
 
-import torch
 from torch import Tensor, nn
 
-from ..contract import differentiated, explaining
-from ..evaluate.fragility import _largest, _magnitude, _smooth_gradient
+from ..contract import explaining
+from ..evaluate.fragility import largest, uphill
 from ..explain_decision.gradient_based import saliency
 
 DIRECTION = "attack direction"
@@ -23,9 +22,6 @@ def attack_direction(model: nn.Module, x: Tensor, target: Tensor, baseline: Tens
     >>> attack_direction(model, x, torch.tensor([0]), x, k=3).shape
     torch.Size([1, 1, 4, 4])
     """
-    inside = _largest(saliency(model, baseline, target), k)
+    inside = largest(saliency(model, baseline, target), k)
     with explaining(model, x) as x:
-        moved = x.detach().requires_grad_()
-        map_ = _magnitude(_smooth_gradient(model, moved, target, 10.0))
-        objective = (map_ * inside).sum(1) / map_.sum(1).clamp(min=torch.finfo(x.dtype).tiny)
-        return differentiated(objective.sum() + 0 * moved.sum(), [moved])[0]
+        return uphill(model, x, target, inside, 10.0)
