@@ -10,6 +10,7 @@ import sys
 from copy import copy
 from dataclasses import dataclass, field
 from html import escape
+from importlib.metadata import files
 from pathlib import Path
 
 from bs4 import BeautifulSoup, NavigableString, Tag
@@ -156,11 +157,9 @@ def deck(caption: str, pages: list[str]) -> str:
     cover = f'<section class="slide title" id="1"><h1>{caption}</h1><ol>{contents}</ol></section>\n'
     here = Path(__file__).parent
     style, script = ((here / name).read_text(encoding="utf-8") for name in ("deck.css", "deck.js"))
-    library = (
-        (built.SITE / "_static" / "mathjax" / "tex-svg.js")
-        .read_text(encoding="utf-8")
-        .replace("</script", "<\\/script")
-    )
+    # The site has only the bundle that its pages ask for.
+    library = next(f for f in files("sphinx-mathjax-offline") if f.name == "tex-svg.js").read_text("utf-8")
+    library = library.replace("</script", "<\\/script")
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{caption}</title>'
         '<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'

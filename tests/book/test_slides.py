@@ -3,7 +3,6 @@
 import html
 import json
 import re
-from importlib.metadata import files
 
 import pytest
 
@@ -103,9 +102,6 @@ def site(tmp_path, monkeypatch):
         path = tmp_path / f"{name}.html"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{settings}<article class='bd-article'>{PAGE}</article>", encoding="utf-8")
-    library = next(f for f in files("sphinx-mathjax-offline") if f.name == "tex-svg.js" and f.parent.name == "mathjax")
-    (tmp_path / "_static" / "mathjax").mkdir(parents=True)
-    (tmp_path / "_static" / "mathjax" / "tex-svg.js").write_bytes(library.locate().read_bytes())
     path = tmp_path / "deck.html"
     path.write_text(slides.deck("Part 2 - Maps", ["book/part2/clean", "book/part2/other"]), encoding="utf-8")
     return path
