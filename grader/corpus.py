@@ -218,18 +218,28 @@ class Corpus:
         self, lane: Lane, question: str, source: str | None = None, *, student: str = "anna", **changed: str
     ) -> dict[str, str]:
         """The parts of a question that are wrong with these sources in place of the solution's, with what is wrong."""
-        given, functions = references(self.exercise)
         changed |= {} if source is None else {f"q{question}_answer": source}
+        return self._lost(lane, (self.questions[question],), student, changed)[question]
+
+    def _lost(
+        self, lane: Lane, asked: tuple[Question, ...], student: str, changed: dict[str, str]
+    ) -> dict[str, dict[str, str]]:
+        given, functions = references(self.exercise)
         solution = {cell: changed.get(cell.replace("-", "_"), own) for cell, own in self.cells.items()}
         cells = given | {f"code cell {i}": text for i, text in enumerate(solution.values(), 1)}
-        asked, names = self.questions[question], (self.exercise.name, student)
-        faults = mark((asked,), b"key", names, lambda c: lane.run(cells, c), functions, threading.Lock())
-        return {part.kind: fault for part, fault in zip(asked.parts, faults[question], strict=True) if fault}
+        names = self.exercise.name, student
+        faults = mark(asked, b"key", names, lambda c: lane.run(cells, c), functions, threading.Lock())
+        return {
+            question.name: {
+                part.kind: fault for part, fault in zip(question.parts, faults[question.name], strict=True) if fault
+            }
+            for question in asked
+        }
 
     def trials(self) -> list[Trial]:
         """All trials, in the order of `KINDS`."""
         made = [Trial("solution", "", "visible checks", lambda lane: self._passes("", {}))]
-        made += [Trial("solution", q, "graded", partial(self._gets_all, q)) for q in self.questions]
+        made += [Trial("solution", "", "graded", self._gets_all)]
         made += [Trial("right", q, name, partial(self._right, q, text)) for q, name, text in self.right]
         made += [Trial("wrong", row[0], row[1], partial(self._wrong, *row)) for row in self.wrong]
         made += [
@@ -249,10 +259,11 @@ class Corpus:
             if message := self.said(check, **changed):
                 yield f"is refused by {check}: {message}"
 
-    def _gets_all(self, question: str, lane: Lane) -> Iterator[str]:
+    def _gets_all(self, lane: Lane) -> Iterator[str]:
         for student in ("anna", "ben", "cem"):
-            for part, fault in self.lost(lane, question, student=student).items():
-                yield f"loses the part {part!r}: {fault}"
+            for question, lost in self._lost(lane, self.exercise.questions, student, {}).items():
+                for part, fault in lost.items():
+                    yield f"loses the part {part!r} of question {question}: {fault}"
 
     def _right(self, question: str, text: str, lane: Lane) -> Iterator[str]:
         yield from self._passes(question, {f"q{question}_answer": text})

@@ -27,7 +27,8 @@ PAGES = sorted(
     + [name for name in NAMES if name in (f"{SOURCES}grad_cam.html", f"{SOURCES}deeplift.html")]
 )
 VIEWS = [("light", 1366), ("dark", 390)]
-OF_A_VIEW = ["color-contrast", "link-in-text-block", "scrollable-region-focusable"]  # what axe says also of the second
+OF_A_VIEW = ["link-in-text-block", "scrollable-region-focusable"]  # what axe says also of the second, beside contrast
+LOOKS: dict[tuple[str, int], set[str]] = {view: set() for view in VIEWS}
 
 # Runs in the page: faults that a reader would see, one line each. JPEG noise aside, a picture of one colour is blank.
 READER_CHECKS = """async () => {
@@ -65,16 +66,28 @@ READER_CHECKS = """async () => {
 # The theme lets the keyboard into what scrolls, .3 s after a page has changed.
 FOCUSABLE = "[...document.querySelectorAll('pre')].every(e => e.scrollWidth <= e.clientWidth || e.tabIndex === 0)"
 
-# axe looks at every piece of coloured code for seconds a page; of those that look alike, one is enough.
-ONE_OF_EACH_LOOK = """() => {
-  const seen = new Set(), again = [];
-  for (const span of document.querySelectorAll("main pre span:not(:has(*))")) {
-    let looks = span.textContent.trim().length > 1;  // axe does not judge a single letter
-    for (let e = span; e; e = e.parentElement) looks += `<${e.tagName} ${e.className} ${e.getAttribute("style")}`;
-    if (seen.has(looks)) again.push(span);
-    seen.add(looks);
+# axe takes seconds a page for the contrast of every text; of those that look alike, on any page of a view, one is enough.
+NEW_LOOKS = """seen => {
+  const known = new Set(seen), looks = new Map(), fresh = [];
+  const look = e => {
+    if (!e) return "";
+    if (!looks.has(e)) {
+      const { color, backgroundColor, opacity, fontSize, fontWeight } = getComputedStyle(e);
+      const own = [e.tagName, e.className, e.getAttribute("style"), color, backgroundColor, opacity, fontSize, fontWeight];
+      looks.set(e, `${look(e.parentElement)}<${own.join(" ")}`);
+    }
+    return looks.get(e);
+  };
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), again = [];
+  while (texts.nextNode()) {
+    const text = texts.currentNode, words = text.data.trim();
+    if (words.length < 2) continue;  // axe does not judge a single letter
+    const its = look(text.parentElement);
+    if (known.has(its)) again.push(text);
+    else if (text.parentElement.checkVisibility()) { known.add(its); fresh.push(its); }
   }
-  again.forEach(span => span.remove());
+  for (const text of again) text.data = "";
+  return fresh;
 }"""
 
 
@@ -117,10 +130,22 @@ def reader(browser) -> Iterator:
         context.close()
 
 
-def problems(reader, origin: str, page_name: str, rules: list[str] | None = None) -> list[str]:
+def axe(page, **options) -> list[str]:
+    # preload would fetch the style sheets again, their @import from a wrong address
+    options |= {"resultTypes": ["violations"], "preload": False}
+    violations = axe_playwright.Axe().run(page, options=options).response["violations"]
+    return [
+        f"axe {violation['impact']} {violation['id']}: {violation['nodes'][0]['html'][:200]}"
+        for violation in violations
+        if violation["impact"] in ("serious", "critical")
+    ]
+
+
+def problems(reader, origin: str, page_name: str, looks: set[str], rules: list[str] | None = None) -> list[str]:
     """What is wrong with a page for a reader (a context of the browser): script, network, reader and axe faults.
 
-    ``rules`` are those of axe, all by default.
+    ``looks`` are the texts' looks whose contrast is known, and gets those of this page; ``rules`` are those of axe beside
+    contrast, all by default.
     """
     found = []
     page = reader.new_page()
@@ -150,13 +175,9 @@ def problems(reader, origin: str, page_name: str, rules: list[str] | None = None
         slider.press("End" if slider.input_value() != slider.get_attribute("max") else "Home")
         if len(before) != 1 or slider.evaluate(picture) == before:
             found.append(f"slider does not move its picture: number {k + 1}")
-    page.evaluate(ONE_OF_EACH_LOOK)
-    # preload would fetch the style sheets again, their @import from a wrong address
-    options = {"resultTypes": ["violations"], "preload": False} | ({"runOnly": rules} if rules else {})
-    for violation in axe_playwright.Axe().run(page, options=options).response["violations"]:
-        if violation["impact"] in ("serious", "critical"):
-            target = violation["nodes"][0]["html"][:200]
-            found.append(f"axe {violation['impact']} {violation['id']}: {target}")
+    found += axe(page, **({"runOnly": rules} if rules else {"rules": {"color-contrast": {"enabled": False}}}))
+    looks.update(page.evaluate(NEW_LOOKS, list(looks)))
+    found += axe(page, runOnly=["color-contrast"])
     page.wait_for_load_state("networkidle")  # whatever a script fetches late; by now it mostly has been idle
     page.close()
     return found
@@ -169,7 +190,7 @@ def test_page_is_sound(page_name, scheme, width, reader, serve):
     if page_name is None:
         pytest.skip("no built site: run `make book` (or `python book/build.py`) first")
     rules = None if (scheme, width) == VIEWS[0] else OF_A_VIEW
-    found = problems(reader(scheme, width), serve(SITE), page_name, rules)
+    found = problems(reader(scheme, width), serve(SITE), page_name, LOOKS[scheme, width], rules)
     assert not found, "\n".join(found)
 
 
@@ -212,7 +233,7 @@ def test_check_finds_the_fault(fault, reader, serve, tmp_path):
     body = f'<main><h1>Page</h1><img src="{DRAWN}" alt="a quarter of a disc">{FAULTS[fault]}</main>'
     head = '<meta name="viewport" content="width=device-width"><title>Page</title><link rel="icon" href="data:,">'
     (tmp_path / "page.html").write_text(f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>')
-    found = problems(reader("light", 390), serve(tmp_path), "page.html")
+    found = problems(reader("light", 390), serve(tmp_path), "page.html", set())
     assert any(problem.startswith(fault) for problem in found) if fault else not found, found
 
 

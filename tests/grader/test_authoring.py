@@ -235,7 +235,7 @@ def test_a_solution_that_loses_a_point_is_named(course, lane):
     assert faults[0].startswith(
         "solution, visible checks: is refused by q1-check: Question 1: Inputs on another device"
     )
-    assert faults[1].startswith("solution, question 1, graded: loses the part 'device': Maps on another device")
+    assert faults[1].startswith("solution, graded: loses the part 'device' of question 1: Maps on another device")
 
 
 @pytest.mark.parametrize(
