@@ -29,6 +29,9 @@ from nbformat import NotebookNode
 from sphinx_external_toc.parsing import parse_toc_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # a script looks in its own folder only
+from book.kernels import Kernels  # noqa: E402
+
 EXERCISES = {"glob": "exercises/*"}  # their entry in the table of contents
 MAX_WORKERS = 4  # each page is a kernel with torch in it, several hundred MB
 ENVIRONMENT = {  # of the kernels
@@ -153,13 +156,15 @@ def run_pages(
 
     def run(path: Path) -> CacheBundleIn:
         quiet = ["--log-level=ERROR"]  # ipykernel warns of its local TCP socket at every start
-        result = single_nb_execution(pending[path], str(path.parent), timeout, False, extra_arguments=quiet)
+        options = {"extra_arguments": quiet, "kernel_manager_class": manager}
+        result = single_nb_execution(pending[path], str(path.parent), timeout, False, **options)
         if result.err:
             raise result.err
         return CacheBundleIn(result.nb, str(path), data={"execution_seconds": result.time})
 
     failed = 0
-    with ThreadPoolExecutor(min(MAX_WORKERS, os.cpu_count() or 1)) as pool:
+    with Kernels() as kernels, ThreadPoolExecutor(min(MAX_WORKERS, os.cpu_count() or 1)) as pool:
+        manager = kernels.manager
         futures = {pool.submit(run, path): path for path in pending}
         for done, future in enumerate(as_completed(futures), 1):
             name = futures[future].relative_to(root).as_posix()

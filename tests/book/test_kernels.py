@@ -1,0 +1,48 @@
+"""Kernels forked from a warm process: they know nothing of each other, and their end is noticed."""
+
+import os
+import sys
+
+import nbformat
+import pytest
+
+kernels = pytest.importorskip("book.kernels", reason="needs the extra `book`")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere kernels are not forked")
+
+
+@pytest.fixture(scope="module")
+def run():
+    """A function that runs cells in a new kernel, in a folder, and gives their outputs."""
+    from nbclient import NotebookClient
+
+    with kernels.Kernels() as warm:
+
+        def outputs(folder, *cells):
+            notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+            options = {"kernel_manager_class": warm.manager, "extra_arguments": ["--log-level=ERROR"]}
+            NotebookClient(notebook, resources={"metadata": {"path": str(folder)}}, **options).execute()
+            return [cell.outputs for cell in notebook.cells]
+
+        yield outputs
+
+
+def test_a_kernel_is_warm_and_begins_with_no_name_in_its_own_folder(run, tmp_path):
+    code = "import os, sys\nprint(os.getcwd(), 'interp_lab.plot' in sys.modules, 'torch' in globals(), 'left' in globals())"
+    for _ in range(2):
+        ((told,), _) = run(tmp_path, code, "left = 1")
+        assert told.text.split() == [str(tmp_path), "True", "False", "False"]
+
+
+def test_figures_of_a_kernel_are_shown_as_in_any_other(run, tmp_path):
+    (shown,) = run(tmp_path, "from matplotlib import pyplot as plt\nplt.plot([1, 2])\nplt.show()")
+    assert [{*output.data} for output in shown] == [{"image/png", "text/plain"}]
+
+
+def test_the_end_of_a_kernel_is_noticed_and_those_that_follow_run(run, tmp_path):
+    from nbclient.exceptions import DeadKernelError
+
+    with pytest.raises(DeadKernelError):
+        run(tmp_path, "import os\nos._exit(1)")
+    ((told,),) = run(tmp_path, "import os\nprint(os.getpid())")
+    with pytest.raises(ProcessLookupError):  # nothing of it is left
+        os.kill(int(told.text), 0)
