@@ -39,6 +39,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -297,6 +298,7 @@ def _site_packages() -> list[str]:
     return sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
 
 
+@cache  # half a second, for every lane
 def _packages() -> list[Path]:
     """Files and folders of what the course requires and IPython, with what these require: all that can be imported."""
     found: dict[str, importlib.metadata.Distribution] = {}

@@ -331,7 +331,7 @@ def network_accuracy(data: Dataset, seed: int) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
-    [{}, pytest.param({"objects": 2}, marks=pytest.mark.exhaustive), {"evidence": "dot"}],
+    [{}, *(pytest.param(more, marks=pytest.mark.exhaustive) for more in ({"objects": 2}, {"evidence": "dot"}))],
 )
 def test_a_network_that_sees_the_rest_stays_at_chance(options, seed, verdict):
     accuracy = network_accuracy(drawn(seed, draw_object=False, **options), seed)

@@ -179,10 +179,9 @@ def test_the_corrected_value_is_the_number_of_concepts_times_the_share_of_random
         assert found.score_p_values[k].item() == pytest.approx(min(1, 5 * (1 + as_far) / 100))
 
 
-@pytest.mark.trains
-@pytest.mark.slow
+@pytest.mark.exhaustive  # for `benchmarks.verdicts`: the book's claim says the same, and is measured anew by its own test
 @pytest.mark.usefixtures("single")
-@pytest.mark.parametrize("part", [pytest.param(p, marks=[pytest.mark.exhaustive] * (p != "dot")) for p in PARTS])
+@pytest.mark.parametrize("part", PARTS)
 def test_the_part_that_decides_is_the_concept_that_is_found(part, seed, verdict):
     """On scenes with three parts, of which one is the label. The deciding part has the smallest p-value that there can be."""
     torch.manual_seed(seed)

@@ -193,7 +193,7 @@ CRASHES = "import os, time\ndef f():\n    time.sleep(0.8)\n    os._exit(0)\n"
 FILLS = "import os, torch\ndef f():\n    global n\n    n = globals().get('n', 0) + 1\n    return torch.ones(700_000) if n == 1 else os._exit(0)\n"  # fmt: skip
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def hasty():
     lane = sandbox.Lane(limits=sandbox.Limits(seconds=1, output=8))
     yield lane
