@@ -55,16 +55,14 @@ check: lint
 
 test: lint
 	@sh .ci/system-packages
-	@echo "== tests"
-	@$(PYTEST) -m "not browser and not exhaustive and not trains"
 	@echo "== tests that train or grade, with the kernels of an old processor"
 	@ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE $(PYTEST) -m "trains and not exhaustive"
 	@echo "== solutions"
 	@$(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=300 --dist loadfile solutions
 	@echo "== book"
 	@$(BIN)/python book/build.py
-	@echo "== site in a browser"
-	@$(PYTEST) -m "browser and not exhaustive"
+	@echo "== all other tests, the site in a browser among them"
+	@$(PYTEST) -m "not exhaustive and not trains"
 
 claims: .venv/.installed
 	@echo "== claims"
