@@ -21,7 +21,7 @@ from .dependencies import fingerprint
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "book" / "data" / "claims.json"
-PARTS = ("part1", "part2", "part3", "since")
+PARTS = ("part1", "part2", "methods", "part3", "since")
 
 
 @dataclass(frozen=True)

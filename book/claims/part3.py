@@ -2,17 +2,15 @@
 
 import copy
 import warnings
-from functools import cache, partial
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 
 from interp_lab import (
     METHODS,
-    class_sensitivity,
     coherence,
     integrated_gradients,
-    lrp,
     roar,
     selectivity,
     similarity,
@@ -30,12 +28,13 @@ from .scenes import (
     SCORES,
     SEEDS,
     SIGNS,
+    asked_of_two,
     drawn,
     object_mask,
     score_of,
-    start,
     surely,
     trained,
+    two_objects,
 )
 
 METHOD_NAMES = tuple(name for name in METHODS if name not in ("rise", "shapley"))  # which take hundreds of passes
@@ -187,30 +186,6 @@ def untrained_maps_are_at_chance(method: str, baseline: str, score: str, weights
 # Class sensitivity
 
 
-@cache
-def _two(name: str, seed: int):
-    """Scenes with two objects for which a network gives both classes a positive logit."""
-    two = scenes(96, seed=seed, objects=2)
-    both = torch.stack([two.labels, two.second_labels], 1)
-    return two[(trained(name)(two.images).gather(1, both) > 0).all(1)][:40]
-
-
-@cache
-def _asked(method: str, name: str, seed: int, baseline: str = "black"):
-    two = _two(name, seed)
-    explain = partial(lrp, rule="z_plus") if method == "lrp, only z+" else EXPLAIN[method]
-    if method in FROM_BASELINE:
-        explain = partial(explain, baseline=start(two.images, baseline))
-    return class_sensitivity(
-        explain,
-        trained(name),
-        two.images,
-        two.labels,
-        two.second_labels,
-        masks=(two.masks["object"], two.masks["second_object"]),
-    )
-
-
 @claim(
     "part3/class_sensitivity",
     above=0.4,
@@ -220,7 +195,7 @@ def _asked(method: str, name: str, seed: int, baseline: str = "black"):
 )
 def relevance_follows_the_question(method: str, network: str, seed: int) -> float:
     """LRP, Grad-CAM and guided Grad-CAM move most of their relevance to the object that was asked for (share that moves > .4)."""
-    return _asked(method, network, seed).moved.nanmean().item()
+    return asked_of_two(method, network, seed).moved.nanmean().item()
 
 
 @claim(
@@ -233,13 +208,13 @@ def relevance_follows_the_question(method: str, network: str, seed: int) -> floa
 )
 def gradients_do_not_move(method: str, baseline: str, network: str, seed: int) -> float:
     """The gradient and the methods made from it move hardly any relevance to the object that was asked for (share below .15)."""
-    return _asked(method, network, seed, baseline).moved.nanmean().item()
+    return asked_of_two(method, network, seed, baseline).moved.nanmean().item()
 
 
 @claim("part3/class_sensitivity", above=0, method=("lrp, only z+", "deep_taylor"), network=NETWORKS, seed=(9, 19, 29))
 def z_plus_moves_more_than_guided(method: str, network: str, seed: int) -> float:
     """With z+ in every layer more relevance moves to the object that was asked for than with guided backpropagation."""
-    gap = _asked(method, network, seed).moved - _asked("guided_backprop", network, seed).moved
+    gap = asked_of_two(method, network, seed).moved - asked_of_two("guided_backprop", network, seed).moved
     return surely(gap[torch.isfinite(gap)])
 
 
@@ -253,7 +228,7 @@ def z_plus_moves_more_than_guided(method: str, network: str, seed: int) -> float
 )
 def the_same_pattern_for_both_classes(pixels: str, method: str, network: str, seed: int) -> float:
     """With z+ everywhere, as with guided backpropagation, the maps of the two classes are the same pattern (Spearman > .8)."""
-    asked, two = _asked(method, network, seed), _two(network, seed)
+    asked, two = asked_of_two(method, network, seed), two_objects(network, seed)
     if pixels == "whole map":
         return asked.spearman.nanmean().item()
     inside = two.masks["object"] | two.masks["second_object"]

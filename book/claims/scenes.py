@@ -7,8 +7,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms.functional import gaussian_blur
 
-from interp_lab import METHODS, bootstrap, pointing_game, relevance_mass, relevance_rank, saliency
+from interp_lab import (
+    METHODS,
+    bootstrap,
+    class_sensitivity,
+    lrp,
+    pointing_game,
+    relevance_mass,
+    relevance_rank,
+    saliency,
+)
 from interp_lab.data import Dataset, scenes
+from interp_lab.evaluate.class_sensitivity import ClassSensitivity
 from interp_lab.networks import fold_batch_norm, load, scenes_cnn
 
 NETWORKS = ("scenes_cnn", "scenes_retrained", "scenes_watermark")
@@ -94,3 +104,22 @@ def share(map_: Tensor, mask: Tensor) -> Tensor:
 @lru_cache(50)
 def gradient(name: str, seed: int) -> Tensor:
     return saliency(trained(name), drawn(seed).images, answers(name, seed))
+
+
+@cache
+def two_objects(name: str, seed: int) -> Dataset:
+    """Scenes with two objects for which a network gives both classes a positive logit."""
+    two = scenes(96, seed=seed, objects=2)
+    both = torch.stack([two.labels, two.second_labels], 1)
+    return two[(trained(name)(two.images).gather(1, both) > 0).all(1)][:40]
+
+
+@cache
+def asked_of_two(method: str, name: str, seed: int, baseline: str = "black") -> ClassSensitivity:
+    """How a method answers the question for the one and the other of two objects."""
+    two = two_objects(name, seed)
+    explain = partial(lrp, rule="z_plus") if method == "lrp, only z+" else EXPLAIN[method]
+    if method in FROM_BASELINE:
+        explain = partial(explain, baseline=start(two.images, baseline))
+    masks = two.masks["object"], two.masks["second_object"]
+    return class_sensitivity(explain, trained(name), two.images, two.labels, two.second_labels, masks=masks)

@@ -5,8 +5,11 @@ from functools import cache, partial
 
 import torch
 from scipy import stats
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.transforms.functional import gaussian_blur
 
 from book.since.on_patches import by_gradient, on_tokens, rollout
 from book.since.reading import sequences, shares, trained_reader
@@ -16,9 +19,11 @@ from interp_lab import (
     class_sensitivity,
     concept_bottleneck,
     counterfactual,
+    impute,
     lrp,
     relevance_mass,
     saliency,
+    shapley_values,
     similarity,
     tcav,
     tokens_to_maps,
@@ -26,6 +31,7 @@ from interp_lab import (
 )
 from interp_lab.antehoc import ConceptBottleneck
 from interp_lab.data import PARTS, digits, scenes
+from interp_lab.evaluate.roar import rank_pixels
 from interp_lab.explain_model.concepts import ConceptTest
 from interp_lab.networks import fast_gradient_sign, fold_batch_norm, scenes_cnn, train
 
@@ -541,3 +547,81 @@ def robust_training_moves_the_closest_counterfactual_away(training: int, seed: i
     """
     near, far = (_changes(training, seed, robust)[0].flatten(1).norm(dim=1).median() for robust in (False, True))
     return (far / near).item()
+
+
+# Shapley values
+
+
+@cache
+def _of_parts(baseline: str, name: str, seed: int) -> Tensor:
+    """Shapley values of the object, of what else stands out, and of the background."""
+    images, objects = drawn(seed, 24).images, drawn(seed, 24).masks["object"]
+    median = images.flatten(2).median(2).values[..., None, None]
+    stands_out = (gaussian_blur(images, 5, 1.0) - median).abs().sum(1) > 0.5
+    players = torch.stack([objects, stands_out & ~objects, ~stands_out & ~objects])[:, :, None]
+    target = trained(name)(images).argmax(1)
+    return shapley_values(trained(name), images, target, players=players, baseline=start(images, baseline)).values
+
+
+@claim("since/shapley_values", above=0.5, baseline=("mean colour", "black", "blurred"), network=NETWORKS, seed=SEEDS)
+def the_object_carries_the_logit(baseline: str, network: str, seed: int) -> float:
+    """Of the Shapley values of object, clutter and background, the object's is more than half of the sum (over the scenes)."""
+    values = _of_parts(baseline, network, seed).mean(0)
+    return (values[0] / values.sum()).item()
+
+
+@cache
+def _by_orders(orders: int, baseline: str, name: str, draw: int) -> Tensor:
+    images = drawn(7).images[:4]
+    options = {"players": 8, "permutations": orders, "baseline": start(images, baseline), "seed": draw}
+    return shapley_values(trained(name), images, answers(name, 7)[:4], **options).values
+
+
+@claim(
+    "since/shapley_values",
+    above=1,
+    orders=(16, 4),
+    other=("black", "blurred"),
+    network=NETWORKS,
+    draw=(0, 1, 2),
+)
+def the_baseline_moves_more_than_the_estimator(orders: int, other: str, network: str, draw: int) -> float:
+    """Another baseline in place of the mean colour moves the Shapley values of patches further than other orders do (ratio of the
+    changes).
+    """
+    here = _by_orders(orders, "mean colour", network, draw)
+    moved = _by_orders(orders, other, network, draw) - here
+    return (moved.norm() / (_by_orders(orders, "mean colour", network, draw + 1) - here).norm()).item()
+
+
+# ROAD
+
+
+@cache
+def _detected(filling: str, removed: float, seed: int) -> float:
+    """AUC of a detector that says of each pixel whether it was filled, from its neighbours and the mean colour."""
+    images = drawn(seed, 12).images
+    place = rank_pixels(torch.zeros_like(images), torch.Generator().manual_seed(seed))
+    gone = place < removed * 64 * 64
+    if filling == "mean colour":
+        filled = torch.where(gone[:, None], images.mean((2, 3), keepdim=True), images)
+    else:
+        filled = impute(images, gone, noise=float(filling.split()[-1]))
+    around = F.unfold(F.pad(filled, (1, 1, 1, 1), mode="reflect"), 3).unflatten(1, (3, 9))
+    centre, near, far = around[:, :, 4], around.mean(2), filled.mean((2, 3))[..., None]
+    features = torch.cat([around.flatten(1, 2), (centre - near).abs(), (centre - far).abs()], 1).mT
+    seen, new = (part.flatten(0, 1).numpy() for part in (features[:8], features[8:]))
+    detector = HistGradientBoostingClassifier(max_iter=40, random_state=0).fit(seen, gone[:8].flatten())
+    return roc_auc_score(gone[8:].flatten(), detector.predict_proba(new)[:, 1])
+
+
+@claim("since/road", above=0.05, noise=(0.04, 0.01, 0.0), removed=(0.5, 0.2, 0.8), seed=SEEDS)
+def road_hides_the_removal_better_than_a_constant(noise: float, removed: float, seed: int) -> float:
+    """A detector recognises the pixels that ROAD filled less surely than those of a constant (AUC lower by .05 or more)."""
+    return _detected("mean colour", removed, seed) - _detected(f"ROAD {noise}", removed, seed)
+
+
+@claim("since/road", above=0.6, noise=(0.04, 0.01, 0.0), removed=(0.5, 0.2, 0.8), seed=SEEDS)
+def road_is_far_from_invisible(noise: float, removed: float, seed: int) -> float:
+    """Even so, the detector recognises them (AUC above .6; .5 is chance)."""
+    return _detected(f"ROAD {noise}", removed, seed)
