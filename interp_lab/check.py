@@ -104,6 +104,16 @@ def elsewhere(function: Callable) -> Callable:
     return moved
 
 
+def runs(what: str, function: Callable, *args: Any, **options: Any) -> Any:
+    """What the function returns; fail with ``what`` where it stops with an error, other than that of a missing answer."""
+    try:
+        return function(*args, **options)
+    except (AssertionError, NotImplementedError):
+        raise
+    except Exception as error:
+        raise AssertionError(f"{what}\nIt stops with {type(error).__name__}: {error}") from error
+
+
 def follows(function: Callable, *args: Any, **options: Any) -> None:
     """Fail unless the function gives on a simulated device, which is not the CPU, what it gives on the CPU."""
     here = function(*args, **options)

@@ -96,6 +96,19 @@ def test_a_question_leaves_a_students_own_errors_alone():
         undefined  # noqa: B018, F821
 
 
+def test_an_answer_that_stops_is_told_what_the_input_was_and_why():
+    assert check.runs("Any number.", lambda x, y: x - y, 5, y=2) == 3
+    with pytest.raises(AssertionError, match=r"(?s)^A zero.*ZeroDivisionError: division by zero"):
+        check.runs("A zero.", lambda x: 1 / x, 0)
+    for known in (AssertionError("its own words"), NotImplementedError("not yet")):
+
+        def stops(known=known):
+            raise known
+
+        with pytest.raises(type(known), match=str(known)):
+            check.runs("Nothing.", stops)
+
+
 def test_slopes_refuses_a_wrong_number_and_nan():
     square = lambda x: (x**2).sum()  # noqa: E731
     check.slopes([2.0, -4.0], square, [1.0, -2.0])

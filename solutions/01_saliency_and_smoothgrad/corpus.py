@@ -174,7 +174,7 @@ WRONG = [
      "copy.deepcopy(model).double(), leaf.detach().double(), target).to(x.dtype)", "q2a", "steps over such a kink",
      "easy shape general batch device", "largest difference"),
     ("2", "to the CPU", "return gradient", "return gradient.cpu()", "q2a", "another device", "device", "make it follow x"),
-    ("2", "vectors only", "leaf = x", "leaf = x.view(len(x), -1)[:, :]", "", "", "shape general batch device", "RuntimeError"),
+    ("2", "vectors only", "leaf = x", "leaf = x.view(len(x), -1)[:, :]", "q2a", "in this shape", "shape general batch device", "RuntimeError"),
     ("3a", "probability", "saliency(model,", "saliency(nn.Sequential(model, nn.Softmax(1)),", "q3a", "Symptom 1", "easy shape general batch device", "largest difference"),
     ("3a", "sign first", ".abs().amax(dim=1, keepdim=True)", ".amax(1, True).abs()", "q3a", "Symptom 2", "general batch device", "largest"),
     ("3a", "sum of channels", ".abs().amax(dim=1", ".abs().sum(dim=1", "q3a", "Symptom 2", "general batch device", "largest difference"),

@@ -250,7 +250,7 @@ WRONG = [
     ("4", "no bias", JOINED, "weight", "q4a", "must have shape (3, 7)", ALL_4, "must have shape"),
     ("4", "bias first", JOINED, "torch.cat([bias[:, None], weight], 1)", "q4a", "the network itself", ALL_4, "difference"),
     ("4", "standardised", "z - z.mean(0)", "(z - z.mean(0)) / z.std(0, correction=0)", "q4a", "", ALL_4, "difference"),
-    ("4", "vectors only", "x.detach().flatten(1)", "x.detach()", "", "", "shape", "RuntimeError"),
+    ("4", "vectors only", "x.detach().flatten(1)", "x.detach()", "q4a", "make one vector", "shape", "RuntimeError"),
     ("4", "train mode", "    model.eval()\n", "", "q4b", "must be asked in eval mode", "side effects", "difference"),
     ("4", "left in eval mode", "module.training = training", "pass", "q4b", "train/eval mode", "side effects", "the train/eval mode of"),
     ("4", "all to train mode", "module.training = training", "module.train()", "q4b", "train/eval mode", "side effects", "the train/eval mode of"),

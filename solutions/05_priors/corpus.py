@@ -174,7 +174,7 @@ WRONG = [
     ("2", "wrong triangle", "(factor, offset.T, upper=False)", "(factor.T, offset.T, upper=True)", "q2a",
      "turned by an angle", "general batch device", "largest difference"),
     ("2", "sum over the batch", ".sum(0)", ".sum().expand(len(x))", "q2a", "add up", "batch device", "largest difference"),
-    ("2", "vectors only", "(x - mean).flatten(1)", "x - mean", "", "", "shape batch", "RuntimeError"),
+    ("2", "vectors only", "(x - mean).flatten(1)", "x - mean", "q2b", "make one vector", "shape batch", "RuntimeError"),
     ("2", "a column", "return -0.5", "return -0.5 * torch.ones(1, 1).to(x)", "q2a", "must have shape (3,)",
      ALL2, "must have shape (1,)"),
     ("2", "density", "return -0.5", "return torch.exp(torch.ones(()).to(x)) * -0.5", "q2a", "add up", ALL2, "difference"),

@@ -294,6 +294,6 @@ WRONG = [
      "easy general side effects", "largest difference"),
     ("5", "ones where pixels are kept", "m[:, None].expand_as(x)", "(~m)[:, None].expand_as(x)", "q5",
      "the inputs that are 1", "easy general side effects", "largest difference"),
-    ("5", "one channel", "m[:, None].expand_as(x).to(x.dtype)", "m[:, None].to(x.dtype)", "", "", "general",
+    ("5", "one channel", "m[:, None].expand_as(x).to(x.dtype)", "m[:, None].to(x.dtype)", "q5", "the mask in every channel", "general",
      "raised RuntimeError"),
 ]  # fmt: skip
