@@ -301,10 +301,12 @@ function liveLaboratory(root) {
       : `${networks[n].replace(/^./, c => c.toUpperCase())} ${read}${chosen === reads ? "" : `; its maps explain ${said(chosen)}`}.`;
     tellAnswer();
     const most = Math.max(...logits), sum = logits.reduce((a, v) => a + Math.exp(v - most), 0);
-    const many = classes.length > 50;
-    if (many) part("logits").replaceChildren();
-    (many ? [...new Set([...order.slice(0, 5), chosen])] : [...classes.keys()]).forEach((i, k) => {
-      const row = part("logits").rows[k] ?? part("logits").appendChild(element("tr", {}, element("th", { scope: "row", textContent: classes[i] }), ...networks.flatMap(() => [element("td"), element("td")])));
+    const many = classes.length > 50, listed = many ? [...new Set([...order.slice(0, 5), chosen])] : [...classes.keys()];  // the first five, which can be asked for
+    while (part("logits").rows.length > listed.length) part("logits").deleteRow(-1);
+    listed.forEach((i, k) => {
+      const row = part("logits").rows[k] ?? part("logits").appendChild(element("tr", {}, element("th", { scope: "row" }, many ? element("button", { type: "button", onclick: e => { target.value = e.target.value; ask(); } }) : ""), ...networks.flatMap(() => [element("td"), element("td")])));
+      const name = row.querySelector("button") ?? row.cells[0];
+      name.textContent = classes[i]; if (many) { name.value = i; name.setAttribute("aria-pressed", String(i === chosen)); }
       row.classList.toggle("top", n === 0 ? i === reads : row.classList.contains("top"));
       [logits[i].toFixed(2), percent(Math.exp(logits[i] - most) / sum)].forEach((t, k) => { const cell = row.cells[1 + 2 * n + k]; cell.textContent = t; cell.classList.toggle("top", i === reads); });
     });

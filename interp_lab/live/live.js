@@ -256,7 +256,7 @@ function liveEngine() {
     "addmm": (s, bias, a, b) => { const out = matrices(s, a, b), d = spread(bias, s); for (let i = 0; i < d.length; i++) out.d[i] += d[i]; return out; },
     "alias": view, "all": fold(1, (a, b) => a && b ? 1 : 0), "amax": largest, "amin": smallest, "any": fold(0, (a, b) => a || b ? 1 : 0),
     "bmm": matrices, "cat": cat,
-    "clamp": (s, a, low, high) => { const out = maximum(s, a, low ?? -Infinity); return high === undefined ? out : minimum(s, out, high); },
+    "clamp": (s, a, low, high) => { const out = maximum(s, a, low ?? -Infinity); return high == null ? out : minimum(s, out, high); },
     "clone": view, "constant_pad_nd": padded, "convolution": convolution, "detach": view, "div": divided, "eq": binary((a, b) => a === b ? 1 : 0),
     "exp": unary(v => Math.exp(v)), "expand": expand, "full": (s, _, v) => tensor(s, new Float32Array(size(s)).fill(v)), "gather": gather, "log": unary(v => Math.log(v)),
     "ge": binary((a, b) => a >= b ? 1 : 0), "getitem": (s, parts, i) => parts[i], "gt": binary((a, b) => a > b ? 1 : 0), "index": index,
