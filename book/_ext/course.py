@@ -29,7 +29,9 @@ HTML_REPAIRS = {
     '<summary aria-label="Toggle hidden content">': "<summary>",
     'role="doc-biblioentry"': 'role="listitem"',  # deprecated role, and not allowed inside the role "list"
 }
-LARGE_NETWORK = re.compile(r'(<script type="text/plain" data-part="network") data-file="([\w-]+)">(.*?)</script>', re.DOTALL)
+LARGE_NETWORK = re.compile(
+    r'(<script type="text/plain" data-part="network") data-file="([\w-]+)">(.*?)</script>', re.DOTALL
+)
 LIVE_SCRIPT = re.compile(r"<script data-live>(.*?)</script>", re.DOTALL)
 DATA_FRAME = re.compile(r'<table [^>]*class="dataframe">.*?</table>', re.DOTALL)
 

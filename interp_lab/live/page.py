@@ -26,7 +26,6 @@ from .graphs import Live
 from .pairs import AT_BASELINE
 
 FOLDER = Path(__file__).parent
-PHOTOGRAPH = 90  # quality of the photographs in a page
 # The options of the loops over the gradient: name in the page, the method, the choices, and the first of them.
 OPTIONS: dict[str, tuple[str, str, Sequence[float], float]] = {
     "noise": ("SmoothGrad: noise", "smoothgrad", (0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1), 0.15),
@@ -141,8 +140,8 @@ def laboratory(
             ``"attack direction"`` from ``export_pairs``.
         shapes: objects of :func:`~interp_lab.data.scenes` that the reader can put onto an input, with their hue, their place and
             clutter.
-        photographs: the inputs are photographs, which the page holds with some loss; the reader can open one of his own; and the
-            network, which is large, is read when he asks for it. The site of the book keeps it in a file of its own.
+        photographs: the reader can open a photograph of his own; and the network, which is large, is read when he asks for it.
+            The site of the book keeps it in a file of its own.
         start: options with another first value: ``"noise"``, ``"samples"``, ``"steps"``, ``"alpha"``, ``"levels"``, ``"l2"``,
             ``"variation"``, and ``"form"``, 0 for the switch of ``trained_form`` off.
         scripts: with the scripts and the style, which one figure of a page brings for all.
@@ -163,7 +162,7 @@ def laboratory(
     def encoded(title: str, image: Tensor) -> str:
         if tuple(image.shape) != tuple(shape) or not (0 <= image.min() and image.max() <= 1):
             raise ValueError(f"input {title!r} must be an image {tuple(shape)} in [0, 1], got {tuple(image.shape)}")
-        return _webp(image, quality=PHOTOGRAPH) if photographs else _lossless(image)
+        return _lossless(image)
 
     for number, (title, image) in enumerate(inputs.items()):
         shown.append({"label": title, "source": encoded(title, image), "hand": title in by_hand})
@@ -215,7 +214,8 @@ def laboratory(
             "switches are of one network, without a course, a removal or baselines",
         ),
         (
-            photographs and bool(others or drawing or truth or switch or baselines or removal or channels or attack or shapes),
+            photographs
+            and bool(others or drawing or truth or switch or baselines or removal or channels or attack or shapes),
             "photographs are the inputs of one network that the reader only looks at or erases",
         ),
         (bool(set(by_hand) - set(inputs)), f"by_hand names no inputs: {', '.join(set(by_hand) - set(inputs))}"),
@@ -280,7 +280,7 @@ def laboratory(
     )
     own = (
         f'<p><label>or a photograph of your own: <input type="file" accept="image/*" data-part="file"></label></p>'
-        f'<p class="hint wide">It is cropped to a square and scaled to {shape[2]} x {shape[1]} pixels here, and stays here: the page '
+        f'<p class="hint wide">It is cropped to a square and scaled to {shape[2]} x {shape[1]} pixels in your browser, and stays there: the page '
         "sends nothing anywhere.</p>"
         if photographs
         else ""
