@@ -1,6 +1,7 @@
 """Photographs in a page: a large network in a file beside it, read on request, and a picture of the reader's own."""
 
 import copy
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -68,7 +69,9 @@ def figure():
 
 def in_files(figure, folder) -> str:
     """The page as the site of the book has it: the network in a script beside it."""
-    course = pytest.importorskip("course", reason="needs the extra `book`")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(Path(__file__).parents[2] / "book" / "_ext")
+        course = pytest.importorskip("course", reason="needs the extra `book`")
     context = {"body": page(figure, "Photographs").replace(" data-live>", ">"), "pathto": lambda name, _: name}
     course.share_live_scripts(SimpleNamespace(outdir=folder), "page", "page.html", context, None)
     return context["body"]
