@@ -29,6 +29,9 @@ HTML_REPAIRS = {
     '<summary aria-label="Toggle hidden content">': "<summary>",
     'role="doc-biblioentry"': 'role="listitem"',  # deprecated role, and not allowed inside the role "list"
 }
+LARGE_NETWORK = re.compile(
+    r'(<script type="text/plain" data-part="network") data-file="([\w-]+)">(.*?)</script>', re.DOTALL
+)
 LIVE_SCRIPT = re.compile(r"<script data-live>(.*?)</script>", re.DOTALL)
 DATA_FRAME = re.compile(r'<table [^>]*class="dataframe">.*?</table>', re.DOTALL)
 
@@ -77,7 +80,21 @@ def repair_html(app: Sphinx, pagename: str, templatename: str, context: dict[str
 
 
 def share_live_scripts(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
-    """Put the scripts of live figures into one file, which a page that is opened without a server may load as well."""
+    """Put the scripts of live figures into one file, which a page that is opened without a server may load as well.
+
+    A large network becomes a script of its own, which the page loads when the reader asks for it.
+    """
+
+    def apart(network: re.Match[str]) -> str:
+        start, name, text = network.groups()
+        path = Path(app.outdir, "_static", f"live-{name}.js")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f'var liveNetwork = "{text}";\n', encoding="utf-8")
+        version = hashlib.sha256(text.encode()).hexdigest()[:8]
+        return f'{start} data-source="{context["pathto"](f"_static/live-{name}.js", 1)}?v={version}"></script>'
+
+    if context.get("body"):
+        context["body"] = LARGE_NETWORK.sub(apart, context["body"])
     for text in LIVE_SCRIPT.findall(context.get("body") or ""):
         path = Path(app.outdir, "_static", "live.js")
         if path.exists() and path.read_text(encoding="utf-8") != text:

@@ -4,7 +4,6 @@ import base64
 import json
 import math
 import operator
-import struct
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -115,7 +114,7 @@ class Live:
                 exact = bool((value.half().float() == value).all())
                 kind = "h" if exact else "f"
                 args = [kind, len(blob)]
-                blob += struct.pack(f"<{value.numel()}{'e' if exact else 'f'}", *value.flatten().tolist())
+                blob += value.numpy().astype("<f2" if exact else "<f4").tobytes()
                 blob += bytes(-len(blob) % 4)
             kwargs = dict(step.kwargs)
             steps.append([step.op, args, list(step.shape), *([kwargs] if kwargs else [])])

@@ -2,7 +2,6 @@
 "use strict";
 
 function liveLaboratory(root) {
-  if (typeof Worker === "undefined" || typeof DecompressionStream === "undefined") return;  // the still picture stays
   const part = name => root.querySelector(`[data-part="${name}"]`);
   const { shape, classes, networks, methods, inputs, drawing, mean, truth, course, removal, layers, baseline, switches, attack, shapes } = JSON.parse(part("facts").textContent);
   const [channels, height, width] = shape, pixels = height * width;
@@ -40,10 +39,11 @@ function liveLaboratory(root) {
     const large = engine.bilinear([1, 1, height, width], engine.tensor([1, 1, 8, 8], small)).d, most = Math.max(...large, 1e-6);
     return large.map(v => v / most);
   }
+  function joined(a, b) { const both = new Float32Array(a.length + b.length); both.set(a); both.set(b, a.length); return both; }
   function refresh(again = true) {
     if (again) removed = [];
     const image = byHand && form?.checked ? asTrained(drawn) : drawn;
-    x = attack ? Float32Array.of(...image, ...image) : baseline ? Float32Array.of(...ready(chosenInput()), ...drawn) : Float32Array.of(...image, ...on);
+    x = attack ? joined(image, image) : baseline ? joined(ready(chosenInput()), drawn) : joined(image, on);
     paint(pad, i => removed.includes(patchAt(Math.floor(i / width), i % width)) ? pixel(fill(), i) : pixel(drawn, i)); if (seen) paint(seen, i => pixel(x, i));
     const context = pad.getContext("2d"), side = removal?.patch ?? 1, [row, column] = removal ? cursor.map(v => v - v % side) : cursor;
     if (document.activeElement === pad && said) { context.strokeStyle = "#e69f00"; context.strokeRect(column - 0.5, row - 0.5, side + 1, side + 1); }
@@ -76,7 +76,7 @@ function liveLaboratory(root) {
   let last = null;
   const place = e => { const r = pad.getBoundingClientRect(); return [(e.clientY - r.top) / r.height * height, (e.clientX - r.left) / r.width * width]; };
   function stroke(to) {  // no gaps where the hand is fast
-    const from = last ?? to, n = Math.max(1, Math.ceil(Math.hypot(to[0] - from[0], to[1] - from[1])));
+    const from = last ?? to, n = Math.max(1, Math.ceil(Math.hypot(to[0] - from[0], to[1] - from[1]) / (removal ? 1 : Math.max(1, width / 28))));
     for (let k = 1; k <= n; k++) dab(from[0] + (to[0] - from[0]) * k / n, from[1] + (to[1] - from[1]) * k / n);
     last = to;
   }
@@ -301,8 +301,12 @@ function liveLaboratory(root) {
       : `${networks[n].replace(/^./, c => c.toUpperCase())} ${read}${chosen === reads ? "" : `; its maps explain ${said(chosen)}`}.`;
     tellAnswer();
     const most = Math.max(...logits), sum = logits.reduce((a, v) => a + Math.exp(v - most), 0);
-    classes.forEach((c, i) => {
-      const row = part("logits").rows[i] ?? part("logits").appendChild(element("tr", {}, element("th", { scope: "row", textContent: c }), ...networks.flatMap(() => [element("td"), element("td")])));
+    const many = classes.length > 50, listed = many ? [...new Set([...order.slice(0, 5), chosen])] : [...classes.keys()];  // the first five, which can be asked for
+    while (part("logits").rows.length > listed.length) part("logits").deleteRow(-1);
+    listed.forEach((i, k) => {
+      const row = part("logits").rows[k] ?? part("logits").appendChild(element("tr", {}, element("th", { scope: "row" }, many ? element("button", { type: "button", onclick: e => { target.value = e.target.value; ask(); } }) : ""), ...networks.flatMap(() => [element("td"), element("td")])));
+      const name = row.querySelector("button") ?? row.cells[0];
+      name.textContent = classes[i]; if (many) { name.value = i; name.setAttribute("aria-pressed", String(i === chosen)); }
       row.classList.toggle("top", n === 0 ? i === reads : row.classList.contains("top"));
       [logits[i].toFixed(2), percent(Math.exp(logits[i] - most) / sum)].forEach((t, k) => { const cell = row.cells[1 + 2 * n + k]; cell.textContent = t; cell.classList.toggle("top", i === reads); });
     });
@@ -311,6 +315,7 @@ function liveLaboratory(root) {
     if (data.done) answered.add(`${n} ${data.key}`);
     if (data.logits || data.outside) {
       root.querySelector(".live-still").classList.add("replaced"); part("panel").hidden = false;
+      if (part("load")) { part("load").remove(); radios()[0].focus(); }
       if (data.logits) answer(n, data);
       else {
         sentences[n] = `${networks[n]} has no answer here: ${data.outside}.`; tellAnswer(); part("logits").replaceChildren();
@@ -413,18 +418,50 @@ function liveLaboratory(root) {
       if (shapes.length) { paintObject(); return; }
       showEvidence(); refresh();
     }
-    for (const [i, input] of inputs.entries()) {
+    function offer(small, image, others) {
+      const i = images.push({ image, ...others }) - 1, radio = element("input", { type: "radio", name: root.id, value: i }); radio.dataset.input = i;
+      radio.addEventListener("change", () => choose(i));
+      part("inputs").append(element("label", {}, radio, small, element("span", { textContent: inputs[i].label })));
+    }
+    for (const input of inputs.slice()) {
       const [small, data] = await decoded(input.source);
       if (truth) masks.push((await decoded(input.truth))[1]);
       const image = numbers(data), over = input.switched && (await decoded(input.switched))[1], put = over && numbers(over);
-      images.push({ image, switched: put?.map((v, k) => over[4 * (k % pixels) + 3] ? v : image[k]), baselines: input.baselines && await Promise.all(input.baselines.map(async source => numbers((await decoded(source))[1]))) });
-      const radio = element("input", { type: "radio", name: root.id, value: i }); radio.dataset.input = i;
-      radio.addEventListener("change", () => choose(i));
-      part("inputs").append(element("label", {}, radio, small, element("span", { textContent: input.label })));
+      offer(small, image, { switched: put?.map((v, k) => over[4 * (k % pixels) + 3] ? v : image[k]), baselines: input.baselines && await Promise.all(input.baselines.map(async source => numbers((await decoded(source))[1]))) });
     }
+    part("file")?.addEventListener("change", async ({ target: { files: [file] } }) => {  // the middle, as interp_lab.data.photos cuts it out
+      if (!file) return;
+      let picture; try { picture = await createImageBitmap(file); } catch { shown.textContent = `${file.name} is no picture that this browser can read.`; return; }
+      const small = canvas(width, height), context = small.getContext("2d", { willReadFrequently: true }), side = Math.min(picture.width, picture.height) * 224 / 256;
+      context.imageSmoothingQuality = "high"; context.fillStyle = "#fff"; context.fillRect(0, 0, width, height);  // white behind what is transparent
+      context.drawImage(picture, (picture.width - side) / 2, (picture.height - side) / 2, side, side, 0, 0, width, height);
+      inputs.push({ label: "yours", hand: false }); offer(small, numbers(context.getImageData(0, 0, width, height).data), {});
+      radios().at(-1).checked = true; choose(images.length - 1);
+    });
     if (switches) await makeSwitches();
     radios()[0].checked = true; choose(0);
   }
   begin();
 }
-document.addEventListener("DOMContentLoaded", () => document.querySelectorAll(".live").forEach(liveLaboratory));
+// A large network waits until the reader asks for it, in the page or in a script beside it.
+function liveOnRequest(root, load) {
+  const packed = root.querySelector('[data-part="network"]'), button = load.querySelector("button"), told = load.querySelector("span");
+  load.hidden = false;
+  button.addEventListener("click", async () => {
+    button.disabled = true; told.textContent = "It is being read; the first answer takes some seconds.";
+    if (packed.dataset.source) {
+      const script = Object.assign(document.createElement("script"), { src: packed.dataset.source });
+      const loaded = await new Promise(end => { script.onload = () => end(true); script.onerror = () => end(false); document.head.append(script); });
+      if (!loaded) { button.disabled = false; told.textContent = "The file of the network could not be read. Is it there, and are you online?"; return; }
+      packed.textContent = liveNetwork;
+    }
+    liveLaboratory(root);
+  });
+}
+document.addEventListener("DOMContentLoaded", () => {
+  if (typeof Worker === "undefined" || typeof DecompressionStream === "undefined") return;  // the still pictures stay
+  for (const root of document.querySelectorAll(".live")) {
+    const load = root.querySelector('[data-part="load"]');
+    if (load) liveOnRequest(root, load); else liveLaboratory(root);
+  }
+});

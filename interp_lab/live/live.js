@@ -88,17 +88,20 @@ function liveEngine() {
   function spread(t, s) {  // the numbers of t, or of a plain one, as of shape s
     if (typeof t === "number") return new Float32Array(size(s)).fill(t);
     if (same(t.s, s) || t.d.length === size(s)) return t.d;
+    if (t.d.length === 1) return new Float32Array(size(s)).fill(t.d[0]);
     const own = strides(t.s), lead = s.length - t.s.length;
     return gatherStrided(s, t.d, s.map((_, i) => i < lead || t.s[i - lead] === 1 ? 0 : own[i - lead]));
   }
-  const unary = f => (s, a) => { const d = new Float32Array(a.d.length); for (let i = 0; i < d.length; i++) d[i] = f(a.d[i]); return tensor(s, d); };
-  const binary = f => (s, a, b) => {
-    const d = new Float32Array(size(s)), x = spread(a, s);
-    const scalar = typeof b === "number" ? Math.fround(b) : b.d.length === 1 ? b.d[0] : undefined;
-    if (scalar !== undefined) { for (let i = 0; i < d.length; i++) d[i] = f(x[i], scalar); return tensor(s, d); }
-    const y = spread(b, s);
-    for (let i = 0; i < d.length; i++) d[i] = f(x[i], y[i]);
-    return tensor(s, d);
+  // A function of numbers gets a loop of its own, in which the browser compiles it: one loop for all of them takes several times as long.
+  const loop = (f, y) => new Function("d", "x", "y", `const f = ${f}; for (let i = 0; i < d.length; i++) d[i] = f(x[i], ${y});`);
+  const unary = f => { const run = loop(f, 0); return (s, a) => { const out = zeros(s); run(out.d, a.d); return out; }; };
+  const binary = f => {
+    const withOne = loop(f, "y"), withEach = loop(f, "y[i]");
+    return (s, a, b) => {
+      const out = zeros(s), x = spread(a, s), one = typeof b === "number" ? Math.fround(b) : b.d.length === 1 ? b.d[0] : undefined;
+      if (one !== undefined) withOne(out.d, x, one); else withEach(out.d, x, spread(b, s));
+      return out;
+    };
   };
   const axisOf = (t, dim) => dim < 0 ? dim + t.s.length : dim;
   const around = (t, dim) => { const d = axisOf(t, dim); return [size(t.s.slice(0, d)), t.s[d] ?? 1, size(t.s.slice(d + 1))]; };
@@ -116,16 +119,30 @@ function liveEngine() {
   const sum = fold(0, (a, b) => a + b), largest = fold(-Infinity, (a, b) => greater(b, a)), smallest = fold(Infinity, (a, b) => smaller(b, a));
   const whole = f => (s, a) => f(s, a);
 
+  // For each place in the kernel, and each row of places in the image: where its numbers begin there and here, and how many lie inside.
+  function rows({ image: [H, W], kernel: [kh, kw], places: [oh, ow], stride, padding, dilation }, channels, each) {
+    for (let c = 0, k = 0; c < channels; c++) for (let y = 0; y < kh; y++) for (let z = 0; z < kw; z++, k++) {
+      const left = z * dilation[1] - padding[1], j = Math.max(0, Math.ceil(-left / stride[1])), n = Math.min(ow, Math.ceil((W - left) / stride[1])) - j;
+      for (let i = 0; i < oh; i++) {
+        const v = i * stride[0] - padding[0] + y * dilation[0];
+        if (v >= 0 && v < H) each(k, (c * H + v) * W + left + j * stride[1], i * ow + j, n);
+      }
+    }
+  }
   // Patches of an image as columns, one row for each place in the kernel; or their sums back into the image.
   function patches(x, x0, channels, g, column, back) {
-    const [H, W] = g.image, [kh, kw] = g.kernel, [oh, ow] = g.places; let r = 0;
-    for (let c = 0; c < channels; c++) for (let y = 0; y < kh; y++) for (let z = 0; z < kw; z++, r += oh * ow)
-      for (let i = 0; i < oh; i++) {
-        const v = i * g.stride[0] - g.padding[0] + y * g.dilation[0]; if (v < 0 || v >= H) continue;
-        const line = x0 + (c * H + v) * W, row = r + i * ow;
-        for (let j = 0, h = z * g.dilation[1] - g.padding[1]; j < ow; j++, h += g.stride[1])
-          if (h >= 0 && h < W) { if (back) x[line + h] += column[row + j]; else column[row + j] = x[line + h]; }
-      }
+    const by = g.stride[1], P = size(g.places);
+    rows(g, channels, (k, from, to, n) => {
+      for (let q = x0 + from, r = k * P + to, end = r + n; r < end; r++, q += by) if (back) x[q] += column[r]; else column[r] = x[q];
+    });
+  }
+  function depthwise(x, x0, w, g, y, y0, transposed) {  // a kernel of one channel, without the columns
+    const by = g.stride[1];
+    rows(g, 1, (k, from, to, n) => {
+      const v = w[k];
+      if (transposed) for (let q = y0 + from, r = x0 + to, end = r + n; r < end; r++, q += by) y[q] += v * x[r];
+      else for (let q = x0 + from, r = y0 + to, end = r + n; r < end; r++, q += by) y[r] += v * x[q];
+    });
   }
   function convolution(s, x, w, bias, stride, padding, dilation, transposed, _, groups) {
     const out = zeros(s), [N, inner] = x.s, outer = s[1], inGroup = inner / groups, outGroup = outer / groups;
@@ -133,8 +150,13 @@ function liveEngine() {
     const g = { image: large.s.slice(2), places: small.s.slice(2), kernel: w.s.slice(2), stride, padding, dilation };
     const K = size(g.kernel) * (transposed ? outGroup : inGroup);
     for (let n = 0; n < N; n++) for (let q = 0; q < groups; q++) {
-      const column = new Float32Array(K * P), read = (n * inner + q * inGroup), written = (n * outer + q * outGroup);
+      const read = n * inner + q * inGroup, written = n * outer + q * outGroup;
       if (bias) for (let o = 0; o < outGroup; o++) out.d.fill(bias.d[q * outGroup + o], (written + o) * size(s.slice(2)), (written + o + 1) * size(s.slice(2)));
+      if (inGroup === 1 && outGroup === 1) {
+        depthwise(x.d, read * size(x.s.slice(2)), w.d.subarray(q * K, (q + 1) * K), g, out.d, written * size(s.slice(2)), transposed);
+        continue;
+      }
+      const column = new Float32Array(K * P);
       if (transposed) {
         product(K, P, inGroup, w.d, q * inGroup * K, 1, K, x.d, read * P, column, 0);
         patches(out.d, written * pixels, outGroup, g, column, true);
@@ -205,6 +227,16 @@ function liveEngine() {
     }
     return [values, places];
   }
+  function padded(s, x, by, value = 0) {  // by: before and after, from the last axis on; negative takes away
+    const axes = s.length, before = s.map((_, i) => by[2 * (axes - 1 - i)] ?? 0), own = strides(x.s), out = tensor(s, new Float32Array(size(s)).fill(value));
+    const last = axes - 1, from = Math.max(0, before[last]), first = Math.max(0, -before[last]), n = Math.min(s[last] - from, x.s[last] - first), rows = s.slice(0, last);
+    for (let row = 0; row < size(rows); row++) {
+      let rest = row, at = first, inside = true;
+      for (let i = last - 1; i >= 0; i--) { const j = rest % s[i] - before[i]; rest = Math.floor(rest / s[i]); if (j < 0 || j >= x.s[i]) inside = false; at += j * own[i]; }
+      if (inside) out.d.set(x.d.subarray(at, at + n), row * s[last] + from);
+    }
+    return out;
+  }
   function cat(s, parts, dim = 0) {
     const d = axisOf({ s }, dim), out = zeros(s), outer = size(s.slice(0, d)), block = size(s.slice(d)); let at = 0;
     for (const t of parts.filter(t => t.d.length)) { const n = size(t.s.slice(d)); for (let i = 0; i < outer; i++) out.d.set(t.d.subarray(i * n, (i + 1) * n), i * block + at); at += n; }
@@ -215,28 +247,29 @@ function liveEngine() {
     for (let i = 0; i < out.d.length / (m * n); i++) product(m, n, k, a.d, i * m * k, k, 1, b.d, i * k * n, out.d, i * m * n);
     return out;
   }
+  const maximum = binary(greater), minimum = binary(smaller), divided = binary((a, b) => a / b), nonzero = unary(v => v !== 0 ? 1 : 0), truncated = unary(v => Math.trunc(v));
   const view = (s, a) => tensor(s, a.d), expand = (s, a) => tensor(s, spread(a, s));
 
   const OPS = {
-    "_to_copy": (s, a, kind) => kind.dtype === "bool" ? unary(v => v !== 0 ? 1 : 0)(s, a) : /int/.test(kind.dtype) ? unary(Math.trunc)(s, a) : a,
-    "_unsafe_view": view, "abs": unary(Math.abs), "add": binary((a, b) => a + b),
+    "_to_copy": (s, a, kind) => kind.dtype === "bool" ? nonzero(s, a) : /int/.test(kind.dtype) ? truncated(s, a) : a,
+    "_unsafe_view": view, "abs": unary(v => Math.abs(v)), "add": binary((a, b) => a + b),
     "addmm": (s, bias, a, b) => { const out = matrices(s, a, b), d = spread(bias, s); for (let i = 0; i < d.length; i++) out.d[i] += d[i]; return out; },
     "alias": view, "all": fold(1, (a, b) => a && b ? 1 : 0), "amax": largest, "amin": smallest, "any": fold(0, (a, b) => a || b ? 1 : 0),
     "bmm": matrices, "cat": cat,
-    "clamp": (s, a, low, high) => { const lo = Math.fround(low ?? -Infinity), hi = Math.fround(high ?? Infinity); return unary(v => v < lo ? lo : v > hi ? hi : v)(s, a); },
-    "clone": view, "convolution": convolution, "detach": view, "div": binary((a, b) => a / b), "eq": binary((a, b) => a === b ? 1 : 0),
-    "exp": unary(Math.exp), "expand": expand, "full": (s, _, v) => tensor(s, new Float32Array(size(s)).fill(v)), "gather": gather, "log": unary(Math.log),
+    "clamp": (s, a, low, high) => { const out = maximum(s, a, low ?? -Infinity); return high == null ? out : minimum(s, out, high); },
+    "clone": view, "constant_pad_nd": padded, "convolution": convolution, "detach": view, "div": divided, "eq": binary((a, b) => a === b ? 1 : 0),
+    "exp": unary(v => Math.exp(v)), "expand": expand, "full": (s, _, v) => tensor(s, new Float32Array(size(s)).fill(v)), "gather": gather, "log": unary(v => Math.log(v)),
     "ge": binary((a, b) => a >= b ? 1 : 0), "getitem": (s, parts, i) => parts[i], "gt": binary((a, b) => a > b ? 1 : 0), "index": index,
     "isnan": unary(v => v !== v ? 1 : 0), "le": binary((a, b) => a <= b ? 1 : 0), "logical_and": binary((a, b) => a && b ? 1 : 0),
     "logical_not": unary(v => v ? 0 : 1), "logical_or": binary((a, b) => a || b ? 1 : 0), "lt": binary((a, b) => a < b ? 1 : 0),
-    "max": whole(largest), "max_pool2d_with_indices": maxPool, "maximum": binary(greater),
-    "mean": (s, a, dims) => { const out = sum(s, a, dims), n = a.d.length / out.d.length; return unary(v => v / n)(s, out); },
-    "min": whole(smallest), "minimum": binary(smaller), "mm": matrices, "mul": binary((a, b) => a * b), "ne": binary((a, b) => a !== b ? 1 : 0),
-    "neg": unary(v => -v), "permute": permuted, "pow": binary(Math.pow), "reciprocal": unary(v => 1 / v), "relu": unary(v => v > 0 || v !== v ? v : 0),
+    "max": whole(largest), "max_pool2d_with_indices": maxPool, "maximum": maximum,
+    "mean": (s, a, dims) => { const out = sum(s, a, dims), n = a.d.length / out.d.length; return divided(s, out, n); },
+    "min": whole(smallest), "minimum": minimum, "mm": matrices, "mul": binary((a, b) => a * b), "ne": binary((a, b) => a !== b ? 1 : 0),
+    "neg": unary(v => -v), "permute": permuted, "pow": binary((a, b) => a ** b), "reciprocal": unary(v => 1 / v), "relu": unary(v => v > 0 || v !== v ? v : 0),
     "rsqrt": unary(v => 1 / Math.sqrt(v)), "scatter_add": scatterAdd,
     "select": (s, x, dim, i) => view(s, slice(x.s.map((v, k) => k === axisOf(x, dim) ? 1 : v), x, dim, i)),
-    "sigmoid": unary(v => 1 / (1 + Math.exp(-v))), "slice": slice, "sqrt": unary(Math.sqrt), "squeeze": view, "sub": binary((a, b) => a - b),
-    "sum": sum, "t": (s, a) => a.s.length < 2 ? a : permuted(s, a, [1, 0]), "tanh": unary(Math.tanh), "topk": topk, "transpose": swapped, "unsqueeze": view,
+    "sigmoid": unary(v => 1 / (1 + Math.exp(-v))), "slice": slice, "sqrt": unary(v => Math.sqrt(v)), "squeeze": view, "sub": binary((a, b) => a - b),
+    "sum": sum, "t": (s, a) => a.s.length < 2 ? a : permuted(s, a, [1, 0]), "tanh": unary(v => Math.tanh(v)), "topk": topk, "transpose": swapped, "unsqueeze": view,
     "upsample_bilinear2d": bilinear, "view": view,
     "where": (s, c, a, b) => { const m = spread(c, s), x = spread(a, s), y = spread(b, s), d = new Float32Array(m.length); for (let i = 0; i < d.length; i++) d[i] = m[i] ? x[i] : y[i]; return tensor(s, d); },
   };
@@ -263,6 +296,11 @@ function liveEngine() {
         this.plans[name] = [...found].sort((a, b) => a - b);
       }
       return this.plans[name];
+    }
+    get shared() {  // the steps that several methods need
+      const count = new Map(); for (const name in this.methods) for (const i of this.plan(name)) count.set(i, (count.get(i) ?? 0) + 1);
+      const shared = new Set([...count.keys()].filter(i => count.get(i) > 1)); Object.defineProperty(this, "shared", { value: shared });
+      return shared;
     }
     randomised(chosen, seed) {  // a copy whose chosen layers have the weights that torch draws for them, from the upper to the lower
       const random = mersenne(seed), copy = Object.assign(Object.create(Network.prototype), this);
@@ -299,8 +337,13 @@ function liveEngine() {
       if (live[i]) this.known[i] = value; else constants[i] = value;
     }
     map(name) {
-      const plan = this.network.plan(name), { output, guards } = this.network.methods[name];
-      for (const i of plan) this.compute(i);
+      const { refs, shared } = this.network, plan = this.network.plan(name), { output, guards } = this.network.methods[name], last = {};
+      const kept = new Set([output, ...guards.map(g => g[0])]);
+      for (const i of plan) for (const r of refs[i]) last[r] = i;
+      if (![...kept].every(i => this.get(i))) for (const i of plan) {
+        this.compute(i);
+        for (const r of refs[i]) if (last[r] === i && !shared.has(r) && !kept.has(r)) this.known[r] = undefined;  // or a large network fills the memory
+      }
       for (const [i, value] of guards) if (this.get(i).d[0] !== value) throw new Outside("this input takes another way through the method than the recording");
       const map = this.get(output).d;
       if (!map.every(Number.isFinite)) throw new Outside("the map is not finite for this input");

@@ -99,6 +99,7 @@ def laboratory(
     groups: Mapping[str, Tensor] | None = None,
     attack: int | None = None,
     shapes: Sequence[str] = (),
+    photographs: bool = False,
     start: Mapping[str, float] | None = None,
     scripts: bool = True,
 ) -> Laboratory:
@@ -139,6 +140,8 @@ def laboratory(
             ``"attack direction"`` from ``export_pairs``.
         shapes: objects of :func:`~interp_lab.data.scenes` that the reader can put onto an input, with their hue, their place and
             clutter.
+        photographs: the reader can open a photograph of his own; and the network, which is large, is read when he asks for it.
+            The site of the book keeps it in a file of its own.
         start: options with another first value: ``"noise"``, ``"samples"``, ``"steps"``, ``"alpha"``, ``"levels"``, ``"l2"``,
             ``"variation"``, and ``"form"``, 0 for the switch of ``trained_form`` off.
         scripts: with the scripts and the style, which one figure of a page brings for all.
@@ -210,6 +213,11 @@ def laboratory(
             bool(first.channels) and bool(others or course or removal or first.layers or baselines),
             "switches are of one network, without a course, a removal or baselines",
         ),
+        (
+            photographs
+            and bool(others or drawing or truth or switch or baselines or removal or channels or attack or shapes),
+            "photographs are the inputs of one network that the reader only looks at or erases",
+        ),
         (bool(set(by_hand) - set(inputs)), f"by_hand names no inputs: {', '.join(set(by_hand) - set(inputs))}"),
     ):
         if wrong:
@@ -270,6 +278,13 @@ def laboratory(
     starts = "".join(
         f'<button type="button" data-start="{k}">{html.escape(b)}</button> ' for k, b in enumerate(baselines or ())
     )
+    own = (
+        f'<p><label>or a photograph of your own: <input type="file" accept="image/*" data-part="file"></label></p>'
+        f'<p class="hint wide">It is cropped to a square and scaled to {shape[2]} x {shape[1]} pixels in your browser, and stays there: the page '
+        "sends nothing anywhere.</p>"
+        if photographs
+        else ""
+    )
     starts = f"<p>The baseline begins as {starts}</p>" if with_baseline else ""
     width, height = shape[2], shape[1]
     act = "draws" if drawing else "removes" if removal else "erases"
@@ -320,10 +335,16 @@ def laboratory(
     instead = chart or destroy  # of the table of classes
     logits = "<details><summary>All classes</summary>" + table + "</details>" if instead else ""
     beside = trained + (instead or table)
+    packed, load = [_packed(network, name * photographs) for network in networks.values()], ""
+    if photographs:
+        load = (
+            f'<p data-part="load" hidden><button type="button">Load the network ({len(packed[0]) / 1e6:.0f} MB)</button> '
+            '<span role="status" aria-live="polite"></span></p>'
+        )
     body = f"""<div class="live" id="{html.escape(name)}" role="group" aria-label="{html.escape(label)}">
-<div class="live-still">{_image(still)}</div>
+<div class="live-still">{_image(still)}</div>{load}
 <div data-part="panel" hidden>
-<fieldset><legend>Ready inputs</legend><div data-part="inputs"></div></fieldset>
+<fieldset><legend>Ready inputs</legend><div data-part="inputs"></div>{own}</fieldset>
 <div class="bench"><div><canvas data-part="pad" width="{width}" height="{height}" tabindex="0" role="application"
  aria-label="{"Baseline" if with_baseline else "Input"}. Arrow keys move the {tools[0]}, space lowers or lifts it, delete: {clear}."></canvas>
 <p>{buttons}<button type="button" data-part="clear">{clear}</button></p>{starts}
@@ -338,7 +359,7 @@ def laboratory(
 <th scope="col">strongest pixel</th>{inside}{alike}</tr></thead><tbody data-part="numbers"></tbody></table></div></details>
 </div>
 <script type="application/json" data-part="facts">{_in_script(json.dumps(facts))}</script>
-{"".join(map(_packed, networks.values()))}
+{"".join(packed)}
 </div>"""
     return Laboratory((_scripts() if scripts else "") + body, still)
 
@@ -356,13 +377,17 @@ def _patches(top: TopActivations) -> dict[str, Any]:
     return {"patches": _webp(sheet, quality=60), "count": len(small), "each": small.shape[1], "size": size}
 
 
-def _packed(live: Live) -> str:
-    """A network as text for the page: the steps and the weights, whose lower and upper bytes stand apart, compressed."""
+def _packed(live: Live, file: str = "") -> str:
+    """A network as text for the page: the steps and the weights, whose lower and upper bytes stand apart, compressed.
+
+    With the name of a file, the site of the book moves it there.
+    """
     facts = json.loads(live.to_json())
     weights = np.frombuffer(base64.b64decode(facts.pop("weights")), np.uint8).reshape(-1, 2)  # halves: two bytes each
     steps = json.dumps(facts, separators=(",", ":")).encode()
     packed = gzip.compress(struct.pack("<I", len(steps)) + steps + weights.T.tobytes(), 9, mtime=0)
-    return f'<script type="text/plain" data-part="network">{dense_text(packed)}</script>'
+    apart = f' data-file="{html.escape(file)}"' if file else ""
+    return f'<script type="text/plain" data-part="network"{apart}>{dense_text(packed)}</script>'
 
 
 ALPHABET = "".join(
@@ -378,9 +403,9 @@ def dense_text(data: bytes) -> str:
     """
     bits = np.unpackbits(np.frombuffer(data, np.uint8))
     padding = -len(bits) % 13
-    numbers = np.pad(bits, (0, padding)).reshape(-1, 13) @ (1 << np.arange(12, -1, -1))
-    text = "".join(ALPHABET[k] for pair in zip(numbers // 91, numbers % 91, strict=True) for k in pair)
-    return text + ALPHABET[0] * (padding >= 8)
+    numbers = np.pad(bits, (0, padding)).reshape(-1, 13) @ (1 << np.arange(12, -1, -1, dtype=np.uint16))
+    characters = np.frombuffer(ALPHABET.encode(), np.uint8)[np.stack([numbers // 91, numbers % 91], 1)]
+    return characters.tobytes().decode() + ALPHABET[0] * (padding >= 8)
 
 
 def _order_of_ties(shape: Sequence[int], patch: int) -> list[int]:

@@ -350,6 +350,7 @@ OPERATIONS = frozenset(
         "cat.default",
         "clamp.default",
         "clone.default",
+        "constant_pad_nd.default",
         "convolution.default",
         "detach.default",
         "div.Scalar",

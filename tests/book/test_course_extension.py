@@ -108,6 +108,17 @@ def test_one_value_switches_the_launch_buttons_on():
     assert on.html_theme_options["kept"] == 1
 
 
+def test_a_large_network_of_a_live_figure_becomes_a_script_beside_the_page(tmp_path):
+    network = '<script type="text/plain" data-part="network"{}</script>'
+    context = {"body": network.format(">small") + network.format(' data-file="photographs">!#&')}
+    context["pathto"] = lambda name, _: "../" + name
+    course.share_live_scripts(SimpleNamespace(outdir=tmp_path), "book/one", "page.html", context, None)
+    address = re.fullmatch(
+        network.format(">small") + network.format(r' data-source="../(.*)\?v=\w{8}">'), context["body"]
+    )
+    assert (tmp_path / address[1]).read_text() == 'var liveNetwork = "!#&";\n'
+
+
 def test_the_scripts_of_live_figures_are_one_file_of_the_site(tmp_path):
     def body_of(page: str, script: str) -> str:
         up = "../" * page.count("/")

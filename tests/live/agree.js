@@ -1,7 +1,11 @@
-// node agree.js live.js FOLDER [plain]: errors of every graph on every input, and the operations that nothing noticed when broken.
-const fs = require("fs"), live = require(fs.realpathSync(process.argv[2])), folder = process.argv[3];
-if (process.argv[4] === "plain") live.withoutWasm();
-const floats = name => { const b = fs.readFileSync(`${folder}/${name}`); return new Float32Array(b.buffer.slice(b.byteOffset, b.byteOffset + b.length)); };
+// node agree.js live.js FOLDER [plain | double | unbroken]: errors of every graph on every input, and the operations that nothing noticed when broken.
+const fs = require("fs"), engine = fs.realpathSync(process.argv[2]), folder = process.argv[3], mode = process.argv[4];
+function inDouble(source) {  // the same engine on numbers of 64 bits
+  const module = {}; new Function("module", source.replaceAll("Float32Array", "Float64Array").replaceAll("Math.fround(", "Number("))(module); return module.exports;
+}
+const live = mode === "double" ? inDouble(fs.readFileSync(engine, "utf8")) : require(engine), withoutWasm = mode === "plain" || mode === "double";
+if (withoutWasm) live.withoutWasm();
+const floats = name => { const b = fs.readFileSync(`${folder}/${name}`); return new (mode === "double" ? Float64Array : Float32Array)(b.buffer.slice(b.byteOffset, b.byteOffset + b.length)); };
 const { network, targets, kept, numbers, random } = JSON.parse(fs.readFileSync(`${folder}/cases.json`)), inputs = floats("inputs.bin");
 const input = i => inputs.slice(i * numbers, (i + 1) * numbers);
 const wants = Object.fromEntries(Object.keys(kept).map(name => [name, floats(`${name}.bin`)]));
@@ -29,10 +33,10 @@ function noticed(op, wrong) {
   return seen;
 }
 const used = [...new Set(net.steps.map(([op]) => op.split(".")[0]))].filter(op => live.OPS[op]);
-const unnoticed = process.argv[4] === "plain" ? [] : used.filter(op => !noticed(op, slightly) && !noticed(op, nan));
+const unnoticed = mode ? [] : used.filter(op => !noticed(op, slightly) && !noticed(op, nan));
 // Processor time of all maps of one input, the least of five.
 const input0 = input(0), times = [];
-for (let k = 0; k < 8; k++) {
+for (let k = 0; k < 8 && !withoutWasm; k++) {
   const start = process.cpuUsage(), values = net.at(input0, targets[0]);
   for (const name of Object.keys(kept)) try { values.map(name); } catch { /* refused */ }
   const { user, system } = process.cpuUsage(start); times.push((user + system) / 1000);

@@ -294,9 +294,12 @@ def operands() -> dict[str, list[tuple]]:
         "amax.default": [(a, [1]), (a, [0, -1], True), (a,)], "amin.default": [(a, [1]), (a,)],
         "bmm.default": [(torch.randn(2, 3, 4), torch.randn(2, 4, 5))], "cat.default": [([a, b], 1), ([a, b[:, :2]], -2)],
         "clamp.default": [(a, 0), (a, None, 0.5), (a, -0.5, 0.5)],
+        "constant_pad_nd.default": [(image, [1, 2, 0, 3], 0.5), (image, [0, -1, -2, 1]), (a, [0, 0, 1, -1, -1, 2])],
         "convolution.default": [
             (image, kernel, torch.randn(6), [2, 1], [1, 2], [1, 1], False, [0, 0], 2),
             (image, torch.randn(5, 4, 2, 2), None, [1, 1], [0, 0], [2, 3], False, [0, 0], 1),
+            (image, torch.randn(4, 1, 3, 2), torch.randn(4), [2, 1], [1, 2], [1, 1], False, [0, 0], 4),
+            (image, torch.randn(4, 1, 3, 2), None, [2, 3], [1, 1], [1, 2], True, [1, 2], 4),
             (image, kernel.transpose(0, 1).reshape(4, 3, 3, 2), torch.randn(6), [2, 3], [1, 1], [1, 2], True, [1, 2], 2),
         ],
         "div.Tensor": [(a, b.abs() + 0.5), (a, row.abs() + 0.5)], "exp.default": [(a,)], "log.default": [(a.abs(),)], "expand.default": [(row, [2, 3, 4]), (row, [2, -1, 4])],

@@ -530,6 +530,8 @@ def test_every_figure_of_the_built_site_is_live_from_a_file(browser):
         if not grown:
             continue
         tab.goto(path.as_uri())
+        for button in tab.locator("[data-part=load] button").all():  # a large network in a file beside the page
+            button.click()
         tab.wait_for_function(
             "[...document.querySelectorAll('.live')].every(f => f.dataset.milliseconds)", timeout=60_000
         )
@@ -563,6 +565,7 @@ def test_a_figure_refuses_what_it_cannot_show(figure):
         ({"drawing": True, "removal": 4}, "without a pen"),
         ({"baselines": {"black": data.images[:1]}}, "are for the map 'integrated_gradients'"),
         ({"by_hand": ["b"]}, "names no inputs: b"),
+        ({"photographs": True, "drawing": True}, "only looks at or erases"),
         ({"start": {"noise": 0.1}}, "no options of this figure: noise"),
         ({"maps": ["smoothgrad"], "start": {"noise": 0.12}}, "noise must be one of"),
     ):
