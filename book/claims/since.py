@@ -37,6 +37,7 @@ from .scenes import (
     EXPLAIN,
     FROM_BASELINE,
     NETWORKS,
+    SCORES,
     SEEDS,
     SIGNS,
     answers,

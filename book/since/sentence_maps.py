@@ -1,6 +1,6 @@
 """What methods say of the words of a sentence, and what it is measured with: for the page on text and for its claims."""
 
-from functools import partial
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -20,35 +20,17 @@ def neutral(model: nn.Sequential, x: Tensor, kind: str = "a neutral word") -> Te
     return start[:, None, None].expand_as(x)
 
 
-def by_shapley(model: nn.Module, x: Tensor, target: Tensor, baseline: Tensor) -> Tensor:
-    """Every word is a player."""
-    return shapley(model, x, target, players=torch.arange(x.shape[3])[None], baseline=baseline)
-
-
-def by_lrp(model: nn.Module, x: Tensor, target: Tensor, baseline: Tensor, attention: str = "attnlrp") -> Tensor:
-    """It has no baseline, as gradient times input has none."""
-    return lrp(model, x, target, rule="epsilon", attention=attention)
-
-
-def by_gradient_x_input(model: nn.Module, x: Tensor, target: Tensor, baseline: Tensor) -> Tensor:
-    return gradient_x_input(model, x, target)
-
-
-def by_path(model: nn.Module, x: Tensor, target: Tensor, baseline: Tensor) -> Tensor:
-    return integrated_gradients(model, x, target, baseline=baseline, steps=64)
-
-
-def by_deeplift(model: nn.Module, x: Tensor, target: Tensor, baseline: Tensor) -> Tensor:
-    return deeplift(model, x, target, baseline=baseline)
-
-
-OF_WORDS = {
-    "gradient x input": by_gradient_x_input,
-    "integrated gradients": by_path,
-    "DeepLIFT": by_deeplift,
-    "AttnLRP": by_lrp,
-    "CP-LRP": partial(by_lrp, attention="cp_lrp"),
-    "Shapley": by_shapley,
+OF_WORDS: dict[str, Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]] = {
+    "gradient x input": lambda model, x, target, start: gradient_x_input(model, x, target),
+    "integrated gradients": lambda model, x, target, start: integrated_gradients(
+        model, x, target, baseline=start, steps=64
+    ),
+    "DeepLIFT": lambda model, x, target, start: deeplift(model, x, target, baseline=start),
+    "AttnLRP": lambda model, x, target, start: lrp(model, x, target, rule="epsilon"),
+    "CP-LRP": lambda model, x, target, start: lrp(model, x, target, rule="epsilon", attention="cp_lrp"),
+    "Shapley": lambda model, x, target, start: shapley(
+        model, x, target, players=torch.arange(x.shape[3])[None], baseline=start
+    ),
 }
 
 
