@@ -20,7 +20,8 @@ def test_the_shipped_networks_keep_their_accuracy(name):
     assert accuracy(model, cued) > 0.9, "a word that it has never seen misleads it"
 
 
-def test_an_lstm_learns_the_rule_in_a_second(seed, verdict):
+@pytest.mark.slow
+def test_an_lstm_learns_the_rule(seed, verdict):
     model = networks.trained("sentences_lstm", sentences(4000, seed=seed), seed)
     verdict("accuracy", accuracy(model, sentences(1000, seed=99)), above=0.9)
 
