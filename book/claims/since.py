@@ -1,4 +1,4 @@
-"""The conclusions beside and after the lecture: sanity checks, fragility, transformers, concepts, counterfactuals."""
+"""The conclusions beside and after the lecture: sanity checks, fragility, transformers, concepts, counterfactuals, text."""
 
 import copy
 from functools import cache, partial
@@ -13,6 +13,7 @@ from torchvision.transforms.functional import gaussian_blur
 
 from book.since.on_patches import by_gradient, on_tokens, rollout
 from book.since.reading import sequences, shares, trained_reader
+from book.since.sentence_maps import LISTED, OF_WORDS, deciding, neutral
 from book.since.superposition import nearest_cosine, present, sparse_autoencoder, superposed
 from interp_lab import (
     attack_attribution,
@@ -23,6 +24,7 @@ from interp_lab import (
     lrp,
     relevance_mass,
     saliency,
+    sentence_networks,
     shapley_values,
     similarity,
     tcav,
@@ -30,7 +32,7 @@ from interp_lab import (
     top_k_overlap,
 )
 from interp_lab.antehoc import ConceptBottleneck
-from interp_lab.data import PARTS, digits, scenes
+from interp_lab.data import PARTS, Sentences, digits, scenes, sentences
 from interp_lab.evaluate.roar import rank_pixels
 from interp_lab.explain_model.concepts import ConceptTest
 from interp_lab.networks import fast_gradient_sign, fold_batch_norm, scenes_cnn, train
@@ -41,6 +43,7 @@ from .scenes import (
     EXPLAIN,
     FROM_BASELINE,
     NETWORKS,
+    SCORES,
     SEEDS,
     SIGNS,
     answers,
@@ -625,3 +628,56 @@ def road_hides_the_removal_better_than_a_constant(noise: float, removed: float, 
 def road_is_far_from_invisible(noise: float, removed: float, seed: int) -> float:
     """Even so, the detector recognises them (AUC above .6; .5 is chance)."""
     return _detected(f"ROAD {noise}", removed, seed)
+
+
+# Text
+
+
+@cache
+def _of_text(network: str, training: str, baseline: str, method: str, seed: int) -> tuple[Sentences, Tensor]:
+    """Forty sentences with a judgement and evidence for it, and the method's map of each, ``(40, 1, 10)``."""
+    model = _that_reads(network, training)
+    data = sentences(100, seed=seed)
+    data = data[(data.labels != 1) & data.masks["evidence"].any(1)][:40]
+    x = model[0](data.tokens).detach()
+    return data, OF_WORDS[method](model[1:], x, data.labels, neutral(model, x, baseline)).sum(1)
+
+
+@cache
+def _that_reads(network: str, training: str) -> nn.Sequential:
+    if training == "shipped":
+        return sentence_networks.load(network)
+    return sentence_networks.trained(network, sentences(10_000, seed=1), int(training))
+
+
+READING = {
+    "network": tuple(sentence_networks.TRAINED),
+    "training": ("shipped", "1"),
+    "baseline": ("a neutral word", "their mean", "zero"),
+    "method": ("integrated gradients", "DeepLIFT", "Shapley", "AttnLRP", "CP-LRP", "gradient x input"),
+    "seed": SEEDS,
+}
+
+
+@claim("since/text", above=0, **READING, score=("rank", "mass", "pointing"), sign=SIGNS)
+def the_planted_words_are_found(
+    network: str, training: str, baseline: str, method: str, seed: int, score: str, sign: str
+) -> float:
+    """In a sentence, a method finds the words that decide better than a list of all judgements, "not" and "but" does."""
+    data, map_ = _of_text(network, training, baseline, method, seed)
+    listed = torch.isin(data.tokens, torch.tensor(LISTED))[:, None].float()
+    return surely(
+        SCORES[score](map_.abs() if sign == "magnitude" else map_, data.masks["evidence"][:, None])
+        - SCORES[score](listed, data.masks["evidence"][:, None])
+    )
+
+
+@claim("since/text", above=0.1, **READING)
+def a_judgement_gets_less_behind_a_not(network: str, training: str, baseline: str, method: str, seed: int) -> float:
+    """A judgement that "not" turns gets a smaller share of a sentence's relevance, with its sign, than one that stands alone
+    (by .1 at least).
+    """
+    data, map_ = _of_text(network, training, baseline, method, seed)
+    plain, turned = deciding(data)
+    share = (map_[:, 0] / map_[:, 0].abs().sum(1, keepdim=True)).detach()
+    return (share[plain].mean() - share[turned].mean()).item()

@@ -14,7 +14,7 @@ Tensors have their channels first; batches of numpy arrays may have them last.
 
 from .antehoc import prototype_evidence, shape_functions, templates, tree
 from .base import COLORS, DIVERGING, DPI, SEQUENTIAL, WIDTH, Figure
-from .decisions import heatmap, influential, panel
+from .decisions import heatmap, influential, panel, tokens
 from .evaluation import class_sensitivity, coherence, model_randomisation, ranks, retraining, selectivity
 from .general import arrows, bars, curves, images, numbers
 from .models import ascent, channel_graph, prototypes, segments, top_patches
@@ -52,6 +52,7 @@ __all__ = [
     "slider",
     "table",
     "templates",
+    "tokens",
     "top_patches",
     "tree",
 ]

@@ -1,18 +1,23 @@
-"""Pictures of one decision: heatmaps beside or over their images, and the training images behind it."""
+"""Pictures of one decision: heatmaps beside or over their images, coloured words, and the training images behind it."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from .base import (
+    DIVERGING,
+    WIDTH,
     Array,
     Figure,
     as_array,
     as_images,
     as_indices,
     as_maps,
+    as_tensor,
     count_lines,
     describe,
     grid,
@@ -129,6 +134,63 @@ def panel(
     names = rows if rows is not None else [f"image {i + 1}" for i in range(len(axes))]
     alt = alt or f"Heatmaps{' over their images' * overlay}. Rows: {', '.join(names)}. Columns: {', '.join(titles)}."
     return describe(figure, alt, f"{'; '.join(keys)}; {clip}", note)
+
+
+def tokens(
+    words: Sequence[Sequence[str]],
+    values: Array,
+    *,
+    rows: Sequence[str] | None = None,
+    evidence: Array | None = None,
+    alt: str | None = None,
+) -> Figure:
+    """Sentences, one a row, each word on the colour of its value: red speaks for the class, blue against it.
+
+    Args:
+        words: N sentences of T words; the same one several times for several explanations of it.
+        values: ``(N, T)``, the attribution of every word; each row has its own scale.
+        rows: a label for each row.
+        evidence: bool ``(N, T)``, words that stand in bold and in a frame.
+        alt: the alt text; None names the strongest word of every row.
+
+    Raises:
+        ValueError: values, evidence or rows of another number than the words; no real numbers, NaN or infinite values.
+
+    Example:
+        >>> import torch
+        >>> from interp_lab import plot
+        >>> plot.tokens([["not", "good"]], torch.tensor([[-2.0, 1.0]]), rows=["saliency"]).alt
+        'Words on the colours of their values. The strongest: saliency: not -2.'
+    """
+    labels = [f"row {i + 1}" for i in range(len(words))] if rows is None else list(rows)
+    map_, framed = (as_tensor(v) for v in (values, np.zeros(np.shape(values), bool) if evidence is None else evidence))
+    lengths = {len(row) for row in words}
+    if not map_.shape == framed.shape == (len(words), *lengths) or 0 in map_.shape or len(labels) != len(words):
+        raise ValueError(
+            f"{len(words)} sentences of {sorted(lengths)} words need as many values, got values {tuple(map_.shape)}, evidence "
+            f"{tuple(framed.shape)} and {len(labels)} rows; let all sentences be of one length above 0"
+        )
+    map_ = as_maps(map_[:, None], "values")[:, 0]
+    shades = map_ / map_.abs().amax(1, keepdim=True).clamp(min=torch.finfo(map_.dtype).tiny)
+    figure, ((axis,),) = grid(1, 1, WIDTH)
+    figure.set_figheight(0.3 * len(words) + 0.35)
+    axis.imshow(shades.numpy(), cmap=DIVERGING, vmin=-1, vmax=1, aspect="auto")
+    for i, row in enumerate(words):
+        for j, word in enumerate(row):
+            text = axis.text(j, i, word, ha="center", va="center", fontsize=8)
+            text.set_color("white" if shades[i, j].abs() > 0.65 else "black")
+            if framed[i, j]:
+                text.set_fontweight("bold")
+                axis.add_patch(Rectangle((j - 0.48, i - 0.44), 0.96, 0.88, fill=False, linewidth=1.5))
+    if rows is not None:
+        axis.set_yticks(range(len(rows)), rows, fontsize=8)
+    best = map_.abs().argmax(1).tolist()
+    strongest = [
+        f"{label}: {words[i][j]} {map_[i, j]:+.2g}" for i, (label, j) in enumerate(zip(labels, best, strict=True))
+    ]
+    alt = alt or f"Words on the colours of their values. The strongest: {', '.join(strongest)}."
+    key = "red for, blue against; each row has its own scale" + "; in a frame: the evidence" * bool(framed.any())
+    return describe(figure, alt, key, "")
 
 
 def _signed(values: Tensor) -> bool:

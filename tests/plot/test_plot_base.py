@@ -182,6 +182,7 @@ def test_tensors_of_a_graph_of_half_precision_and_sparse_ones_are_drawn():
     [
         lambda alt: plot.heatmap(torch.randn(3, 8, 8), torch.rand(3, 8, 8), alt=alt),
         lambda alt: plot.panel(torch.rand(2, 1, 8, 8), {"a": torch.randn(2, 8, 8)}, alt=alt),
+        lambda alt: plot.tokens([["not", "good"]], torch.tensor([[2.0, 1.0]]), alt=alt),
         lambda alt: plot.images(torch.rand(3, 3, 8, 8), ["a", "b", "c"], columns=2, alt=alt),
         lambda alt: plot.curves(
             [0, 1], {"a": [0, 1], "b": [1, 0]}, xlabel="x", ylabel="y", bands={"a": [1, 1]}, alt=alt

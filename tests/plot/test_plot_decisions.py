@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from pictures import caption, pixels
+from pictures import caption, colours, hue, pixels
 from torch.testing import assert_close
 
 from interp_lab import TopInfluence, plot
@@ -86,3 +86,37 @@ def test_a_panel_has_a_column_for_each_batch_of_pictures():
         assert_close(pixels(figure, 3 * row + 2), map_[row])
     with pytest.raises(ValueError, match="one common length above 0, got \\[1, 2\\]"):
         plot.panel({"scene": images, "baseline": baseline[:1]}, {"map": map_})
+
+
+def test_every_word_stands_on_the_colour_of_its_value_and_the_evidence_in_a_frame():
+    words, values = [["not", "good"], ["so", "bad"]], torch.tensor([[-2.0, 1.0], [0.0, 0.0]])
+    framed = torch.tensor([[True, False], [True, True]])
+    figure = plot.tokens(words, values, rows=["a", "b"], evidence=framed)
+    (axis,) = figure.axes
+    assert_close(pixels(figure), torch.tensor([[-1.0, 0.5], [0.0, 0.0]]))
+    assert [hue(colour) for colour in colours(figure)[0]] == ["blue", "red"]
+    assert {text.get_text(): text.get_position() for text in axis.texts} == {
+        word: (j, i) for i, row in enumerate(words) for j, word in enumerate(row)
+    }
+    assert [text.get_weight() == "bold" for text in axis.texts] == framed.flatten().tolist()
+    assert [(round(p.get_y()), round(p.get_x())) for p in axis.patches] == [(0, 0), (1, 0), (1, 1)]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b"]
+    assert figure.alt == "Words on the colours of their values. The strongest: a: not -2, b: so +0."
+    assert "in a frame: the evidence" in caption(figure)
+    assert "frame" not in caption(plot.tokens(words, values))
+
+
+@pytest.mark.parametrize(
+    ("words", "values", "options", "message"),
+    [
+        ([["a", "b"]], torch.zeros(2, 2), {}, r"1 sentences of \[2\] words need as many values, got values \(2, 2\)"),
+        ([["a"], ["a", "b"]], torch.zeros(2, 2), {}, r"sentences of \[1, 2\] words"),
+        ([["a"]], torch.zeros(1, 1), {"rows": ["a", "b"]}, "and 2 rows"),
+        ([["a"]], torch.zeros(1, 1), {"evidence": torch.ones(2, 1)}, r"evidence \(2, 1\)"),
+        ([], torch.zeros(0, 0), {}, "length above 0"),
+        ([["a"]], torch.tensor([[torch.nan]]), {}, "'values' holds NaN"),
+    ],
+)
+def test_words_without_a_value_each_are_refused(words, values, options, message):
+    with pytest.raises(ValueError, match=message):
+        plot.tokens(words, values, **options)
