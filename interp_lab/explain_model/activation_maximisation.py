@@ -281,7 +281,8 @@ def fourier_parametrisation(x0: Tensor, bounds: Bounds | None = None) -> tuple[T
         x = torch.fft.irfft2(torch.view_as_complex(coefficients) * scale, s=size, norm="ortho")
         return x if bounds is None else low + (high - low) * x.sigmoid()
 
-    return torch.view_as_real(torch.fft.rfft2(x0, norm="ortho") / scale).contiguous(), to_picture
+    spectrum = torch.fft.rfft2(x0.contiguous(), norm="ortho")  # old versions of MKL refuse an expanded tensor
+    return torch.view_as_real(spectrum / scale).contiguous(), to_picture
 
 
 def _activation(model: Model, target: Target, objective: str | tuple, count: int) -> Score:

@@ -238,7 +238,8 @@ def test_occlusion_is_captums(network):
     square = captum.attr.Occlusion(network).attribute(
         X, target=TARGET, baselines=X0, sliding_window_shapes=(3, 3, 3), strides=(3, 1, 1)
     )
-    assert_close(3 * occlusion(network, X, TARGET, window=3, stride=1, baseline=X0), square)
+    mine = 3 * occlusion(network, X, TARGET, window=3, stride=1, baseline=X0)
+    assert_close(mine.to(square.dtype), square)  # old versions of Captum answer in single precision
 
 
 def test_shapley_values_are_captums(network):

@@ -115,7 +115,7 @@ ATTACKS = {
         "wanted = ('.ipynb', 'questions.py', 'corpus.py', 'gradebook', 'judges.py', 'drawing.py', "
         "'explain_decision', 'captum', 'zennit', 'course.key')\n"
         "for folder, folders, files in os.walk('/'):\n"
-        "    folders[:] = [f for f in folders if f not in ('torch', 'sympy', 'numpy', 'x86_64-linux-gnu', 'networkx', 'typeshed')]\n"
+        "    folders[:] = [f for f in folders if f not in ('torch', 'sympy', 'numpy', 'x86_64-linux-gnu', 'networkx', 'typeshed', 'web_backend')]\n"
         "    for name in folders + files:\n"
         "        if any(w in name for w in wanted) or name in ('solutions', 'grader'): raise ValueError('REACHED', folder, name)"
     ),
