@@ -13,7 +13,7 @@ from torchvision.transforms.functional import gaussian_blur
 
 from book.since.on_patches import by_gradient, on_tokens, rollout
 from book.since.reading import sequences, shares, trained_reader
-from book.since.sentence_maps import LISTED, OF_WORDS, deciding, neutral
+from book.since.sentence_maps import LISTED, OF_WORDS, deciding_words, neutral
 from book.since.superposition import nearest_cosine, present, sparse_autoencoder, superposed
 from interp_lab import (
     attack_attribution,
@@ -678,6 +678,6 @@ def a_judgement_gets_less_behind_a_not(network: str, training: str, baseline: st
     (by .1 at least).
     """
     data, map_ = _of_text(network, training, baseline, method, seed)
-    plain, turned = deciding(data)
+    plain, turned = deciding_words(data)
     share = (map_[:, 0] / map_[:, 0].abs().sum(1, keepdim=True)).detach()
     return (share[plain].mean() - share[turned].mean()).item()

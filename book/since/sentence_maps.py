@@ -34,7 +34,7 @@ OF_WORDS: dict[str, Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]] = {
 }
 
 
-def deciding(data: Sentences) -> tuple[Tensor, Tensor]:
+def deciding_words(data: Sentences) -> tuple[Tensor, Tensor]:
     """The judgements that decide, as bool ``(N, T)``: those that stand alone, and those that a "not" turns."""
     judgement = data.masks["evidence"] & torch.isin(data.tokens, torch.tensor(JUDGEMENTS))
     behind = torch.zeros_like(judgement)
