@@ -49,7 +49,6 @@ def test_the_page_explains_photographs_as_the_package_does(size, tmp_path):
     single = in_node(tmp_path, live, images, targets, wanted["unbroken"], "unbroken")
     assert not {name: errors for name, errors in single["found"].items() if not sorted(errors)[1] <= TOLERANCE}
     assert max(single["found"]["grad_cam"]) <= TOLERANCE
-    assert single["milliseconds"] < 2000 * len(METHODS)  # of processor time
 
 
 def network_of_many_classes() -> nn.Module:
