@@ -602,7 +602,7 @@ def the_baseline_moves_more_than_the_estimator(orders: int, other: str, network:
 
 @cache
 def _detected(filling: str, removed: float, seed: int) -> float:
-    """AUC of a detector that says of each pixel whether it was filled, from its neighbours and the mean colour."""
+    """AUC of a detector that says of each pixel whether it was filled, from its neighbours, the mean colour and its copies."""
     images = drawn(seed, 12).images
     place = rank_pixels(torch.zeros_like(images), torch.Generator().manual_seed(seed))
     gone = place < removed * 64 * 64
@@ -612,7 +612,9 @@ def _detected(filling: str, removed: float, seed: int) -> float:
         filled = impute(images, gone, noise=float(filling.split()[-1]))
     around = F.unfold(F.pad(filled, (1, 1, 1, 1), mode="reflect"), 3).unflatten(1, (3, 9))
     centre, near, far = around[:, :, 4], around.mean(2), filled.mean((2, 3))[..., None]
-    features = torch.cat([around.flatten(1, 2), (centre - near).abs(), (centre - far).abs()], 1).mT
+    known = [torch.unique(c, dim=1, return_inverse=True, return_counts=True)[1:] for c in filled.flatten(2)]
+    copies = torch.stack([counts[inverse] for inverse, counts in known])[:, None]  # pixels of exactly this colour
+    features = torch.cat([around.flatten(1, 2), (centre - near).abs(), (centre - far).abs(), copies], 1).mT
     seen, new = (part.flatten(0, 1).numpy() for part in (features[:8], features[8:]))
     detector = HistGradientBoostingClassifier(max_iter=40, random_state=0).fit(seen, gone[:8].flatten())
     return roc_auc_score(gone[8:].flatten(), detector.predict_proba(new)[:, 1])
