@@ -67,7 +67,7 @@ def trained(name: str, data: Sentences, seed: int = 0) -> nn.Sequential:
     """
     _check(name)
     with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         model = TRAINED[name]()
     train(model, data, epochs=16, lr=1e-2, batch_size=128, weight_decay=0.05, seed=seed, progress=False)
     return model
