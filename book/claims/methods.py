@@ -303,7 +303,7 @@ def below_the_last_layer_the_class_fades(earlier: str, network: str, seed: int) 
     "part2/occlusion",
     above=1,
     beside=("mean colour", "blurred"),
-    window=(8, 4, 16),
+    window=(8, 16),
     network=NETWORKS,
     seed=SEEDS,
 )
