@@ -39,7 +39,7 @@ class Process:
 
 
 class Kernels:
-    """The process that forks, from its first kernel to the end of the ``with`` block; it outlives none of its kernels.
+    """The process that forks, from its first kernel to the end of the ``with`` block; no kernel outlives it.
 
     ``manager`` is the class of kernel managers for `nbclient`. Elsewhere than on Linux it is Jupyter's own, since there a
     process that has loaded torch cannot be forked.
@@ -106,7 +106,8 @@ def serve() -> None:
             os.dup2(null, 0)
             os.dup2(null, 1)
             try:
-                kernelapp.launch_new_instance(argv=arguments)
+                # It ends with this process, as that does with the build, however the build ends.
+                kernelapp.launch_new_instance(argv=[*arguments, f"--IPKernelApp.parent_handle={os.getppid()}"])
             finally:
                 os._exit(0)
         print(number, flush=True)

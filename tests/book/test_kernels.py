@@ -1,7 +1,9 @@
 """Kernels forked from a warm process: they know nothing of each other, and their end is noticed."""
 
 import os
+import subprocess
 import sys
+import time
 
 import nbformat
 import pytest
@@ -46,3 +48,30 @@ def test_the_end_of_a_kernel_is_noticed_and_those_that_follow_run(run, tmp_path)
     ((told,),) = run(tmp_path, "import os\nprint(os.getpid())")
     with pytest.raises(ProcessLookupError):  # nothing of it is left
         os.kill(int(told.text), 0)
+
+
+BUILD = """
+import sys, time
+from book.kernels import Kernels
+with Kernels() as warm:
+    connection = sys.argv[1]
+    print(warm.fork(["-f", connection], ".").pid, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_no_kernel_outlives_a_build_that_is_killed(tmp_path):
+    command = [sys.executable, "-c", BUILD, str(tmp_path / "connection.json")]
+    build = subprocess.Popen(command, cwd=kernels.ROOT, stdout=subprocess.PIPE, text=True)
+    kernel = kernels.Process(int(build.stdout.readline()))
+    while not (tmp_path / "connection.json").exists():  # it is written by a kernel that runs
+        assert kernel.poll() is None
+        time.sleep(0.1)
+    build.kill()
+    build.communicate()
+    for _ in range(300):
+        if kernel.poll() is not None:
+            return
+        time.sleep(0.1)
+    os.kill(kernel.pid, 9)
+    pytest.fail("the kernel still runs")
