@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ...contract import Model, explaining, logits_of
+from ...contract import Model, check_input, explaining, logits_of
 
 ROWS = 512  # inputs in one pass of the network
 
@@ -35,6 +35,9 @@ def fresh_queries(x: Tensor, queries: int, *, noise: float = 0.1, seed: int = 0)
         >>> made.shape, torch.equal(made[:, 1], 2 * made[:, 0])
         (torch.Size([50, 2]), True)
     """
+    check_input(None, x)
+    if not len(x):
+        raise ValueError("x must hold at least one input, got an empty batch")
     if queries < 0 or not noise >= 0:
         raise ValueError(f"queries and noise must be at least 0, got {queries} and {noise}")
     generator = torch.Generator().manual_seed(seed)
