@@ -55,7 +55,8 @@ def with_fresh_queries(x: Tensor, queries: int, noise: float, seed: int) -> Tens
 
 def fingerprints(x: Tensor) -> list[int]:
     """A number for each input, by which it is known again."""
-    return [hash(row.tobytes()) for row in x.detach().cpu().numpy()]
+    rows = x.detach().cpu().contiguous().view(torch.uint8).numpy()  # numpy knows no bfloat16
+    return [hash(row.tobytes()) for row in rows]
 
 
 def answers(model: Model, x: Tensor) -> Tensor:
