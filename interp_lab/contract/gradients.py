@@ -19,7 +19,8 @@ def chosen_logit(model: Model, x: Tensor, target: Target, table: Mapping[Callabl
 
     Raises:
         UnsupportedModelError: a value is computed from x without a gradient and used, by the name of the operation, or
-            the logits do not depend on x through differentiable operations.
+            the logits do not depend on x through differentiable operations, or a user's ``autograd.Function`` gives another
+            gradient than its derivative.
     """
     with Interception(table, [x], CHOICES):
         logits = logits_of(model, x)

@@ -9,7 +9,6 @@ table to their rules, and refuses a value that is computed from x without a grad
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextvars import ContextVar, Token
-from functools import cache
 from itertools import chain
 from typing import Any
 
@@ -35,7 +34,6 @@ def operations(*names: str) -> list[Callable]:
     return [getattr(s, n) for name in names for n in (name, name + "_") for s in spaces if hasattr(s, n)]
 
 
-@cache
 def torch_function(func: Callable) -> Callable:
     """torch's own function for one of ``torch.ops.aten``, of which exported programs consist; any other as it is."""
     if not isinstance(func, OpOverload | OpOverloadPacket):
