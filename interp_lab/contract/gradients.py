@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from .guard import refuse_cuts
+from .guard import at_end, refuse_cuts
 from .inputs import Model, Target, is_finite
 from .interception import CHOICES, ORDINARY_GRADIENT, Interception, Rule, UnsupportedModelError, own_function
 from .logits import logits_of, pick
@@ -57,23 +57,28 @@ def gradient(model: Model, x: Tensor, target: Target) -> Tensor:
 def check_functions(score: Callable[[Tensor], Tensor], x: Tensor, value: Tensor) -> None:
     """Refuse a score ``(N,)`` whose gradient a user's ``autograd.Function`` replaces, as one that reverses it does.
 
-    Only where there is such a function, the score is taken twice more, one step along the gradient either way.
+    Only where there is such a function, and at the end of the block of :func:`explaining`, the score is taken twice more, one
+    step along the gradient either way.
     """
-    node = next((n for n in _nodes(value) if own_function(n)), None)
-    if node is None or not len(x):
+    name = next(filter(None, map(own_function, _nodes(value))), "")
+    if not name or not len(x):
         return
     (slope,) = differentiated(value.sum(), [x], retain_graph=True)
+    x, value = x.detach(), value.detach()
     size, eps = slope.flatten(1).norm(dim=1), torch.finfo(x.dtype).eps
-    step = 4 * eps**0.5 * x.detach().abs().max().clamp(min=eps)
+    step = 4 * eps**0.5 * x.abs().max().clamp(min=eps)
     move = step * slope / size.where(size > 0, 1).view(-1, *[1] * (x.dim() - 1))
-    with torch.no_grad():
-        rise = (score(x + move) - score(x - move)) / (2 * step)
-    if not ((rise - size).abs() <= 0.05 * size + 10 * eps * (1 + value.detach().abs()) / step).all():
-        raise UnsupportedModelError(
-            f"the backward of the function {own_function(node)!r} is not its derivative (a reversed gradient or a "
-            "straight-through estimator?): explain a model without it, or use a method that asks for outputs only, such as "
-            "occlusion"
-        )
+
+    def check() -> None:
+        with torch.no_grad():
+            rise = (score(x + move) - score(x - move)) / (2 * step)
+        if not ((rise - size).abs() <= 0.05 * size + 10 * eps * (1 + value.abs()) / step).all():
+            raise UnsupportedModelError(
+                f"the backward of the function {name!r} is not its derivative (a reversed gradient or a straight-through "
+                "estimator?): explain a model without it, or use a method that asks for outputs only, such as occlusion"
+            )
+
+    at_end(check)
 
 
 def differentiated(

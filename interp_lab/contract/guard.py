@@ -2,7 +2,7 @@
 
 import random
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -40,6 +40,7 @@ class _Block:
     scripts: list[torch.jit.ScriptModule] = field(default_factory=list)  # those that ran
     # Of every model, as above, that normalises something by statistics of its own: a pass of it, and what that was.
     normalised: dict[int, tuple[Model, Tensor, list[Tensor]]] = field(default_factory=dict)
+    checks: list[Callable[[], None]] = field(default_factory=list)  # further ones, which run models
 
 
 _block: ContextVar[_Block | None] = ContextVar("block", default=None)
@@ -75,6 +76,8 @@ def explaining(model: Model, x: Tensor) -> Iterator[Tensor]:
             yield x.clone() if x.is_inference() else x.detach()
         finally:
             _block.reset(token)
+        for check in block.checks:
+            check()
         for pass_ in block.normalised.values():
             _check_constant(*pass_)
         for first in block.passes.values():
@@ -227,6 +230,15 @@ def _check_constant(model: Model, x: Tensor, normalised: Sequence[Tensor]) -> No
         model(x / 2 + torch.linspace(0.1, 1, x.numel(), dtype=x.dtype, device=x.device).view_as(x))
     if len(other.normalised) != len(normalised) or not all(map(torch.equal, normalised, other.normalised)):
         raise UnsupportedModelError(BATCH_STATISTICS)
+
+
+def at_end(check: Callable[[], None]) -> None:
+    """Call it when the surrounding block of :func:`explaining` ends, where no method's hooks are on the model any more."""
+    block = _block.get()
+    if block is None:
+        check()
+    else:
+        block.checks.append(check)
 
 
 def refuse_cuts() -> None:

@@ -380,8 +380,11 @@ def test_a_value_cut_off_from_its_gradient_is_refused(method, cut):
 
 
 def test_a_function_of_the_user_with_its_true_gradient_is_answered():
-    doubled = Cut(lambda m, x: Doubled.apply(x))
-    assert_close(il.saliency(doubled, X, 0), il.saliency(Cut(lambda m, x: 2 * x), X, 0))
+    doubled, plain = Cut(lambda m, x: Doubled.apply(x)), Cut(lambda m, x: 2 * x)
+    assert_close(il.saliency(doubled, X, 0), il.saliency(plain, X, 0))
+    body = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU())
+    maps = [il.grad_cam(lambda x, top=top: top(body(x).mean((2, 3))), X, 0, layer=body) for top in (doubled, plain)]
+    assert_close(*maps)
 
 
 @pytest.mark.parametrize("name", ["C++", "one-hot by assignment", "a leaf again", "reversed"])
