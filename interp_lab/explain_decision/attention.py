@@ -15,7 +15,7 @@ from ..contract import Model, Target, UnsupportedModelError, chosen_logit, diffe
 from ..contract.interception import ORDINARY_GRADIENT, operations
 
 # Which axis of the first two operands, queries and keys, holds the tokens.
-ATTENTION = {F.multi_head_attention_forward: 0, F.scaled_dot_product_attention: -2}
+ATTENTION: dict[Callable, int] = {F.multi_head_attention_forward: 0, F.scaled_dot_product_attention: -2}
 
 
 def attention_rollout(model: Model, x: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ def _attention_weights(model: Model, x: Tensor, target: Target) -> tuple[Tensor,
         return p
 
     table = {**ORDINARY_GRADIENT, **dict.fromkeys(operations("softmax"), softmax)}
-    attention = {func: written(FUSED[func], axis) for func, axis in ATTENTION.items()}
+    attention: dict[Callable, Callable] = {func: written(FUSED[func], axis) for func, axis in ATTENTION.items()}
     chosen = chosen_logit(model, x.requires_grad_(), target, written_out(table, attention))
     if not found:
         raise UnsupportedModelError("no attention: the model takes no softmax of scores (..., T, T) among tokens")
