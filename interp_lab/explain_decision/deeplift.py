@@ -144,14 +144,16 @@ def deeplift(
             found = _multiplier(model, x, target, reference, rule)
         multiplier, value, start = found
         attribution = (x.detach() - reference) * multiplier
-    _check_sum(attribution, value.detach().double(), start.double())
+    _check_sum(attribution, value.detach(), start)
     return attribution
 
 
 def _check_sum(attribution: Tensor, value: Tensor, start: Tensor) -> None:
     """Refuse contributions that do not sum to the difference of the logits, beyond rounding."""
-    parts = attribution.flatten(1).double()
-    off = (parts.sum(1) - (value - start)).abs() / (value.abs() + start.abs() + parts.abs().sum(1)).clamp(min=1e-300)
+    parts = attribution.flatten(1)
+    off = (parts.sum(1) - (value - start)).abs() / (value.abs() + start.abs() + parts.abs().sum(1)).clamp(
+        min=torch.finfo(value.dtype).tiny
+    )
     if not (off <= torch.finfo(attribution.dtype).eps ** 0.5).all():
         row = int(off.argmax())
         raise UnsupportedModelError(
