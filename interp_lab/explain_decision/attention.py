@@ -35,7 +35,8 @@ def attention_rollout(model: Model, x: Tensor) -> Tensor:
 
     Raises:
         ValueError: x or the logits are not as above.
-        UnsupportedModelError: no attention among the tokens of each row, or not among the same number in every layer.
+        UnsupportedModelError: no attention among the tokens of each row, or not among the same number in every layer, or
+            attention to others besides (a decoder's).
 
     >>> from interp_lab.networks import load
     >>> rollout = attention_rollout(load("digits_vit"), torch.rand(2, 1, 28, 28))
