@@ -72,7 +72,9 @@ class Objective:
 
     def outputs(self, theta: Tensor, x: Tensor) -> Tensor:
         # a copy: a model that works in place must not change the caller's x
-        return functional_call(self.model, self.fixed | self.split(theta), (x.clone(),))
+        return functional_call(
+            self.model, self.fixed | self.split(theta), (x.clone(memory_format=torch.contiguous_format),)
+        )
 
     def loss_of(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """The loss of one example, which goes through the model as a batch of its own."""
