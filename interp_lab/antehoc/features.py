@@ -97,4 +97,5 @@ def fit_head(head: nn.Linear, values: Tensor, y: Tensor) -> None:
 
 
 def to_numpy(values: Tensor) -> np.ndarray:
+    values = values.float() if values.dtype == torch.bfloat16 else values  # which numpy does not know
     return values.detach().cpu().numpy()

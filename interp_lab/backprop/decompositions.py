@@ -110,8 +110,8 @@ def _glu(func, input, dim=-1):
     return a * torch.sigmoid(b)
 
 
-def _quotient(func, a, b):
-    return a * torch.reciprocal(b) if origin(b) and not origin(a) else NotImplemented
+def _quotient(func, input, other):
+    return input * torch.reciprocal(other) if origin(other) and not origin(input) else NotImplemented
 
 
 def _pad(func, input, pad, mode="constant", value=None):
@@ -184,19 +184,21 @@ def _largest(func, z, *args, other=None, dim=None, keepdim=False):
     return values
 
 
-def _attention(func, q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False) -> Tensor:
+def _attention(
+    func, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
+) -> Tensor:
     if dropout_p:
         raise UnsupportedModelError(f"{func.__name__!r} drops out in eval mode, so that the model is random")
     if enable_gqa:  # several heads of queries for one of keys and values
-        k, v = (each.repeat_interleave(q.shape[-3] // each.shape[-3], -3) for each in (k, v))
-    scores = torch.matmul(q, k.transpose(-2, -1)) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
+        key, value = (each.repeat_interleave(query.shape[-3] // each.shape[-3], -3) for each in (key, value))
+    scores = torch.matmul(query, key.transpose(-2, -1)) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
     if is_causal:
-        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
+        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=query.device).tril()
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         scores = scores.masked_fill(~attn_mask, -torch.inf)
     elif attn_mask is not None:
         scores = scores + attn_mask
-    return torch.matmul(torch.softmax(scores, -1), v)
+    return torch.matmul(torch.softmax(scores, -1), value)
 
 
 def _bilinear(func, a, b, weight, bias=None) -> Tensor:
@@ -261,8 +263,14 @@ DECOMPOSED: dict[Callable, Callable] = {
     torch.gru_cell: _one_step(_gru),
     torch.rnn_tanh_cell: _one_step(_elman(torch.tanh)),
     torch.rnn_relu_cell: _one_step(_elman(torch.relu)),
-    **dict.fromkeys((torch.addcmul, Tensor.addcmul), lambda func, x, a, b, *, value=1: x + value * a * b),
-    **dict.fromkeys((torch.addcdiv, Tensor.addcdiv), lambda func, x, a, b, *, value=1: x + value * a / b),
+    **dict.fromkeys(
+        (torch.addcmul, Tensor.addcmul),
+        lambda func, input, tensor1, tensor2, *, value=1: input + value * tensor1 * tensor2,
+    ),
+    **dict.fromkeys(
+        (torch.addcdiv, Tensor.addcdiv),
+        lambda func, input, tensor1, tensor2, *, value=1: input + value * tensor1 / tensor2,
+    ),
     **dict.fromkeys((torch.addmm, Tensor.addmm, torch.addmv, Tensor.addmv, torch.baddbmm, Tensor.baddbmm), _product),
     **dict.fromkeys(operations("glu"), _glu),
     **dict.fromkeys((Tensor.__rdiv__, Tensor.__rtruediv__), lambda func, x, other: other * torch.reciprocal(x)),

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..contract import Model, UnsupportedModelError, owners
-from ..contract.interception import tensors_in
+from ..contract.interception import tensors_in, torch_function
 
 Layer = str | nn.Module
 Reshape = Callable[[Tensor], Tensor]
@@ -113,7 +113,7 @@ class Axes(TorchFunctionMode):
         operands = tensors_in(args, kwargs.values())
         known = {id(a): labels for a in operands if (labels := self.labels(a)) is not None}
         shape = operands[0].shape if known else None  # before the call, which may change it
-        out = func(*args, **kwargs)
+        out, func = func(*args, **kwargs), torch_function(func)
         if not known or func.__name__.startswith("new_"):
             return out
         results = operands[:1] if func is Tensor.__setitem__ else tensors_in([out])

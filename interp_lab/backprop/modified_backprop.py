@@ -20,8 +20,17 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node, disable_saved_tensors_hooks
 from torch.utils._pytree import tree_leaves
 
-from ..contract import Model, UnsupportedModelError, differentiated, is_finite, logits_of
-from ..contract.interception import ASSIGNED, Interception, Rule, is_replacement, operations, origin, works_in_place
+from ..contract import Model, UnsupportedModelError, differentiated, is_finite, logits_of, refuse_cuts
+from ..contract.interception import (
+    ASSIGNED,
+    Interception,
+    Rule,
+    is_replacement,
+    operations,
+    origin,
+    own_function,
+    works_in_place,
+)
 
 
 def nodes(*names: str) -> frozenset[str]:
@@ -107,6 +116,9 @@ CONVOLUTION = tuple(f"{name}{d}d" for d in (1, 2, 3) for name in ("conv", "conv_
 MATRIX_PRODUCT = ("matmul", "mm", "bmm", "mv", "dot", "__matmul__")
 
 
+CHECKPOINTS = "this method has no rule for torch.utils.checkpoint: switch the checkpoints of the model off"
+
+
 def modified_gradient(
     model: Model,
     x: Tensor,
@@ -134,8 +146,9 @@ def modified_gradient(
     """
     leaves = [x.requires_grad_(), *leaves]
     # A checkpointed model would be run again in the backward pass, outside the interception.
-    with Interception(table, leaves), disable_saved_tensors_hooks("this method has no rule for torch.utils.checkpoint"):
+    with Interception(table, leaves), disable_saved_tensors_hooks(CHECKPOINTS):
         output = run(model, x)
+    refuse_cuts()
     chosen = choose(output)
     check_graph(chosen, leaves, frozenset(allowed), model)
     grads = differentiated(chosen, leaves, start(chosen.detach()))
@@ -210,11 +223,8 @@ def normalises_alone(node: Any) -> bool:
 
 def spelt(node: Node) -> str:
     """The operation of a node as torch spells its function; a user's function keeps its class's name."""
-    own = getattr(node, "_forward_cls", None)
-    if own is not None and not own.__module__.startswith("torch.") and not is_replacement(node):
-        return own.__name__
     name = operation_of(node).removesuffix("Backward")
-    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z0-9])(?=[A-Z][a-z])", "_", name).lower()
+    return own_function(node) or re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z0-9])(?=[A-Z][a-z])", "_", name).lower()
 
 
 def paths(root: Node | None, leaves: Sequence[Tensor], ends: Sequence[Node | None] = ()) -> dict[Node, list[int]]:

@@ -4,9 +4,9 @@ An attribution method is ``method(model, x, target=None, *, ...) -> Tensor`` of 
 explains the logit :math:`f_c(x)` of the target class in eval mode and leaves the model as it was.
 """
 
-from .gradients import chosen_logit, differentiated, gradient
-from .guard import explaining, full_precision, in_eval_mode, output_of
-from .inputs import Model, Target, check_baseline, check_batch_size, check_input, check_target, is_finite
+from .gradients import check_functions, chosen_logit, differentiated, gradient
+from .guard import explaining, full_precision, in_eval_mode, output_of, refuse_cuts
+from .inputs import Model, Target, check_baseline, check_batch_size, check_input, check_target, inputs_of, is_finite
 from .interception import UnsupportedModelError
 from .logits import decisions, logits_of, pick, probabilities, resolve
 from .modules import owners
@@ -19,6 +19,7 @@ __all__ = [
     "UnsupportedModelError",
     "check_baseline",
     "check_batch_size",
+    "check_functions",
     "check_input",
     "check_target",
     "chosen_logit",
@@ -28,6 +29,7 @@ __all__ = [
     "full_precision",
     "gradient",
     "in_eval_mode",
+    "inputs_of",
     "is_finite",
     "logits_in_passes",
     "logits_of",
@@ -35,6 +37,7 @@ __all__ = [
     "owners",
     "pick",
     "probabilities",
+    "refuse_cuts",
     "resolve",
     "rows_per_pass",
     "scores_of_replaced",

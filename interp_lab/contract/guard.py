@@ -2,7 +2,7 @@
 
 import random
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -12,13 +12,14 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as torch_modules
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils._pytree import tree_leaves
 
 from .inputs import Model, check_input
 from .interception import BATCH_STATISTICS, Guard, UnsupportedModelError
 from .modules import owners
-from .scripts import refuse_modes
+from .scripts import refuse_cuts_in, refuse_modes
 
 
 class _Pass(NamedTuple):
@@ -39,6 +40,7 @@ class _Block:
     scripts: list[torch.jit.ScriptModule] = field(default_factory=list)  # those that ran
     # Of every model, as above, that normalises something by statistics of its own: a pass of it, and what that was.
     normalised: dict[int, tuple[Model, Tensor, list[Tensor]]] = field(default_factory=dict)
+    checks: list[Callable[[], None]] = field(default_factory=list)  # further ones, which run models
 
 
 _block: ContextVar[_Block | None] = ContextVar("block", default=None)
@@ -74,6 +76,8 @@ def explaining(model: Model, x: Tensor) -> Iterator[Tensor]:
             yield x.clone() if x.is_inference() else x.detach()
         finally:
             _block.reset(token)
+        for check in block.checks:
+            check()
         for pass_ in block.normalised.values():
             _check_constant(*pass_)
         for first in block.passes.values():
@@ -82,7 +86,10 @@ def explaining(model: Model, x: Tensor) -> Iterator[Tensor]:
 
 @contextmanager
 def in_eval_mode(model: Model) -> Iterator[None]:
-    """Every module of the model, and every other one that this thread runs in the block, is in eval mode."""
+    """Every module of the model, and every other one that this thread runs in the block, is in eval mode.
+
+    Backward hooks, which may change a gradient, are set aside, and buffers are afterwards as they were.
+    """
     switched: list[nn.Module] = []
     thread, cudnn = threading.get_ident(), torch.backends.cudnn.enabled
 
@@ -95,25 +102,64 @@ def in_eval_mode(model: Model) -> Iterator[None]:
                     refuse_modes(module)
                     block.scripts.append(module)
             for part in parts:
+                if part._backward_hooks or part._backward_pre_hooks:  # torch took them before it came here
+                    raise UnsupportedModelError(
+                        f"a module {type(part).__name__} has a backward hook, which may change the gradient: remove it, or give "
+                        "the module itself as the model"
+                    )
                 if isinstance(part, nn.RNNBase):
                     torch.backends.cudnn.enabled = False  # whose recurrent networks have no gradient in eval mode
                 if getattr(part, "training", False):  # a frozen script has no mode
                     switched.append(part)
                     part.training = False
 
+    modules = [module for owner in owners(model) for module in owner.modules()]
     try:
-        for owner in owners(model):
-            for module in owner.modules():
+        with _without_backward_hooks(modules), _same_buffers(modules):
+            for module in modules:
                 switch(module)
-        handle = register_module_forward_pre_hook(switch)
-        try:
-            yield
-        finally:
-            handle.remove()
+            handle = register_module_forward_pre_hook(switch)
+            try:
+                yield
+            finally:
+                handle.remove()
     finally:
         torch.backends.cudnn.enabled = cudnn
         for module in switched:
             module.training = True
+
+
+@contextmanager
+def _without_backward_hooks(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Neither the hooks of these modules nor those of all modules see a gradient."""
+    tables = [torch_modules._global_backward_hooks, torch_modules._global_backward_pre_hooks]
+    tables += [hooks for module in modules for hooks in (module._backward_hooks, module._backward_pre_hooks)]
+    kept = [(hooks, dict(hooks)) for hooks in tables if hooks]
+    for hooks, _ in kept:
+        hooks.clear()
+    try:
+        yield
+    finally:
+        for hooks, were in kept:
+            hooks.update(were)
+
+
+@contextmanager
+def _same_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Puts back the buffers that a module changes or replaces when it runs; none of torch's own does so in eval mode."""
+    own = [module for module in modules if not type(module).__module__.startswith("torch.nn.")]
+    tables = [(m._buffers, dict(m._buffers)) for m in own if not isinstance(m, torch.jit.ScriptModule)]
+    values = [b for module in own for b in module.buffers(recurse=False) if not b.is_inference()]
+    kept = [(buffer, buffer._version, buffer.detach().clone()) for buffer in values]
+    try:
+        yield
+    finally:
+        for table, buffers in tables:
+            table.update(buffers)
+        for buffer, version, value in kept:
+            if buffer._version != version:
+                with torch.no_grad():
+                    buffer.copy_(value)
 
 
 @contextmanager
@@ -147,10 +193,9 @@ def output_of(model: Model, x: Tensor) -> Tensor:
             output = model(x)
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, IndexError, TypeError) as error:
+    except (RuntimeError, LookupError, TypeError, AttributeError, AssertionError) as error:
         raise ValueError(
-            f"the model could not be run on x of shape {tuple(x.shape)}, {x.dtype}: {error}. (A function that holds a second input "
-            "takes the rows of that input and no others: pass batch_size=N, or explain its rows one by one.)"
+            f"the model could not be run on x of shape {tuple(x.shape)}, {x.dtype}: {error}. ({_remedy(error)}.)"
         ) from error
     if _random_states(x.device) != before:
         raise UnsupportedModelError(
@@ -169,6 +214,15 @@ def output_of(model: Model, x: Tensor) -> Tensor:
     return output
 
 
+def _remedy(error: Exception) -> str:
+    if "positional argument" in str(error):
+        return "A model that takes x by a name, or more than x, goes into a function: lambda x: model(name=x)"
+    return (
+        "A function that holds a second input takes the rows of that input and no others: pass batch_size=N, or explain its "
+        "rows one by one"
+    )
+
+
 def _check_constant(model: Model, x: Tensor, normalised: Sequence[Tensor]) -> None:
     """Refuse a model that normalises by statistics of the batch what depends on x, and not its weights alone."""
     other = Guard(len(x))
@@ -178,10 +232,20 @@ def _check_constant(model: Model, x: Tensor, normalised: Sequence[Tensor]) -> No
         raise UnsupportedModelError(BATCH_STATISTICS)
 
 
-def scripts_that_ran() -> list[torch.jit.ScriptModule]:
-    """Those that the surrounding block of :func:`explaining` has met."""
+def at_end(check: Callable[[], None]) -> None:
+    """Call it when the surrounding block of :func:`explaining` ends, where no method's hooks are on the model any more."""
     block = _block.get()
-    return block.scripts if block else []
+    if block is None:
+        check()
+    else:
+        block.checks.append(check)
+
+
+def refuse_cuts() -> None:
+    """Refuse the scripts that the surrounding block of :func:`explaining` has met, if one may cut a value off."""
+    block = _block.get()
+    for script in block.scripts if block else ():
+        refuse_cuts_in(script)
 
 
 def _ends(output: object, count: int) -> list[Tensor]:
@@ -221,7 +285,8 @@ def _check_rows(first: _Pass, rows: Sequence[int]) -> None:
             if [part.shape for part in again] != shapes:
                 again = _ends(model(x[row][None].repeat(count, *[1] * (x.dim() - 1))), count)
         for was, now in zip(outputs, again, strict=False):
-            change, size, eps = (now[row] - was[row]).abs().max(), was.abs().max(), torch.finfo(was.dtype).eps
+            change = torch.where(now[row] == was[row], 0, now[row] - was[row]).abs().max()  # equal infinities are equal
+            size, eps = was.nan_to_num(0, 0, 0).abs().max(), torch.finfo(was.dtype).eps
             if not change <= eps**0.5 * size + 100 * eps * x.abs().max().clamp(min=1):
                 raise UnsupportedModelError(
                     f"the output for a row changes from call to call, or depends on the other rows of its batch (by {change:.2g} in "

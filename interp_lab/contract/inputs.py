@@ -21,6 +21,8 @@ def check_input(model: Model | None, x: Tensor) -> None:
             f"x must be a floating-point batch, got dtype {x.dtype}: scale a picture with x / 255; for token ids explain "
             "their embeddings, x = model.embedding(ids).detach(), with a function from embeddings to logits as the model"
         )
+    if x.layout != torch.strided or x.is_meta:
+        raise ValueError(f"x must be dense and hold numbers, got {x.layout} on {x.device}: give x.to_dense()")
     if x.dim() < 2:
         raise ValueError(f"x must be a batch (N, ...), got shape {tuple(x.shape)}; add a batch axis with x[None]")
     if not is_finite(x):
@@ -30,6 +32,17 @@ def check_input(model: Model | None, x: Tensor) -> None:
         if p.is_floating_point() and (p.dtype, p.device) != (x.dtype, x.device):
             raise ValueError(f"x is {x.dtype} on {x.device}, but parameter {name!r} is {p.dtype} on {p.device}")
         break
+
+
+def inputs_of(batch: object) -> Tensor:
+    """What a data loader gives for the model: a tensor, or the first entry of a tuple or list."""
+    x = batch[0] if isinstance(batch, list | tuple) and batch else batch
+    if not isinstance(x, Tensor):
+        raise ValueError(
+            f"a batch must be a tensor (N, ...), or a tuple whose first entry is one, got {type(batch).__name__}: give "
+            "(b['image'] for b in batches), or whatever holds it"
+        )
+    return x
 
 
 def is_finite(tensor: Tensor) -> bool:
@@ -44,7 +57,8 @@ def check_target(target: int | Sequence[int] | Tensor, count: int) -> Tensor:
         ValueError: neither an int nor ``count`` integers.
     """
     if isinstance(target, list | tuple | np.ndarray | np.generic):
-        classes = torch.as_tensor(np.asarray(target))
+        array = np.asarray(target)
+        classes = torch.as_tensor(array) if array.dtype.kind in "biuf" else torch.empty(0)
     elif isinstance(target, Tensor):
         classes = target
     else:  # a bool stays one, which no class is
@@ -59,8 +73,8 @@ def check_target(target: int | Sequence[int] | Tensor, count: int) -> Tensor:
 
 def check_batch_size(batch_size: int | None) -> None:
     """Refuse a number of rows per pass that is none."""
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size must be None or at least 1, got {batch_size}")
+    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+        raise ValueError(f"batch_size must be None or at least 1, got {batch_size!r}: give an int")
 
 
 def check_baseline(baseline: float | Tensor, x: Tensor, name: str = "baseline") -> Tensor:
@@ -69,7 +83,10 @@ def check_baseline(baseline: float | Tensor, x: Tensor, name: str = "baseline") 
     Raises:
         ValueError: it is not finite or does not broadcast to x.
     """
-    value = torch.as_tensor(baseline, dtype=x.dtype, device=x.device).detach()
+    try:
+        value = torch.as_tensor(baseline, dtype=x.dtype, device=x.device).detach()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be a number or a tensor, got {baseline!r}") from error
     if not torch.isfinite(value).all():
         raise ValueError(f"{name} must be finite")
     try:

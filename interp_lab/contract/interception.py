@@ -6,6 +6,7 @@ though nothing changed: random numbers, and statistics of the batch. :class:`Int
 table to their rules, and refuses a value that is computed from x without a gradient and then used.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextvars import ContextVar, Token
 from itertools import chain
@@ -14,9 +15,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._ops import OpOverload, OpOverloadPacket
 from torch.autograd import Function
 from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
 Rule = Callable[..., Any]  # called as rule(func, args, kwargs) in place of func(*args, **kwargs)
 
@@ -29,6 +32,16 @@ def operations(*names: str) -> list[Callable]:
     """The functions and methods of torch with these names, in place or not."""
     spaces = (torch, F, Tensor, torch._C._nn, torch.special)
     return [getattr(s, n) for name in names for n in (name, name + "_") for s in spaces if hasattr(s, n)]
+
+
+def torch_function(func: Callable) -> Callable:
+    """torch's own function for one of ``torch.ops.aten``, of which exported programs consist; any other as it is."""
+    if not isinstance(func, OpOverload | OpOverloadPacket):
+        return func
+    packet = func.overloadpacket if isinstance(func, OpOverload) else func
+    space, _, name = packet._qualified_op_name.partition("::")
+    spaces = (torch, torch._C._nn, Tensor) if space == "aten" else ()
+    return next((getattr(s, name) for s in spaces if hasattr(s, name)), func)
 
 
 def name_of(func: Callable) -> str:
@@ -77,14 +90,16 @@ class Guard(TorchFunctionMode):
         self.normalised: list[Tensor] = []
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
+        kwargs, call, func = kwargs or {}, func, torch_function(func)
+        if func is Tensor.register_hook:
+            return without_hook()
         if func in DROPOUTS:
             _refuse_active_dropout(func, args, kwargs)
         elif func in BATCH_NORMS:
             self.normalised += without_statistics(func, args, kwargs)
         elif kwargs.get("generator") is not None:
             raise UnsupportedModelError(f"{name_of(func)!r} draws random numbers in eval mode, so the model is random")
-        out = func(*args, **kwargs)
+        out = call(*args, **kwargs)
         if torch.compiler.is_compiling():  # shapes are not known while torch.compile traces
             self.mixes = True
         elif not self.mixes and isinstance(out, Tensor | tuple | list) and not isinstance(out, torch.Size):
@@ -92,6 +107,11 @@ class Guard(TorchFunctionMode):
             shapes = [getattr(value, "shape", ())[:1] for value in (out, read)]
             self.mixes = func not in ROWWISE or shapes != [(self.rows,)] * 2
         return out
+
+
+def without_hook(*_) -> RemovableHandle:
+    """In place of ``Tensor.register_hook``, as a hook may change the gradient."""
+    return RemovableHandle(OrderedDict())
 
 
 def _refuse_active_dropout(func: Callable, args: tuple, kwargs: dict) -> None:
@@ -138,9 +158,12 @@ LEAVES_TORCH = frozenset(
 )
 
 
+OUTPUTS_ONLY = ": take it out of the model, or a method that asks for outputs only, such as occlusion or shapley"
+
+
 def _no_slope(func: Callable, args: tuple, kwargs: dict) -> None:
     raise UnsupportedModelError(
-        f"the gradient of {func.__name__!r} is zero everywhere, so that its effect on the logits cannot be seen"
+        f"the gradient of {func.__name__!r} is zero everywhere, so that its effect on the logits cannot be seen{OUTPUTS_ONLY}"
     )
 
 
@@ -185,7 +208,7 @@ class Interception(TorchFunctionMode):
         return super().__exit__(*error)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = dict(kwargs or {})
+        kwargs, call, func = dict(kwargs or {}), func, torch_function(func)
         # A part is changed by a copy: of any other change of it the graph does not show the operation.
         view = args[0] if _changes_view(func, args, kwargs) else None
         args = args if view is None else (view.clone(), *args[1:])
@@ -197,7 +220,7 @@ class Interception(TorchFunctionMode):
                 args = (kwargs.pop("input"), *args)
             out = rule(func, args, kwargs) if rule else out
             out = rest(func, args, kwargs) if rest and out is NotImplemented else out
-        out = func(*args, **kwargs) if out is NotImplemented else out
+        out = call(*args, **kwargs) if out is NotImplemented else out
         if view is not None:
             args, out = (view, *args[1:]), view.copy_(out)
         if func is Tensor.__setitem__ or (args and out is args[0] and works_in_place(func, args, kwargs)):
@@ -256,15 +279,17 @@ class Interception(TorchFunctionMode):
         if func in LEAVES_TORCH:
             if operands[0].dtype != torch.bool and (source or self.origin(operands[0])):
                 raise UnsupportedModelError(
-                    f"{name!r} takes a value that depends on x out of torch, without a gradient"
+                    f"{name!r} takes a value that depends on x out of torch, without a gradient{OUTPUTS_ONLY}"
                 )
             return
+        if name == "_pack_padded_sequence":
+            results = results[:1]  # the sizes of its batches are those of the lengths
         chosen = func in self.choices and (cut is None or not cut.is_floating_point())
         for result in results:
             if source and result.requires_grad and not (chosen and any(self.origin(a) for a in operands)):
                 raise UnsupportedModelError(
                     f"{name!r} uses a value that {source!r} computes from x without a gradient, so that what x does "
-                    "there cannot be seen"
+                    f"there cannot be seen{OUTPUTS_ONLY}"
                 )
             if not result.requires_grad and (source or any(self.origin(a) for a in operands)):
                 self.cut[id(result)] = (result, source or name)  # the tensor is kept, so that its id stays its own
@@ -276,6 +301,7 @@ CUTS_IN_PLACE = (Tensor.detach_, torch.detach_)  # afterwards nothing tells that
 def _cut_in_place(func: Callable, args: tuple, kwargs: dict) -> None:
     raise UnsupportedModelError(
         f"{name_of(func)!r} cuts a value that depends on x off from its gradient, so that what x does there cannot be seen"
+        f"{OUTPUTS_ONLY}"
     )
 
 
@@ -306,6 +332,14 @@ class Replacement(Function):
 
 def is_replacement(node: Node) -> bool:
     return issubclass(getattr(node, "_forward_cls", object), Replacement)
+
+
+def own_function(node: Any) -> str:
+    """The name of the user's ``autograd.Function`` that the node belongs to, else ""."""
+    own = getattr(node, "_forward_cls", None)
+    if own is None or own.__module__.startswith("torch.") or is_replacement(node):
+        return ""
+    return own.__name__
 
 
 def running() -> Interception:

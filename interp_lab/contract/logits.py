@@ -15,9 +15,13 @@ def logits_of(model: Model, x: Tensor) -> Tensor:
         UnsupportedModelError: as for :func:`output_of`.
     """
     logits = output_of(model, x.clone())  # a model that works in place must not change the caller's x
-    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x):
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x) or not logits.shape[1]:
         raise ValueError(
             f"the model must give logits of shape ({len(x)}, K) for x {tuple(x.shape)}, got {_got(logits)}"
+        )
+    if not logits.is_floating_point():
+        raise ValueError(
+            f"the model gives {logits.dtype} (numbers of classes, a decision?): give the logits that these are made of"
         )
     if torch.isnan(logits).any():
         raise ValueError("the model gives NaN logits for this x")
@@ -29,6 +33,8 @@ def _got(output: object) -> str:
     if isinstance(output, Tensor):
         remedy = ": wrap it, lambda x: model(x)[:, None]" if output.dim() == 1 else ""
         return f"shape {tuple(output.shape)}{remedy}"
+    if not isinstance(output, tuple | list | dict):
+        return f"{type(output).__name__}: let it return a tensor"
     keys = list(output) if isinstance(output, dict) else getattr(output, "_fields", ())
     part = f"[{keys[0]!r}]" if isinstance(output, dict) and keys else f".{keys[0]}" if keys else "[0]"
     return f"{type(output).__name__}: wrap it, lambda x: model(x){part}, or whichever part holds the logits"

@@ -17,7 +17,7 @@ def refuse_modes(script: torch.jit.ScriptModule) -> None:
             raise UnsupportedModelError(f"the scripted module holds {kind} in train mode: trace it after model.eval()")
 
 
-def refuse_cuts(script: torch.jit.ScriptModule) -> None:
+def refuse_cuts_in(script: torch.jit.ScriptModule) -> None:
     """Refuse a script, whose operations no interception sees, that computes values without a gradient."""
     graph: Any = script.inlined_graph
     for kind in CUT_IN_A_SCRIPT:

@@ -188,8 +188,8 @@ def _schedule(steps: int | None, count: int) -> Tensor:
     if steps is None and count > MOST_STEPS:
         raise ValueError(f"{count} patches would take {count} passes per image: give steps, or a larger patch")
     steps = count if steps is None else steps
-    if not 1 <= steps <= count:
-        raise ValueError(f"steps must lie in 1..{count}, the number of patches, got {steps}")
+    if not isinstance(steps, int) or not 1 <= steps <= count:
+        raise ValueError(f"steps must lie in 1..{count}, the number of patches, got {steps!r}")
     return torch.arange(steps + 1) * count // steps
 
 

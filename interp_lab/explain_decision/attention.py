@@ -14,7 +14,8 @@ from ..backprop.decompositions import FUSED, written_out
 from ..contract import Model, Target, UnsupportedModelError, chosen_logit, differentiated, explaining
 from ..contract.interception import ORDINARY_GRADIENT, operations
 
-ATTENTION = {func: FUSED[func] for func in (F.multi_head_attention_forward, F.scaled_dot_product_attention)}
+# Which axis of the first two operands, queries and keys, holds the tokens.
+ATTENTION: dict[Callable, int] = {F.multi_head_attention_forward: 0, F.scaled_dot_product_attention: -2}
 
 
 def attention_rollout(model: Model, x: Tensor) -> Tensor:
@@ -34,7 +35,8 @@ def attention_rollout(model: Model, x: Tensor) -> Tensor:
 
     Raises:
         ValueError: x or the logits are not as above.
-        UnsupportedModelError: no attention among the tokens of each row, or not among the same number in every layer.
+        UnsupportedModelError: no attention among the tokens of each row, or not among the same number in every layer, or
+            attention to others besides (a decoder's).
 
     >>> from interp_lab.networks import load
     >>> rollout = attention_rollout(load("digits_vit"), torch.rand(2, 1, 28, 28))
@@ -88,6 +90,14 @@ def gradient_x_attention(model: Model, x: Tensor, target: Target = None) -> Tens
 def _attention_weights(model: Model, x: Tensor, target: Target) -> tuple[Tensor, list[Tensor]]:
     """The chosen logit of every row, and every softmax ``(..., T, T)`` on the way there."""
     found: list[Tensor] = []
+    lengths: list[tuple[int, int]] = []  # of the queries and the keys of every fused attention
+
+    def written(attend: Callable, axis: int) -> Callable:
+        def run(func: Callable, query: Tensor, key: Tensor, *args, **kwargs):
+            lengths.append((query.shape[axis], key.shape[axis]))
+            return attend(func, query, key, *args, **kwargs)
+
+        return run
 
     def softmax(func: Callable, args: tuple, kwargs: dict) -> Tensor:
         p = func(*args, **kwargs)
@@ -100,9 +110,16 @@ def _attention_weights(model: Model, x: Tensor, target: Target) -> tuple[Tensor,
         return p
 
     table = {**ORDINARY_GRADIENT, **dict.fromkeys(operations("softmax"), softmax)}
-    chosen = chosen_logit(model, x.requires_grad_(), target, written_out(table, ATTENTION))
+    attention: dict[Callable, Callable] = {func: written(FUSED[func], axis) for func, axis in ATTENTION.items()}
+    chosen = chosen_logit(model, x.requires_grad_(), target, written_out(table, attention))
     if not found:
         raise UnsupportedModelError("no attention: the model takes no softmax of scores (..., T, T) among tokens")
+    across = [pair for pair in lengths if pair[0] == found[0].shape[-1] != pair[1]]
+    if across:
+        raise UnsupportedModelError(
+            f"the tokens also attend to {across[0][1]} others (cross-attention, as in a decoder), which a product of the weights "
+            "among themselves leaves out: explain the encoder alone, or use lrp"
+        )
     return chosen, found
 
 

@@ -74,7 +74,7 @@ def counterfactual(
         raise ValueError(f"margin must be at least 0 and steps at least 1, got {margin} and {steps}")
     with explaining(model, x) as x:
         low, high = bounds or (-torch.inf, torch.inf)
-        if not (low <= x.min() and x.max() <= high):
+        if len(x) and not (low <= x.min() and x.max() <= high):
             raise ValueError(f"x must lie within the bounds {bounds}, got {x.min():g} to {x.max():g}: give its bounds")
         gradient(model, x, None)  # refuses a model whose derivative is cut
         with torch.no_grad():

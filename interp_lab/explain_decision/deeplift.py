@@ -70,6 +70,10 @@ MAX_POOLS = {
 }
 
 
+# Of the functions of torch itself, these give the places of the maxima too.
+GIVE_PLACES = (torch.adaptive_max_pool1d, torch._C._nn.adaptive_max_pool2d, torch._C._nn.adaptive_max_pool3d)
+
+
 def deeplift(
     model: Model,
     x: Tensor,
@@ -131,18 +135,36 @@ def deeplift(
         raise ValueError(f"rule must be 'rescale' or 'reveal_cancel', got {rule!r}")
     with explaining(model, x) as x:
         reference = check_baseline(baseline, x)
-        multiplier = None
+        found = None
         # One row's values serve all, unless the model moves the batch dimension: a quarter of the time less.
         if (reference == reference[:1]).all():
             with contextlib.suppress(ValueError, RuntimeError):
-                multiplier = _multiplier(model, x, target, reference[:1], rule)
-        if multiplier is None:
-            multiplier = _multiplier(model, x, target, reference, rule)
-        return (x.detach() - reference) * multiplier
+                found = _multiplier(model, x, target, reference[:1], rule)
+        if found is None:
+            found = _multiplier(model, x, target, reference, rule)
+        multiplier, value, start = found
+        attribution = (x.detach() - reference) * multiplier
+    _check_sum(attribution, value.detach(), start)
+    return attribution
 
 
-def _multiplier(model: Model, x: Tensor, target: Target, reference: Tensor, rule: str) -> Tensor:
-    """The model runs on the reference, of x's shape or one row for all rows of x, and then on x."""
+def _check_sum(attribution: Tensor, value: Tensor, start: Tensor) -> None:
+    """Refuse contributions that do not sum to the difference of the logits, beyond rounding."""
+    parts = attribution.flatten(1)
+    off = (parts.sum(1) - (value - start)).abs() / (value.abs() + start.abs() + parts.abs().sum(1)).clamp(
+        min=torch.finfo(value.dtype).tiny
+    )
+    if not (off <= torch.finfo(attribution.dtype).eps ** 0.5).all():
+        row = int(off.argmax())
+        raise UnsupportedModelError(
+            f"the contributions of row {row} sum to {parts[row].sum():.4g}, and not to the difference "
+            f"{value[row] - start[row]:.4g} from the baseline: does the model take another way for it, as a branch on values "
+            "of x, or is it random?"
+        )
+
+
+def _multiplier(model: Model, x: Tensor, target: Target, reference: Tensor, rule: str) -> tuple[Tensor, Tensor, Tensor]:
+    """The model runs on the reference, of x's shape or one row for all rows of x, and then on x; its logits ``(N,)`` for both."""
     leaf = reference.clone().requires_grad_()
     kept: list[tuple[Callable, list[Tensor]]] = []
 
@@ -150,7 +172,7 @@ def _multiplier(model: Model, x: Tensor, target: Target, reference: Tensor, rule
         kept.append((func, [operand.detach().clone() for operand in operands]))
 
     with Interception(_table(model, record, rule), [leaf]):
-        logits_of(model, leaf)
+        start = logits_of(model, leaf).detach()
     calls = iter(kept)
 
     def recall(func: Callable, *operands: Tensor) -> list[Tensor]:
@@ -161,11 +183,17 @@ def _multiplier(model: Model, x: Tensor, target: Target, reference: Tensor, rule
             raise UnsupportedModelError(OTHER_WAY)
         return references
 
-    choose = partial(pick, target=target)
+    ends: list[Tensor] = []
+
+    def choose(logits: Tensor) -> Tensor:
+        classes = logits.argmax(1) if target is None else target
+        ends.extend(pick(each.expand_as(logits), classes) for each in (logits, start))
+        return ends[0]
+
     (multiplier,) = modified_gradient(model, x, choose, _table(model, recall, rule), allowed=ALLOWED)
     if next(calls, None) is not None:
         raise UnsupportedModelError(OTHER_WAY)
-    return multiplier
+    return multiplier, ends[0], ends[1]
 
 
 def _rows(value: Tensor, batch: int) -> tuple[bool, ...]:
@@ -205,7 +233,8 @@ def _table(model: Model, pair: Callable[..., list[Tensor] | None], rule: str) ->
     def max_pool(func, args, kwargs):
         y, at = MAX_POOLS[func](*args, **{**kwargs, "return_indices": True})
         references = pair(func, args[0], y, at)
-        return y if references is None else MaxPool.apply(args[0], [y.detach(), at], *references)
+        y = y if references is None else MaxPool.apply(args[0], [y.detach(), at], *references)
+        return (y, at) if func in GIVE_PLACES else y
 
     def product(multiply, a, b):
         references = pair(multiply, a, b)

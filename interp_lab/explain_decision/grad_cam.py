@@ -247,7 +247,8 @@ def _last_maps(model: Model, x: Tensor, target: Target) -> tuple[Axes, Tensor, i
         chosen = chosen_logit(model, x, target)
     if not axes.maps:
         raise UnsupportedModelError(
-            "Grad-CAM needs feature maps, but the model calls no convolution on what is seen to be computed from x: pass "
+            "Grad-CAM needs feature maps, but the model calls no convolution with several places on what is seen to be "
+            "computed from x: pass "
             "layer=, and reshape=, a function from its output to maps (N, K, ...)"
         )
     last = f"the last convolution{_module_of(model, axes.convolution)}"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..backprop.decompositions import written_out
 from ..backprop.layers import Layer, LinearLayer, layer_at, layer_table, moved_layers
 from ..backprop.modified_backprop import CHOICES, MAX_POOLS, PASSED, modified_gradient, nodes, paths
-from ..contract import Target, UnsupportedModelError, explaining, logits_of, pick
+from ..contract import Target, UnsupportedModelError, explaining, inputs_of, logits_of, pick
 from ..contract.interception import Interception, operations
 
 
@@ -57,7 +57,7 @@ def fit_patterns(
     """
     sums: dict[str, _Sums] = {}
     for batch in batches:
-        with explaining(model, batch if isinstance(batch, Tensor) else batch[0]) as x:
+        with explaining(model, inputs_of(batch)) as x:
             for layer, rectified in _layers(model, x.requires_grad_()):
                 if not layer.name or not layer.rows:
                     remedy = (

@@ -24,6 +24,7 @@ from ..contract import (
     Model,
     Target,
     UnsupportedModelError,
+    check_functions,
     differentiated,
     explaining,
     is_finite,
@@ -125,7 +126,8 @@ def maximize_activation(
     >>> found.x.round(decimals=2)  # the corner of the box where the logit is largest
     tensor([[ 1., -1.]])
     """
-    if steps < 1 or lr <= 0 or l2 < 0 or jitter < 0:
+    whole = isinstance(steps, int) and isinstance(jitter, int)
+    if not whole or steps < 1 or lr <= 0 or l2 < 0 or jitter < 0:
         raise ValueError(f"steps >= 1, lr > 0, l2 >= 0 and jitter >= 0, got {steps}, {lr}, {l2} and {jitter}")
     if fourier and generator is not None:
         raise ValueError("fourier parametrises pictures, but with a generator the variable is a code; choose one")
@@ -155,6 +157,9 @@ def maximize_activation(
                 values.append(("density", output_of(log_p, x)))
             return values + [(f"regulariser {_name(r)}", -r(x)) for r in regularisers]
 
+        def term(variable: Tensor, place: int, shift: tuple[int, int]) -> Tensor:
+            return terms(variable, shift)[place][1]
+
         variable = start.requires_grad_()
         # A longer memory of squared gradients would remember the steep start and creep along the flat directions.
         adam = torch.optim.Adam([variable], lr=lr, betas=(0.9, 0.95), maximize=True)
@@ -170,6 +175,9 @@ def maximize_activation(
             values = _checked(parts, len(x0), step, lr)
             if step == 0 and not values.requires_grad:
                 raise UnsupportedModelError("the objective does not depend on x through differentiable operations")
+            if step == 0:
+                for place, (_, value) in enumerate(parts):
+                    check_functions(partial(term, place=place, shift=tuple(shift)), variable, value)
             (gradient,) = differentiated(values.sum(), [variable])
             if not is_finite(gradient):
                 raise ValueError(f"the gradient of the objective is not finite at step {step}; lower lr (now {lr})")

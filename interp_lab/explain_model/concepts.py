@@ -15,6 +15,7 @@ from ..contract import (
     Model,
     Target,
     check_batch_size,
+    check_input,
     check_target,
     chosen_logit,
     differentiated,
@@ -124,7 +125,10 @@ def tcav(
     (tensor(1., dtype=torch.float64), tensor([ True, False]))
     """
     check_batch_size(batch_size)
-    count = _pictures_of_each(concepts, random, splits, random_sets)
+    check_input(model, x)
+    if not len(x):
+        raise ValueError("x must hold at least one example, got an empty batch")
+    count = _pictures_of_each(x, concepts, random, splits, random_sets)
     slopes = _slopes(model, x, target, layer, reshape, batch_size)
     a = _activations(model, torch.cat([*concepts.values(), random]), layer, reshape, batch_size)
     a = a - a.mean(0)
@@ -153,7 +157,7 @@ def tcav(
     )
 
 
-def _pictures_of_each(concepts: Mapping[str, Tensor], random: Tensor, splits: int, random_sets: int) -> int:
+def _pictures_of_each(x: Tensor, concepts: Mapping[str, Tensor], random: Tensor, splits: int, random_sets: int) -> int:
     """The number n of pictures that each concept has.
 
     Raises:
@@ -163,6 +167,12 @@ def _pictures_of_each(concepts: Mapping[str, Tensor], random: Tensor, splits: in
         raise ValueError(f"splits and random_sets must be at least 1, got {splits} and {random_sets}")
     if not isinstance(concepts, Mapping) or not concepts:
         raise ValueError("concepts must hold at least one name with its pictures, such as {'striped': pictures}")
+    for name, pictures in {**concepts, "random": random}.items():
+        if not isinstance(pictures, Tensor) or pictures.shape[1:] != x.shape[1:]:
+            got = tuple(pictures.shape) if isinstance(pictures, Tensor) else type(pictures).__name__
+            raise ValueError(
+                f"the pictures of {name!r} must be a tensor (n, {', '.join(map(str, x.shape[1:]))}), got {got}"
+            )
     counts = {name: len(pictures) for name, pictures in concepts.items()}
     count = min(counts.values())
     if count < 3 or len(set(counts.values())) > 1:

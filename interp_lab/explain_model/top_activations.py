@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..backprop.feature_maps import Axes, Layer, Reshape, reading
 from ..backprop.receptive_field import ReceptiveField, receptive_field
-from ..contract import explaining, output_of
+from ..contract import explaining, inputs_of, output_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +64,8 @@ def top_activations(
         >>> top.values.shape, top.patches.shape, top.fields[0].size
         (torch.Size([16, 3]), torch.Size([16, 3, 1, 5, 5]), 5)
     """
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
+    if not isinstance(k, int) or k < 1:
+        raise ValueError(f"k must be at least 1, got {k!r}")
     best: TopActivations | None = None
     seen = 0
 
@@ -83,7 +83,7 @@ def top_activations(
         _merge(best, maps, images, seen)
 
     for batch in batches:
-        with explaining(model, batch if isinstance(batch, Tensor) else batch[0]) as images, torch.no_grad():
+        with explaining(model, inputs_of(batch)) as images, torch.no_grad():
             if images.dim() != 4:
                 raise ValueError(f"top_activations needs images (N, C, H, W), got {tuple(images.shape)}")
             if best is None:

@@ -4,6 +4,7 @@ import copy
 import inspect
 import threading
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -295,6 +296,11 @@ def test_a_finite_tensor_may_have_a_sum_that_is_not():
         (lambda: smoothgrad(make_network(), X, n=2.5), "n must be an integer of at least 1, got 2.5"),
         (lambda: smoothgrad(make_network(), X, noise=-0.1), "noise must be a fraction"),
         (lambda: smoothgrad(make_network(), X, batch_size=0), "batch_size must be None or at least 1, got 0"),
+        (lambda: smoothgrad(make_network(), X, batch_size=2.5), "batch_size .* got 2.5: give an int"),
+        (lambda: integrated_gradients(make_network(), X, batch_size="8"), "batch_size .* got '8': give an int"),
+        (lambda: integrated_gradients(make_network(), X, baseline="black"), "baseline must be a number or a tensor"),
+        (lambda: smoothgrad(make_network(), X.to_sparse()), r"x must be dense .* x.to_dense\(\)"),
+        (lambda: smoothgrad(make_network(), X, np.array([0, 1, None])), "target must be None, an int or a LongTensor"),
         (lambda: interior_gradient(make_network(), X, alpha=0.0), r"alpha must lie in \(0, 1\], got 0.0"),
         (lambda: interior_gradient(make_network(), X, alpha=1.5), r"alpha must lie in \(0, 1\], got 1.5"),
         (lambda: integrated_gradients(make_network(), X, steps=0), "steps must be an integer of at least 1, got 0"),

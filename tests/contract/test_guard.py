@@ -311,6 +311,34 @@ def half_filled(m, x: Tensor) -> Tensor:
     return y
 
 
+class Step(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        return (x > 0).to(x)
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> Tensor:
+        return g
+
+
+class Reversed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> Tensor:
+        return -2 * g
+
+
+class Doubled(Reversed):
+    """The same with the right gradient."""
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> Tensor:
+        return 2 * g
+
+
 CUT = {
     "one-hot by assignment": written(one_hot_by_assignment),
     "a gate by assignment": written(gate_by_assignment),
@@ -326,6 +354,9 @@ CUT = {
     "one-hot": lambda m, x: F.one_hot(x.argmax(1), 16).to(x.dtype),
     "step": lambda m, x: (x > 0.5).to(x.dtype),
     "rounded": lambda m, x: x.round(),
+    "rounded by torch.ops": lambda m, x: torch.ops.aten.round.default(x),
+    "straight through": lambda m, x: Step.apply(x - 0.5),
+    "reversed": lambda m, x: Reversed.apply(x),
     "detached": lambda m, x: torch.tanh(x.detach()),
     "data": lambda m, x: torch.tanh(x.data),
     "no_grad": lambda m, x: torch.no_grad()(torch.tanh)(x),
@@ -340,12 +371,23 @@ CUT = {
 @pytest.mark.parametrize("cut", CUT.values(), ids=CUT.keys())
 @pytest.mark.parametrize("method", [il.saliency, il.smoothgrad, il.integrated_gradients, il.gradient_x_input])
 def test_a_value_cut_off_from_its_gradient_is_refused(method, cut):
-    reasons = r"without a gradient|zero everywhere|no gradient|cannot be differentiated|out of torch|could not be run"
+    reasons = (
+        r"without a gradient|zero everywhere|no gradient|cannot be differentiated|out of torch|could not be run|"
+        r"not its derivative"
+    )
     with pytest.raises(ValueError, match=reasons):
         method(Cut(cut), X, 0)
 
 
-@pytest.mark.parametrize("name", ["C++", "one-hot by assignment", "a leaf again"])
+def test_a_function_of_the_user_with_its_true_gradient_is_answered():
+    doubled, plain = Cut(lambda m, x: Doubled.apply(x)), Cut(lambda m, x: 2 * x)
+    assert_close(il.saliency(doubled, X, 0), il.saliency(plain, X, 0))
+    body = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU())
+    maps = [il.grad_cam(lambda x, top=top: top(body(x).mean((2, 3))), X, 0, layer=body) for top in (doubled, plain)]
+    assert_close(*maps)
+
+
+@pytest.mark.parametrize("name", ["C++", "one-hot by assignment", "a leaf again", "reversed"])
 def test_a_cut_value_is_refused_where_only_the_maps_are_differentiated(name):
     body = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU())
     rest = Cut(CUT[name])
@@ -374,6 +416,8 @@ def test_what_torchscript_hides_is_refused(script):
         il.saliency(script(Detached(6, 3)), x, 0)
     with pytest.raises(il.UnsupportedModelError, match="depends on the other rows"):
         il.integrated_gradients(script(Centred(6, 3)), x, 0)
+    with pytest.raises(il.UnsupportedModelError, match="detach"):
+        il.deeplift(script(Detached(6, 3)), x, 0)
     plain = nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3)).eval()
     assert_close(il.saliency(script(plain), x, 0), il.saliency(plain, x, 0))
 
@@ -387,6 +431,49 @@ def test_a_trace_in_train_mode_is_refused_and_a_frozen_script_is_answered():
     with pytest.raises(il.UnsupportedModelError, match="holds aten::dropout in train mode: trace it after"):
         il.saliency(dropping, x, 0)
     assert_close(il.saliency(torch.jit.freeze(torch.jit.script(net.eval())), x, 0), il.saliency(net, x, 0))
+
+
+@pytest.mark.parametrize("method", [il.saliency, il.lrp, il.deeplift, il.grad_cam])
+def test_an_exported_program_is_answered_as_the_module_it_was_made_from(method):
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(True),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Dropout(),
+        nn.Linear(4, 3),
+    ).eval()
+    assert_close(method(torch.export.export(net, (X,)).module(), X, 1), method(net, X, 1))
+
+
+def test_a_backward_hook_that_comes_too_late_to_be_set_aside_is_refused():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    net.register_full_backward_hook(lambda *_: None)
+    holder = iter(lambda: net, None)  # a function that cannot be looked into
+    with pytest.raises(il.UnsupportedModelError, match=r"Sequential has a backward hook.*remove it"):
+        il.saliency(lambda x: next(holder)(x), X, 0)
+
+
+def test_a_gradient_that_is_not_finite_is_refused_and_an_infinite_logit_of_another_class_is_not():
+    with pytest.raises(il.UnsupportedModelError, match=r"NaN or infinite .* add a small number"):
+        il.saliency(lambda x: (x - X).abs().sqrt().flatten(1)[:, :3], X, 0)
+
+    def masked(x: Tensor) -> Tensor:
+        return F.pad(x.flatten(1)[:, :2], (0, 1), value=-torch.inf)
+
+    assert_close(il.saliency(masked, X, 0).flatten(1).sum(1), torch.ones(len(X)))
+
+
+def test_a_packed_sequence_has_its_gradient():
+    torch.manual_seed(0)
+    cell, lengths = nn.LSTM(4, 3, batch_first=True), torch.tensor([4, 4, 4, 4])
+
+    def packed(x: Tensor) -> Tensor:
+        return cell(nn.utils.rnn.pack_padded_sequence(x[:, 0], lengths, batch_first=True))[1][0][0]
+
+    assert_close(il.saliency(packed, X, 0), il.saliency(lambda x: cell(x[:, 0])[1][0][0], X, 0))
 
 
 CHOICES = {
@@ -456,6 +543,8 @@ def test_targets_of_any_integer_form_are_the_same(target):
 OUTPUTS = {
     "tuple": (lambda z: (z, z), r"lambda x: model\(x\)\[0\]"),
     "dict": (lambda z: {"logits": z}, r"lambda x: model\(x\)\['logits'\]"),
+    "decisions": (lambda z: z.argmax(1, keepdim=True), "give the logits that these are made of"),
+    "no class": (lambda z: z[:, :0], r"logits of shape \(4, K\)"),
     "one number a row": (lambda z: z[:, 0], r"lambda x: model\(x\)\[:, None\]"),
 }
 
@@ -464,7 +553,9 @@ OUTPUTS = {
 def test_a_refusal_of_an_output_carries_the_remedy(output, remedy):
     head = nn.Linear(16, 3)
     with pytest.raises(ValueError, match=remedy):
-        il.saliency(lambda x: output(head(x.flatten(1))), X, 0)
+        il.occlusion(lambda x: output(head(x.flatten(1))), X, 0)
+    with pytest.raises(ValueError, match=r"lambda x: model\(name=x\)"):
+        il.saliency(lambda *, pixels: head(pixels), X, 0)
     with pytest.raises(ValueError, match="token ids explain their embeddings"):
         il.saliency(head, torch.zeros(2, 5, dtype=torch.long), 0)
 

@@ -211,6 +211,13 @@ def test_rows_and_heads_may_lie_in_any_order(layer, rows):
         assert_close(method(built_of(layer), X[:rows]), method(Written(), X[:rows]))
 
 
+@pytest.mark.parametrize("method", [attention_rollout, gradient_x_attention])
+def test_cross_attention_is_refused(method):
+    layer, head = nn.TransformerDecoderLayer(8, 2, 8, batch_first=True), nn.Linear(8, 3)
+    with pytest.raises(UnsupportedModelError, match="attend to 5 others"):
+        method(lambda x: head(layer(x[:, :2], x).mean(1)), X)
+
+
 def test_a_softmax_over_another_axis_is_refused():
     assert_close(built_of(OverColumns)(X), Written()(X))
     for method in (attention_rollout, gradient_x_attention):

@@ -506,3 +506,21 @@ def test_every_differentiable_operation_keeps_the_sum(function, dtype):
     for k in range(2):  # rows are independent
         row = deeplift(model, x[k : k + 1], 1, baseline=x0[k : k + 1])
         assert_close(row, relevance[k : k + 1], rtol=tolerance, atol=tolerance * relevance.abs().max().item())
+
+
+def test_a_branch_on_values_of_x_is_refused_where_the_sum_shows_it():
+    first, second, x = nn.Linear(4, 2), nn.Linear(4, 2), torch.tensor([[1.0, 2, 3, 4], [-1.0, -2, -3, -4]])
+
+    def branches(x: Tensor) -> Tensor:
+        return torch.stack([(first if row.sum() > 0 else second)(row).relu() for row in x])
+
+    with pytest.raises(UnsupportedModelError, match="does the model take another way for it"):
+        deeplift(branches, x, 0, baseline=0.5)
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_an_adaptive_pool_that_also_gives_the_places_is_the_same(dims):
+    pool, x = getattr(F, f"adaptive_max_pool{dims}d"), torch.randn(3, 2, *[4] * dims)
+    net = nn.Linear(2 * 2**dims, 2)
+    with_places = deeplift(lambda x: net(pool(x, 2, return_indices=True)[0].flatten(1)), x, 0)
+    torch.testing.assert_close(with_places, deeplift(lambda x: net(pool(x, 2).flatten(1)), x, 0))

@@ -109,8 +109,22 @@ def behind(module: nn.Module) -> Callable[[Case], Case]:
     return edit
 
 
+class Counting(nn.Module):
+    """Changes one buffer in place and puts another in the place of a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("last", torch.zeros(()))
+
+    def forward(self, h: Tensor) -> Tensor:
+        self.calls += 1
+        self.last = h.detach().mean()
+        return h
+
+
 SCENARIOS: dict[str, Callable[[Case], Case]] = {
-    "an answer": lambda c: c,
+    "an answer of a network that changes its buffers": behind(Counting()),
     "an answer of a function": lambda c: replace(c, model=lambda x, m=c.model: m(x), layer=c.model.get_submodule("maps")),
     "a target out of range": lambda c: replace(c, target=99),
     "NaN in x": lambda c: replace(c, x=c.x.detach() * torch.nan, train=c.train * torch.nan),

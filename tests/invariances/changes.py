@@ -223,6 +223,25 @@ IDENTITIES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+# Hooks that change gradients on their way back, as other methods leave them on a model.
+
+
+def hooked(case: Case) -> Case:
+    def half(module: nn.Module, *gradients: tuple) -> tuple:
+        return tuple(None if g is None else g / 2 for g in gradients[0])
+
+    def watch(module: nn.Module, args: tuple, out: Any) -> None:
+        if isinstance(out, Tensor) and out.requires_grad:
+            out.register_hook(lambda gradient: gradient / 2)
+
+    for module in case.model.modules():
+        if not list(module.children()):
+            module.register_full_backward_hook(half)
+            module.register_full_backward_pre_hook(half)
+            module.register_forward_hook(watch)
+    return case
+
+
 # BatchNorm merged into the layer before it, or not.
 
 
@@ -809,6 +828,7 @@ CHANGES: dict[str, Change] = {
     "modules in a list, train mode": Change(wrapped(lambda m: Hidden([m], lambda held: held[0])), may_refuse=of_layers),
     "modules in a dict, train mode": Change(wrapped(lambda m: Hidden({"net": m}, lambda held: held["net"])), may_refuse=of_layers),
     "ensemble closure, train mode": Change(ensemble_closure, ensemble, may_refuse=of_layers),
+    "hooks of gradients": Change(hooked, may_refuse=named("maximize_activation, density")),
     "second input by a closure": Change(second_input, run_reference=second_input_by_rows, functions=by_rows, may_refuse=MORE_ROWS),
     **{
         f"identity: {name}": Change(inserted(identity), may_refuse=IDENTITY_REFUSED.get(name, nothing))
@@ -840,6 +860,7 @@ CHANGES: dict[str, Change] = {
     "ReLU: functional": Change(relu_as(F.relu), functions=excluding(GRAPHS)),
     "ReLU: functional, in place": Change(relu_as(partial(F.relu, inplace=True)), functions=excluding(GRAPHS)),
     "ReLU: torch.relu_": Change(relu_as(torch.relu_), functions=excluding(GRAPHS)),
+    "ReLU: torch.ops": Change(relu_as(torch.ops.aten.relu.default), functions=excluding(GRAPHS)),
     "ReLU: method": Change(relu_as(torch.Tensor.relu), functions=excluding(GRAPHS)),
     "ReLU: module, in place": Change(relu_as(nn.ReLU(True)), functions=excluding(GRAPHS)),
     "padding apart": Change(padded_apart),

@@ -25,6 +25,18 @@ def without_gradient(h: Tensor) -> Tensor:
         return torch.sigmoid(h)
 
 
+class Step(torch.autograd.Function):
+    """A step, whose backward says otherwise (straight-through)."""
+
+    @staticmethod
+    def forward(ctx, h: Tensor) -> Tensor:
+        return (h > 0).to(h)
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> Tensor:
+        return g
+
+
 RANDOM: dict[str, Callable[[Tensor], Tensor]] = {
     "F.dropout without training": lambda h: F.dropout(h),
     "dropout2d": lambda h: F.dropout2d(h, 0.5, True),
@@ -107,6 +119,8 @@ NEGATIVE: dict[str, Negative] = {
     **{f"batch: {name}": Negative(images(f, same), ()) for name, f in BATCH.items()},
     **{f"cut: {name}": Negative(images(f, same), ("x", "below")) for name, f in CUT.items()},
     **{f"cut above the maps: {name}": Negative(images(same, f), ("x", "maps")) for name, f in CUT.items()},
+    "cut: straight through": Negative(images(lambda h: h + Step.apply(h - 0.1), same), ("x",)),
+    "cut above the maps: straight through": Negative(images(same, lambda h: h + Step.apply(h - 0.1)), ("x", "maps")),
     "cut: a category": Negative(Network(Table, (4,)), ("x",)),
 }
 STILL = ("filters",)  # runs no model

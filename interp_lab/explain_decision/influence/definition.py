@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...contract import check_batch_size
 from .kronecker import ekfac, kfac
 from .objective import Loss, Objective, check_classes, check_x, differentiating
 from .problem import Problem
@@ -227,8 +228,7 @@ def influence(
     for name, value in (("weight_decay", weight_decay), ("damping", damping)):
         if not 0 <= value < math.inf:
             raise ValueError(f"{name} must be a finite number of at least 0, got {value}")
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    check_batch_size(batch_size)
     x, y = check_pair(test, "test")
     if not isinstance(model, nn.Module) or next(model.parameters(), None) is None:
         raise ValueError(f"model must be an nn.Module with parameters, got {type(model).__name__}")

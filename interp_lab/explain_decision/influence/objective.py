@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from ...backprop.decompositions import DECOMPOSED
 from ...contract import UnsupportedModelError, check_input, explaining, output_of
+from ...contract.interception import without_hook
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -51,6 +52,7 @@ class Objective:
         self.shapes = {name: p.shape for name, p in chosen.items()}
         self.theta = torch.cat([p.flatten() for p in chosen.values()])
         self.shape = _outputs(model, x[:2]).shape[1:]  # two: whether rows depend on each other shows
+        self.floating = x.is_floating_point()
         self.check_labels(self.shape, y)
         kept = len(self.theta) + self._kept(x, y)
         numbers, most = budget(self.theta)
@@ -70,7 +72,9 @@ class Objective:
 
     def outputs(self, theta: Tensor, x: Tensor) -> Tensor:
         # a copy: a model that works in place must not change the caller's x
-        return functional_call(self.model, self.fixed | self.split(theta), (x.clone(),))
+        return functional_call(
+            self.model, self.fixed | self.split(theta), (x.clone(memory_format=torch.contiguous_format),)
+        )
 
     def loss_of(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """The loss of one example, which goes through the model as a batch of its own."""
@@ -98,6 +102,10 @@ class Objective:
 
     def check(self, x: Tensor, y: Tensor) -> None:
         check_x(self.model, x)
+        if x.is_floating_point() != self.floating:
+            raise ValueError(
+                f"the training inputs are {x.dtype}, but the test inputs are not of that kind: give both alike"
+            )
         self.check_labels(self.shape, y)
 
     def _kept(self, x: Tensor, y: Tensor) -> int:
@@ -280,5 +288,6 @@ RECURRENT = (
 )
 WRITTEN_OUT: dict[Callable, Callable] = {
     torch._weight_norm: _weight_norm,
+    Tensor.register_hook: without_hook,
     **{func: partial(DECOMPOSED[func], func) for func in RECURRENT},
 }

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor, nn
 
+from ...contract import check_batch_size
 from .objective import Objective, check_classes, check_x, differentiating
 from .passes import Passes, joined
 from .training_set import Pair, TrainingSet, check_pair
@@ -94,9 +95,9 @@ def trak(
     models = list(models) if isinstance(models, Sequence) else [models]
     if not models or any(not isinstance(m, nn.Module) or next(m.parameters(), None) is None for m in models):
         raise ValueError("models must be an nn.Module with parameters, or several")
-    for name, value in (("dimension", dimension), ("batch_size", batch_size)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+    check_batch_size(batch_size)
+    if dimension is not None and (not isinstance(dimension, int) or dimension < 1):
+        raise ValueError(f"dimension must be None or at least 1, got {dimension!r}: give an int")
     x, y = check_pair(test, "test")
     data, seeds = TrainingSet(train), torch.Generator().manual_seed(seed)
     products = weights = torch.zeros(())

@@ -40,7 +40,9 @@ def bounds_of(model: Model, x: Tensor, rules: Composite, low, high) -> tuple[lis
             zeros = _first_read(model, torch.zeros_like(x).requires_grad_())
             x_alone = (zeros == 0) & ((ones == 1) | bool(moved))
         if not (x_alone & ((ones == 1) | (ones == 0))).all():
-            raise UnsupportedModelError(f"rule {name!r} needs the first layer to read x itself, not a function of x")
+            raise UnsupportedModelError(
+                f"rule {name!r} needs the first layer to read x itself, not a function of x; 'epsilon' is for any"
+            )
     return leaves, read
 
 

@@ -161,7 +161,9 @@ def relevance_of(
             if name not in INPUT_RULES:
                 return LinearLayer.apply(layer, rule, layer.read)
             if not (layer.is_input and layer.index == 0):
-                raise UnsupportedModelError(f"rule {name!r} is for the one layer that reads x, not for {layer.name!r}")
+                raise UnsupportedModelError(
+                    f"rule {name!r} is for the one layer that reads x, not for {layer.name!r}; 'epsilon' is for any"
+                )
             layer.bounds, bounded = at_layer, True
             return LinearLayer.apply(layer, rule, layer.read, *at_layer)
 

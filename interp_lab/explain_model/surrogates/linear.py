@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...antehoc.features import read_features
 from ...antehoc.linear import LinearModel, linear_in_units, standardised
-from ...contract import Model, full_precision
+from ...contract import Model, check_input, full_precision
 from .queries import answers, fingerprints, with_fresh_queries
 
 
@@ -54,6 +54,7 @@ def surrogate_linear(
     """
     if not ridge >= 0:
         raise ValueError(f"ridge must be at least 0, got {ridge}")
+    check_input(model, x)
     with full_precision(x.device.type):
         reader = read_features(x, features, names)
         x = with_fresh_queries(x, queries, noise, seed)

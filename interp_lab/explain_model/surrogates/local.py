@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...contract import Model, Target, check_target, explaining, logits_of, pick
+from ...contract import Model, Target, check_input, check_target, explaining, logits_of, pick
 from .queries import ROWS
 from .segmentation import segment
 
@@ -81,6 +81,7 @@ def surrogate_local(
         >>> local.effects.round(decimals=3), local.attribution.shape
         (tensor([ 1., -1.]), torch.Size([4, 6]))
     """
+    check_input(model, x)
     if x.dim() != 4 or len(x) != 1:
         raise ValueError(f"x must be one image (1, C, H, W), got shape {tuple(x.shape)}")
     if not width > 0 or not ridge >= 0:

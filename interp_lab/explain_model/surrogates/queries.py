@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ...contract import Model, explaining, logits_of
+from ...contract import Model, check_input, explaining, logits_of
 
 ROWS = 512  # inputs in one pass of the network
 
@@ -35,6 +35,9 @@ def fresh_queries(x: Tensor, queries: int, *, noise: float = 0.1, seed: int = 0)
         >>> made.shape, torch.equal(made[:, 1], 2 * made[:, 0])
         (torch.Size([50, 2]), True)
     """
+    check_input(None, x)
+    if not len(x):
+        raise ValueError("x must hold at least one input, got an empty batch")
     if queries < 0 or not noise >= 0:
         raise ValueError(f"queries and noise must be at least 0, got {queries} and {noise}")
     generator = torch.Generator().manual_seed(seed)
@@ -52,7 +55,8 @@ def with_fresh_queries(x: Tensor, queries: int, noise: float, seed: int) -> Tens
 
 def fingerprints(x: Tensor) -> list[int]:
     """A number for each input, by which it is known again."""
-    return [hash(row.tobytes()) for row in x.detach().cpu().numpy()]
+    rows = x.detach().cpu().contiguous().view(torch.uint8).numpy()  # numpy knows no bfloat16
+    return [hash(row.tobytes()) for row in rows]
 
 
 def answers(model: Model, x: Tensor) -> Tensor:

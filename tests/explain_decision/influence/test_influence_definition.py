@@ -209,7 +209,10 @@ MODEL = two_layers()
             r"could not be run on x of shape \(2, 5\), torch\.int64",
         ),
         (lambda: influence(nn.LSTM(8, 3).double(), TRAIN, TEST), r"got tuple; wrap it in .* as model\(x\)\.logits"),
-        (lambda: influence(MODEL, TRAIN, TEST, damping=1, batch_size=0), "batch_size must be at least 1, got 0"),
+        (
+            lambda: influence(MODEL, TRAIN, TEST, damping=1, batch_size=0),
+            "batch_size must be None or at least 1, got 0",
+        ),
         (lambda: influence(MODEL, TRAIN, TEST[0]), r"test must be a pair \(x, y\) of tensors"),
         (lambda: influence(MODEL, (TRAIN[0], TRAIN[1][:3]), TEST), r"train must be a pair .* of one length above 0"),
         (lambda: influence(MODEL, (b for b in [TRAIN]), TEST), "batches that come again in every pass.*got generator"),

@@ -132,8 +132,8 @@ MODEL = nn.Linear(8, 3).double()
     [
         (lambda: trak([], TRAIN, TEST), "models must be an nn.Module with parameters, or several"),
         (lambda: trak(MODEL.forward, TRAIN, TEST), "models must be an nn.Module"),
-        (lambda: trak(MODEL, TRAIN, TEST, dimension=0), "dimension must be at least 1, got 0"),
-        (lambda: trak(MODEL, TRAIN, TEST, batch_size=0), "batch_size must be at least 1, got 0"),
+        (lambda: trak(MODEL, TRAIN, TEST, dimension=0), "dimension must be None or at least 1, got 0"),
+        (lambda: trak(MODEL, TRAIN, TEST, batch_size=0), "batch_size must be None or at least 1, got 0"),
         (lambda: trak(two_layers(), TRAIN, TEST, dimension=40), "in 40 features needs more training examples than that, got 40"),
         (lambda: trak(two_layers(), [TRAIN], TEST, dimension=40), "needs more training examples than that, got 40"),
         (lambda: trak(two_layers(), TRAIN, TEST, dimension=None), "in 75 features needs more training examples"),

@@ -59,3 +59,10 @@ def test_named_features_and_fresh_queries():
 def test_what_cannot_be_right_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_batch_in_bfloat16_is_taken():
+    x = torch.tensor([[1.0], [2.0], [4.0], [5.0]])
+    tree = surrogate_tree(lambda x: torch.cat([3 - x, x - 3], 1), x.bfloat16())
+    assert tree.rules() == surrogate_tree(lambda x: torch.cat([3 - x, x - 3], 1), x).rules()
+    assert fidelity(lambda x: x, lambda x: x, x.bfloat16()) == 1
