@@ -477,7 +477,8 @@ class _Effects:
             for place, (word, value) in enumerate(arguments):
                 beyond = isinstance(value, ast.Starred) or place >= len(parameters)
                 touched = set(parameters) if beyond and word is None else {word or parameters[place]}
-                changed |= _shared(value) if touched & function.changed else set()
+                apart = self.defined if isinstance(value, ast.Call) else set()  # torch.zeros(2) is no part of torch
+                changed |= _shared(value) - apart if touched & function.changed else set()
         if name in CHANGING_ARGUMENTS:
             return changed | passed
         in_place = name in CHANGING or (name.endswith("_") and not name.endswith("__"))

@@ -117,12 +117,15 @@ IDLE = {
     "a check": ["def f(x): return y", 'with check.question("2"):\n    y = f(1)', "unused = y"],
     "a result that is used": ["N = [3]", "a = sum(N)\nb = sorted(N)", "def f(x): return N"],
     "a function from a table": ["import torch\nF = {}", "maps = F['a'](torch.zeros(1))", "def f(x): return torch"],
+    "a new tensor that a function changes": ["import torch\ndef mark(z):\n    z[0] = 1\n    return z",
+                                             "for k in range(3): mark(torch.zeros(3))", "def f(x): return torch"],
     "local names": ["x = train()\nmaps = train()", "def f(x):\n    maps = [maps for maps in x]\n    return maps"],
     "passed to a function that only reads": ["N = [3]\ndef total(values): return sum(values)", "total(N)", "def f(x): return N"],
     "behind the check": ["N = [3]\ndef f(x): return N", CHECK, "N.append(4)"],
 }  # fmt: skip
 KEPT = {"print": 2, "figure": 2, "pyplot": 2, "training on the device": 2, "an investigation that calls f": 1, "a check": 1,
-        "a result that is used": 2, "local names": 1, "a function from a table": 2, "passed to a function that only reads": 2, "behind the check": 2}  # fmt: skip
+        "a result that is used": 2, "local names": 1, "a function from a table": 2,
+        "a new tensor that a function changes": 2, "passed to a function that only reads": 2, "behind the check": 2}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", IDLE)
