@@ -17,7 +17,6 @@ from interp_lab import (
     occlusion,
     pattern_attribution,
     pattern_net,
-    rise,
     selectivity,
     sparse_softmax,
     surrogate_linear,
@@ -367,8 +366,8 @@ def _own(method, name: str, seed: int) -> Tensor:
 
 @cache
 def _own_from(method: str, baseline: str, name: str, seed: int) -> Tensor:
-    explain = partial(rise, samples=100) if method == "rise" else EXPLAIN[method]
-    return _own(partial(explain, baseline=start(two_objects(name, seed).images, baseline)), name, seed)
+    x0 = start(two_objects(name, seed).images, baseline)
+    return _own(partial(EXPLAIN[method], baseline=x0), name, seed)
 
 
 @claim(
