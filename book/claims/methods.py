@@ -17,6 +17,7 @@ from interp_lab import (
     occlusion,
     pattern_attribution,
     pattern_net,
+    rise,
     selectivity,
     sparse_softmax,
     surrogate_linear,
@@ -30,6 +31,7 @@ from . import claim
 from .scenes import (
     BASELINES,
     EXPLAIN,
+    FROM_BASELINE,
     MARGINS,
     NETWORKS,
     SEEDS,
@@ -364,10 +366,14 @@ def _own(method, name: str, seed: int) -> Tensor:
     return torch.stack(parts).nanmean(0)
 
 
+HIDING = {"occlusion": partial(occlusion, stride=8), "rise": partial(rise, samples=100)}
+
+
 @cache
 def _own_from(method: str, baseline: str, name: str, seed: int) -> Tensor:
-    x0 = start(two_objects(name, seed).images, baseline)
-    return _own(partial(EXPLAIN[method], baseline=x0), name, seed)
+    explain, x0 = (HIDING | EXPLAIN)[method], start(two_objects(name, seed).images, baseline)
+    assert method in (*HIDING, *FROM_BASELINE)
+    return _own(partial(explain, baseline=x0), name, seed)
 
 
 @claim(
