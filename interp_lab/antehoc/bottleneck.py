@@ -113,8 +113,8 @@ def concept_bottleneck(
     if epochs < (0 if joint is None else 1):
         raise ValueError(f"epochs must be at least 0, and 1 in joint training, got {epochs}")
     with explaining(body, x[:1]), torch.no_grad():
-        shape = getattr(body(x[:1]), "shape", None)
-    if shape is None or tuple(shape) != (1, concepts.shape[1]):
+        shape = tuple(getattr(body(x[:1]), "shape", ()))
+    if shape != (1, concepts.shape[1]):
         raise ValueError(f"the body must give a logit for each of {concepts.shape[1]} concepts, got {shape} for one x")
     order = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
