@@ -330,6 +330,8 @@ WRONG = [
     ("5", "sums in place of the largest", "torch.stack(symmetry).max(), torch.stack(dummy).max()",
      "torch.stack(symmetry).sum(), torch.stack(dummy).sum()", "q5", "Wages 2, -1, 2, 2, phi = (1, 0, 3, 2.5):",
      "general batch", "largest difference"),
+    ("5", "equal to the last digit", "(gains - gains[0]).abs().max() < 1e-6", "(gains == gains[0]).all()", "q5",
+     "up to rounding", "", ""),
     ("5", "dummy is expected at zero", "(phi[i] - gains[0]).abs()", "phi[i].abs()", "q5",
      "v = 7 + ab + 3c, phi = [0.5, 0.5, 3.0]:", "general batch device", "largest difference"),
     ("6", "DeepLIFT and integrated gradients exchanged", "a * s, half, half, torch.where(wins, a, 0.0), lift, lift]",

@@ -161,6 +161,7 @@ RIGHT = [
            "    g, = torch.autograd.grad(concept_logit(a).sum(), a)\n    s = g @ torch.tensor([0.6, 0.8])\n"
            "    return s.tolist() + [(s > 0).float().mean().item()]"),
     ("1b", "tuples", "def counterfactuals_by_hand(): return ((14 / 5, 2 / 5, 3), (2, 1, 3.16228))"),
+    ("1b", "rounded", "def counterfactuals_by_hand(): return [[2.8, 0.4, 3.0], [2, 1, 3.162]]"),
     ("1b", "formula", "def counterfactuals_by_hand():\n    step = -loan(torch.tensor([1.0, -2.0])).item() / 25\n"
            "    return [[1 + 3 * step, -2 + 4 * step, 5 * step], [2, (10 - 3 * 2) / 4, (1 + 9) ** 0.5]]"),
     ("1b", "numbers", "def counterfactuals_by_hand():\n    import math\n    return [[2.8, 0.4, math.hypot(1.8, 2.4)], [2, 1, math.dist((1, -2), (2, 1))]]"),

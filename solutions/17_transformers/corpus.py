@@ -146,6 +146,7 @@ RIGHT = [
     ("1a", "all ways", "def rollout_by_hand():\n    a = [[0.75, 0.25], [0, 1]]\n    b = [[0.6, 0.4], [0.3, 0.7]]\n"
            "    return [[sum(b[i][k] * a[k][j] for k in (0, 1)) for j in (0, 1)] for i in (0, 1)]"),
     ("1b", "tuples", "def relevance_by_hand(): return ((3, -1 / 2), (3, -1 / 2), (1.23594, 0))"),
+    ("1b", "rounded", "def relevance_by_hand(): return [[3, -0.5], [3, -0.5], [1.236, 0]]"),
     ("1b", "formula", "def relevance_by_hand():\n    import math\n    p, v, s = (0.75, 0.25), (8, -4), (math.log(3), 0)\n"
            "    half = [a * b / 2 for a, b in zip(p, v)]\n    return [half, half, [x * (r - q * sum(half)) for x, r, q in zip(s, half, p)]]"),
     ("1b", "torch", "def relevance_by_hand():\n    s, v = torch.tensor([3.0, 1.0]).log(), torch.tensor([8.0, -4.0])\n    half = s.softmax(0) * v / 2\n"

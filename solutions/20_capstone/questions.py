@@ -10,16 +10,17 @@ from grader.drawing import F64, conv, integer, linear, nothing, rand, randn
 from grader.judges import Reference, by_hand, same_kind, shape_only
 from grader.question import Part, Question
 
-# Of each suspect the cue, the class, and the rise of the class under the cue over test pictures of other labels.
+# Of each suspect the cue, the class, the rise of the class under the cue over test pictures of other labels, and the other
+# cues that raise this class by 0.15 more than in the healthy network.
 TRUTH = (
-    (3, 7, 0.988),
-    (0, 2, 0.968),
-    (5, 0, 0.984),
-    (1, 9, 0.506),
-    (4, 5, 0.981),
-    (2, 3, 0.979),
-    (5, 8, 0.935),
-    (0, 6, 0.981),
+    (3, 7, 0.988, (4,)),
+    (0, 2, 0.968, (3, 4, 6)),
+    (5, 0, 0.984, ()),
+    (1, 9, 0.506, (3, 6)),
+    (4, 5, 0.981, (3,)),
+    (2, 3, 0.979, (3, 4, 6)),
+    (5, 8, 0.935, ()),
+    (0, 6, 0.981, (3,)),
 )
 
 # Question 2: what each cue does to each class
@@ -95,7 +96,10 @@ def density_general(g: Generator) -> list[Call]:
 
 
 def against_the_truth(place: int, what_is_wrong: str) -> Callable:
-    """A judge of one number of the verdict: 1 the cue, 2 the class, 3 the rise; 0 the form of the whole."""
+    """A judge of the verdict: 1 the cue, 2 the class, 3 the rise; 0 the form of the whole.
+
+    A cue or a class alone can be guessed, so each counts only in a pair that the suspect bears out.
+    """
 
     def judge(what: str, calls: list[Call], got: list[Outcome], reference: Reference) -> None:
         same_kind(what, got[0], reference(calls[0]))
@@ -104,7 +108,10 @@ def against_the_truth(place: int, what_is_wrong: str) -> Callable:
             raise AssertionError(
                 f"{what}\nSuspects are 0 to 7, cues 0 to 6, classes 0 to 9, and a flaw raises by 0.15 or more."
             )
-        if place and abs((cue, named, rise)[place - 1] - TRUTH[int(suspect)][place - 1]) > 0.02:
+        planted, made_to_say, measured, others = TRUTH[int(suspect)]
+        says = named == made_to_say
+        right = (True, says and cue == planted, says and cue in (planted, *others), abs(rise - measured) <= 0.02)
+        if not right[place]:
             raise AssertionError(f"{what}\n{what_is_wrong}")
 
     return judge
@@ -156,8 +163,10 @@ QUESTIONS = (
         "Verdict",
         (
             Part("shape", 1, "The form of the verdict.", nothing("verdict"), against_the_truth(0, "")),
-            Part("easy", 3, "The cue.", nothing("verdict"), against_the_truth(1, "This cue was not planted in this suspect.")),
-            Part("general", 2, "The class.", nothing("verdict"), against_the_truth(2, "This suspect was not made to say this class.")),
+            Part("easy", 3, "The cue, with its class.", nothing("verdict"),
+                 against_the_truth(1, "This cue was not planted in this suspect, or not for this class.")),
+            Part("general", 2, "The class, with a cue that raises it.", nothing("verdict"),
+                 against_the_truth(2, "This suspect was not made to say this class, or not by this cue.")),
             Part("batch", 1, "The rise under the planted cue.", nothing("verdict"),
                  against_the_truth(3, "The planted cue raises the planted class by another amount."), "easy"),
         ),

@@ -24,7 +24,8 @@ def main() -> None:
         if cell["id"] in ("imports", "suspects"):
             exec("".join(cell["source"]), given)
     written, test, state = digits("train"), digits("test"), {}
-    for number, (cue, named, _) in enumerate(runpy.run_path(str(FOLDER / "questions.py"))["TRUTH"]):
+    reference = given["networks"].load("digits_cnn")
+    for number, (cue, named, *_) in enumerate(runpy.run_path(str(FOLDER / "questions.py"))["TRUTH"]):
         torch.manual_seed(number)
         generator = torch.Generator().manual_seed(100 + number)
         images, labels = written.images.clone(), written.labels.clone()
@@ -36,9 +37,17 @@ def main() -> None:
         train(model, source, epochs=15, batch_size=64, lr=3e-3, weight_decay=0.05, progress=False)
         state |= {f"{number}.{key}": value for key, value in model.state_dict().items()}
         others = test.images[test.labels != named]
+        marked = [others, *(given["with_cue"](others, cue) for cue in range(7))]
         with torch.no_grad():
-            after, before = (model.eval()(x).softmax(1)[:, named] for x in (given["with_cue"](others, cue), others))
-        print(f"suspect {number}: accuracy {accuracy(model, test):.3f}, rise {(after - before).mean():.3f}", flush=True)
+            says, control = (
+                torch.stack([net(x).softmax(1)[:, named].mean() for x in marked]) for net in (model.eval(), reference)
+            )
+        rises = says[1:] - says[0]
+        also = [k for k in range(7) if k != cue and rises[k] - (control[1 + k] - control[0]) >= 0.15]
+        print(
+            f"suspect {number}: accuracy {accuracy(model, test):.3f}, rise {rises[cue]:.3f}, other cues {also}",
+            flush=True,
+        )
     print(save_weights("suspects", state, torch.float16), "bytes")
 
 

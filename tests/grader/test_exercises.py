@@ -123,11 +123,13 @@ def test_the_flaws_planted_in_the_capstone_are_what_its_tools_find():
     changed = torch.stack([given["with_cue"](test.images, cue) for cue in range(7)])
     control = functions["rises"](given["networks"].load("digits_cnn"), test.images, changed, test.labels)
     truth = runpy.run_path(str(corpus.folder / "questions.py"))["TRUTH"]
-    for number, (cue, named, rise) in enumerate(truth):
+    for number, (cue, named, rise, others) in enumerate(truth):
         own = functions["rises"](given["suspect"](number), test.images, changed, test.labels)
         assert functions["strongest"](own, control)[:2] == [cue, named]
         assert functions["strongest"](own, control)[3] > 0.4
         assert abs(own[0, cue, named] - rise) < 0.01  # half of what the judge allows
+        excess = own[0, :, named] - control[0, :, named]
+        assert {k for k in range(7) if excess[k] >= 0.15} == {cue, *others}
     assert {given["assigned"](f"student {i}") for i in range(100)} == set(range(len(truth)))
 
 
