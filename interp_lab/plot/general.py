@@ -82,7 +82,7 @@ def images(
 
 
 def curves(
-    x: Sequence[float] | Tensor,
+    x: Sequence[float] | Tensor | Mapping[str, Sequence[float] | Tensor],
     lines: Mapping[str, Sequence[float] | Tensor],
     *,
     xlabel: str,
@@ -90,10 +90,10 @@ def curves(
     bands: Mapping[str, Sequence[float] | Tensor] | None = None,
     alt: str | None = None,
 ) -> Figure:
-    """Named lines over a common x, told apart by colour, marker and dash.
+    """Named lines, told apart by colour, marker and dash.
 
     Args:
-        x: n numbers.
+        x: n numbers, or name -> n numbers where every line has its own.
         lines: name -> n numbers.
         xlabel: what x is.
         ylabel: what the lines are.
@@ -101,7 +101,7 @@ def curves(
         alt: the alt text; None names the lines and both axes.
 
     Raises:
-        ValueError: a line or a band that is not as long as x.
+        ValueError: a line or a band that is not as long as its x.
 
     Example:
         >>> from interp_lab import plot
@@ -112,15 +112,15 @@ def curves(
     figure = Figure(figsize=(5.4, 3 + 0.2 * math.ceil(len(lines) / 3)), layout="constrained")
     axis = figure.subplots()
     styles = ("-", "--", "-.", ":")
-    places = as_numpy(x)
+    places = {name: as_numpy(x[name] if isinstance(x, Mapping) else x) for name in lines}
     for k, (name, line) in enumerate(lines.items()):
         y = as_numpy(line)
         color, marker = COLORS[k % len(COLORS)], "os^Dvx*"[k % 7] if len(y) <= 30 else None
-        axis.plot(places, y, label=name, color=color, marker=marker, markersize=4, linestyle=styles[k % 4])
+        axis.plot(places[name], y, label=name, color=color, marker=marker, markersize=4, linestyle=styles[k % 4])
         if bands and name in bands:
             half = as_numpy(bands[name])
-            axis.fill_between(places, y - half, y + half, color=color, alpha=0.2, linewidth=0)
-    if (places == places.round()).all():
+            axis.fill_between(places[name], y - half, y + half, color=color, alpha=0.2, linewidth=0)
+    if all((each == each.round()).all() for each in places.values()):
         locator: Any = axis.xaxis.get_major_locator()
         locator.set_params(integer=True)
     label_axes(axis, xlabel, ylabel)
@@ -147,7 +147,7 @@ def bars(
     """
     figure = Figure(figsize=(5.4, 0.6 + 0.32 * len(values)), layout="constrained")
     axis = figure.subplots()
-    values = {name: float(value) for name, value in values.items()}
+    values = {name: value.item() if isinstance(value, Tensor) else float(value) for name, value in values.items()}
     drawn = axis.barh(list(values), list(values.values()), color=COLORS[0])
     ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # the reference may run behind a number
     axis.bar_label(drawn, fmt="%.3g", padding=3, fontsize=8, bbox=ground)

@@ -164,6 +164,7 @@ def test_float32_at_the_end_of_its_range_is_drawn():
     assert "black is -3e+38, white is 3e+38" in plot.images(torch.tensor([-3e38, 3e38]).view(1, 1, 1, 2)).alt
 
 
+@pytest.mark.filterwarnings("error")
 def test_tensors_of_a_graph_of_half_precision_and_sparse_ones_are_drawn():
     line, picture = torch.rand(3), torch.rand(1, 3, 8, 8)
     names = {"xlabel": "x", "ylabel": "y"}

@@ -55,7 +55,8 @@ def test_a_band_reaches_its_half_width_above_and_below_its_own_line():
 
 
 def test_curves_stand_over_the_x_that_is_named_each_in_the_colour_of_its_name():
-    figure = plot.curves([0, 1, 4], {"a": [5, 6, 7], "b": [8, 8, 9]}, xlabel="epoch", ylabel="loss")
+    lines = {"a": [5, 6, 7], "b": [8, 8, 9]}
+    figure = plot.curves([0, 1, 4], lines, xlabel="epoch", ylabel="loss")
     (axis,), (legend,) = figure.axes, figure.legends
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("epoch", "loss")
     names = {
@@ -64,6 +65,11 @@ def test_curves_stand_over_the_x_that_is_named_each_in_the_colour_of_its_name():
     drawn = {names[line.get_color()]: [axis.tolist() for axis in line.get_data()] for line in axis.lines}
     assert drawn == {"a": [[0, 1, 4], [5, 6, 7]], "b": [[0, 1, 4], [8, 8, 9]]}
     assert figure.alt == "Curves of a, b: loss against epoch."
+    own = {"b": [2, 3, 5], "a": [0.5, 1, 4]}
+    (axis,) = plot.curves(own, lines, bands=lines, xlabel="epoch", ylabel="loss").axes
+    assert [line.get_xdata().tolist() for line in axis.lines] == [own["a"], own["b"]]
+    for band, x in zip(axis.collections, (own["a"], own["b"]), strict=True):
+        assert set(band.get_paths()[0].vertices[:, 0]) == set(x)
 
 
 def test_bars_stand_from_top_to_bottom_with_their_numbers_and_the_reference_where_it_is():
