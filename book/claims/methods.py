@@ -31,7 +31,6 @@ from . import claim
 from .scenes import (
     BASELINES,
     EXPLAIN,
-    FROM_BASELINE,
     MARGINS,
     NETWORKS,
     SEEDS,
@@ -366,14 +365,10 @@ def _own(method, name: str, seed: int) -> Tensor:
     return torch.stack(parts).nanmean(0)
 
 
-HIDING = {"occlusion": partial(occlusion, stride=8), "rise": partial(rise, samples=100)}
-
-
 @cache
 def _own_from(method: str, baseline: str, name: str, seed: int) -> Tensor:
-    explain, x0 = (HIDING | EXPLAIN)[method], start(two_objects(name, seed).images, baseline)
-    assert method in (*HIDING, *FROM_BASELINE)
-    return _own(partial(explain, baseline=x0), name, seed)
+    explain = partial(rise, samples=300) if method == "rise" else EXPLAIN[method]
+    return _own(partial(explain, baseline=start(two_objects(name, seed).images, baseline)), name, seed)
 
 
 @claim(
