@@ -12,7 +12,7 @@ from grader.judges import Reference, by_hand, same_kind, shape_only
 from grader.question import Part, Question
 from interp_lab.data import sentences
 
-# Question 1a: everybody's own sentences. The numbers are those of the notebook's cell `language`.
+# Question 1a: everybody's own sentences. These are those of the notebook's cell `language`, as a test of the exercises demands.
 
 GROUPS = (
     (0, 10, 36, 39, 44, 46, 60, 79),
