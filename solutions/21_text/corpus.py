@@ -240,6 +240,8 @@ WRONG = [
     ("3", "made on the CPU", "torch.zeros_like(x)", "torch.zeros(x.shape, dtype=x.dtype)", "q3",
      "Inputs on another device than the CPU:", "device", "follow x"),
     ("4", "signs kept", "values.abs()", "values", "q4", "Values (0.1, -0.9", "easy shape general batch device", DIFFERENT),
+    ("4", "words in order, not their places", ".argsort(1, descending=True).argsort(1)", ".argsort(1, descending=True)", "q4",
+     "Values (0.1, -0.9", "easy shape general batch device", DIFFERENT),
     ("4", "the smallest", "descending=True", "descending=False", "q4", "The second, third and fifth word",
      "easy shape general batch device", DIFFERENT),
     ("4", "the largest alone", "place < k[:, None]", "place < 1", "q4", "The second, third and fifth word",
