@@ -12,7 +12,7 @@ from grader.judges import Reference, by_hand, same_kind, shape_only
 from grader.question import Part, Question
 from interp_lab.data import sentences
 
-# Question 1a: everybody's own sentences. The numbers are those of the notebook's cell `language`.
+# Question 1a: everybody's own sentences. These are those of the notebook's cell `language`, as a test of the exercises demands.
 
 GROUPS = (
     (0, 10, 36, 39, 44, 46, 60, 79),
@@ -65,21 +65,26 @@ def asked_easy(function: str, *steps: int) -> Callable[[Generator], list[Call]]:
 # Question 4: words that decide, found
 
 
+# One sentence a call, and eight calls: a wrong order of the words is right by luck in every third.
+
+
 def found_easy(g: Generator) -> list[Call]:
     """The largest of six is below 0, and it is the only word that decides."""
-    values = 0.5 * rand(g, 1, 6)
-    decides = torch.rand(1, 6, generator=g).argsort(1) == 0
+    values = 0.5 * rand(g, 8, 1, 6)
+    decides = torch.rand(8, 1, 6, generator=g).argsort(2) == 0
     values[decides] -= 2
-    return [Call("found_words", [values, decides])]
+    return [Call("found_words", [*sentence]) for sentence in zip(values, decides, strict=True)]
 
 
 def found_general(g: Generator) -> list[Call]:
     """By size the first, the third and the sixth of seven words decide; by sign, or with another number, others are found."""
-    size = 7 - torch.arange(7) + 0.5 * rand(g, 7)
+    size = 7 - torch.arange(7) + 0.5 * rand(g, 8, 1, 7)
     values = size * torch.tensor([-1, 1, 1, 1, -1, 1, -1])
-    order = torch.rand(7, generator=g).argsort()
     decides = torch.tensor([1, 0, 1, 0, 0, 1, 0]).bool()
-    return [Call("found_words", [values[order][None], decides[order][None]])]
+    orders = torch.rand(8, 7, generator=g).argsort(1)
+    return [
+        Call("found_words", [one[:, order], decides[None, order]]) for one, order in zip(values, orders, strict=True)
+    ]
 
 
 def found_many(rows: int, words: int, dtype: torch.dtype = torch.float32) -> Callable[[Generator], list[Call]]:
@@ -135,9 +140,9 @@ QUESTIONS = (
         "4",
         "Are the deciding words found",
         (
-            Part("easy", 1, "One sentence of six words; one word decides, and it has the largest size.", found_easy),
+            Part("easy", 1, "Single sentences of six words; one word decides, and it has the largest size.", found_easy),
             Part("shape", 0.5, "Three sentences of five words in float64.", found_many(3, 5, F64), shape_only, "easy"),
-            Part("general", 1, "One sentence of seven words of both signs; three words decide.", found_general),
+            Part("general", 1, "Single sentences of seven words of both signs; three words decide.", found_general),
             Part("batch", 1, "Forty sentences of nine words, in which one to eight words decide.", found_many(40, 9)),
             Part("device", 0.5, "Tensors on another device than the CPU.", found_many(20, 6)),
         ),

@@ -133,6 +133,15 @@ def test_the_flaws_planted_in_the_capstone_are_what_its_tools_find():
     assert {given["assigned"](f"student {i}") for i in range(100)} == set(range(len(truth)))
 
 
+def test_the_sentences_that_are_graded_are_those_that_students_are_given():
+    corpus, given = CORPUS["21_text"], {}
+    for cell in ("imports", "language"):
+        exec(corpus.cells[cell], given)
+    graded = runpy.run_path(str(corpus.folder / "questions.py"))
+    assert given["GROUPS"] == graded["GROUPS"]
+    assert torch.equal(given["pool"].masks["evidence"], graded["DECIDES"])
+
+
 def test_wrong_gradients_by_hand_are_named_but_not_corrected():
     wrong = "def gradient_a(): return [0, 0, 0]"
     assert "expected -3" not in CORPUS["01_saliency_and_smoothgrad"].said("q1a-check", q1a_answer=wrong)
