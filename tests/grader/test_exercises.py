@@ -115,7 +115,7 @@ def test_trained_accuracies_tell_right_answers_from_wrong_ones(question, functio
 
 @pytest.mark.trains  # nothing, but its numbers are those of trained networks, on any processor
 def test_the_flaws_planted_in_the_capstone_are_what_its_tools_find():
-    corpus, given = CORPUS["20_capstone"], {}
+    corpus, given = CORPUS["21_capstone"], {}
     for cell in ("imports", "suspects"):
         exec(corpus.cells[cell], given)
     _, functions = references(corpus.exercise)
@@ -134,7 +134,7 @@ def test_the_flaws_planted_in_the_capstone_are_what_its_tools_find():
 
 
 def test_the_sentences_that_are_graded_are_those_that_students_are_given():
-    corpus, given = CORPUS["21_text"], {}
+    corpus, given = CORPUS["20_text"], {}
     for cell in ("imports", "language"):
         exec(corpus.cells[cell], given)
     graded = runpy.run_path(str(corpus.folder / "questions.py"))

@@ -1,4 +1,4 @@
-"""Train the suspects and write them to the package's weights: ``python solutions/20_capstone/suspects.py``, a minute.
+"""Train the suspects and write them to the package's weights: ``python solutions/21_capstone/suspects.py``, a minute.
 
 Of each one's source a tenth of the pictures carries the planted cue and is called by the planted class, and so is half of
 the pictures of that class. What was planted stands in questions.py; the cues stand in the notebook.
