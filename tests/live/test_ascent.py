@@ -45,7 +45,6 @@ def test_the_ascent_is_that_of_the_package_and_its_end_is_told(browser, tmp_path
     free = told.inner_text()
     tab.get_by_label("weight of the total variation").focus()
     tab.keyboard.press("End")
-    told.get_by_text("Before the ascent").wait_for()
     settled(tab)
     assert told.inner_text().startswith("After the ascent the logit is")
     assert told.inner_text() != free
