@@ -27,7 +27,7 @@ PAGES = sorted(
     + [name for name in NAMES if name in (f"{SOURCES}grad_cam.html", f"{SOURCES}deeplift.html")]
 )
 VIEWS = [("light", 1366), ("dark", 390)]
-OF_A_VIEW = ["link-in-text-block", "scrollable-region-focusable"]  # what axe says also of the second, beside contrast
+OF_A_VIEW = ["color-contrast", "link-in-text-block", "scrollable-region-focusable"]  # what axe says also of the second
 LOOKS: dict[tuple[str, int], set[str]] = {view: set() for view in VIEWS}
 
 # Runs in the page: faults that a reader would see, one line each. JPEG noise aside, a picture of one colour is blank.
@@ -78,20 +78,27 @@ NEW_LOOKS = """seen => {
     }
     return looks.get(e);
   };
-  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), again = [];
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (texts.nextNode()) {
     const text = texts.currentNode, words = text.data.trim();
     if (words.length < 2) continue;  // axe does not judge a single letter
     const its = look(text.parentElement);
-    if (known.has(its)) again.push(text);
-    else if (text.parentElement.checkVisibility()) { known.add(its); fresh.push(its); }
+    if (!known.has(its) && text.parentElement.checkVisibility()) {
+      known.add(its);
+      fresh.push(its);
+      text.parentElement.dataset.look = "new";
+    }
   }
-  for (const text of again) text.data = "";
   return fresh;
 }"""
+OF_NEW_LOOKS = ";axe.configure({ rules: [{ id: 'color-contrast', selector: '[data-look], input, select, textarea' }] });"
 
 
 class _QuietHandler(SimpleHTTPRequestHandler):
+    def end_headers(self):
+        self.send_header("Cache-Control", "max-age=3600")  # what pages share is read once
+        super().end_headers()
+
     def log_message(self, *args):
         pass
 
@@ -130,13 +137,14 @@ def reader(browser) -> Iterator:
         context.close()
 
 
-def axe(page, **options) -> list[str]:
+def axe(page, rules: list[str] | None = None) -> list[str]:
+    """What axe finds serious or worse by the rules, all by default; contrast where a look is new."""
     # preload would fetch the style sheets again, their @import from a wrong address
-    options |= {"resultTypes": ["violations"], "preload": False}
-    violations = axe_playwright.Axe().run(page, options=options).response["violations"]
+    options = {"resultTypes": ["violations"], "preload": False} | ({"runOnly": rules} if rules else {})
+    judge = axe_playwright.Axe(axe_playwright.Axe().axe_script + OF_NEW_LOOKS)
     return [
         f"axe {violation['impact']} {violation['id']}: {violation['nodes'][0]['html'][:200]}"
-        for violation in violations
+        for violation in judge.run(page, options=options).response["violations"]
         if violation["impact"] in ("serious", "critical")
     ]
 
@@ -144,20 +152,14 @@ def axe(page, **options) -> list[str]:
 def problems(reader, origin: str, page_name: str, looks: set[str], rules: list[str] | None = None) -> list[str]:
     """What is wrong with a page for a reader (a context of the browser): script, network, reader and axe faults.
 
-    ``looks`` are the texts' looks whose contrast is known, and gets those of this page; ``rules`` are those of axe beside
-    contrast, all by default.
+    ``looks`` are the texts' looks whose contrast is known, and gets those of this page; ``rules`` are those of axe, all by
+    default.
     """
     found = []
     page = reader.new_page()
-
-    def only_local(route):
-        if route.request.url.startswith(origin):
-            route.continue_()
-        else:
-            found.append(f"foreign request: {route.request.url}")
-            route.abort()
-
-    page.route("**/*", only_local)
+    local = (origin, "blob:", "data:")
+    # a route would switch the cache off; the browser reaches no other host anyway
+    page.on("request", lambda r: None if r.url.startswith(local) else found.append(f"foreign request: {r.url}"))
     page.on("pageerror", lambda error: found.append(f"script error: {error}"))
     page.on(
         "console",
@@ -175,9 +177,8 @@ def problems(reader, origin: str, page_name: str, looks: set[str], rules: list[s
         slider.press("End" if slider.input_value() != slider.get_attribute("max") else "Home")
         if len(before) != 1 or slider.evaluate(picture) == before:
             found.append(f"slider does not move its picture: number {k + 1}")
-    found += axe(page, **({"runOnly": rules} if rules else {"rules": {"color-contrast": {"enabled": False}}}))
     looks.update(page.evaluate(NEW_LOOKS, list(looks)))
-    found += axe(page, runOnly=["color-contrast"])
+    found += axe(page, rules)
     page.wait_for_load_state("networkidle")  # whatever a script fetches late; by now it mostly has been idle
     page.close()
     return found
