@@ -91,7 +91,9 @@ NEW_LOOKS = """seen => {
   }
   return fresh;
 }"""
-OF_NEW_LOOKS = ";axe.configure({ rules: [{ id: 'color-contrast', selector: '[data-look], input, select, textarea' }] });"
+OF_NEW_LOOKS = (
+    ";axe.configure({ rules: [{ id: 'color-contrast', selector: '[data-look], input, select, textarea' }] });"
+)
 
 
 class _QuietHandler(SimpleHTTPRequestHandler):
