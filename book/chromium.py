@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MISSING = "needs Chromium: the system's package chromium, or `playwright install chromium`"
 
 
@@ -23,7 +23,6 @@ def chromium() -> Iterator:
         if not Path(executable).exists():
             raise FileNotFoundError(MISSING)
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        arguments.append("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")  # pages ask nobody else
         browser = playwright.chromium.launch(executable_path=executable, args=arguments)
         yield browser
         browser.close()

@@ -169,7 +169,7 @@ WRONG = [
     ("3", "standard scores", "bound.argmax()", "(excess / (own[1].square() + healthy[1].square()).sqrt().clamp(min=1e-9)).argmax()", "q3", "The same with errors 0.03 and 0.04 of", "", ""),
     ("3", "class first", "[cue, c, excess", "[c, cue, excess", "q3", "No errors: cue 0 raises class 1 by 0.9,", LIST, "largest difference"),
     ("3", "magnitude", "own[0] - healthy[0]", "(own[0] - healthy[0]).abs()", "q3", "falls are not rises", "", ""),
-    ("3", "places by cues", "bound.shape[1])", "bound.shape[0])", "q3", "which column", "general batch device", ""),
+    ("3", "places by cues", "bound.shape[1])", "bound.shape[0])", "q3", "which column", "easy general batch device", ""),
     ("3", "on the CPU", BOUND, "torch.zeros(own.shape[1:]) + " + BOUND, "q3", "another device", "device", "follow x"),
     ("4", "share", " / masks.to(maps.dtype).mean(dim=(1, 2))", "", "q4", "Two channels, 3 and -3 at a pixel of", MAPS, "largest difference"),
     ("4", "signs cancel", "maps.abs().sum(dim=1)", "maps.sum(dim=1).abs()", "q4", "Two channels, 3 and -3 at a pixel of", "general batch device", "largest difference"),

@@ -97,10 +97,6 @@ OF_NEW_LOOKS = (
 
 
 class _QuietHandler(SimpleHTTPRequestHandler):
-    def end_headers(self):
-        self.send_header("Cache-Control", "max-age=3600")  # what pages share is read once
-        super().end_headers()
-
     def log_message(self, *args):
         pass
 
@@ -159,9 +155,15 @@ def problems(reader, origin: str, page_name: str, looks: set[str], rules: list[s
     """
     found = []
     page = reader.new_page()
-    local = (origin, "blob:", "data:")
-    # a route would switch the cache off; the browser reaches no other host anyway
-    page.on("request", lambda r: None if r.url.startswith(local) else found.append(f"foreign request: {r.url}"))
+
+    def only_local(route):
+        if route.request.url.startswith(origin):
+            route.continue_()
+        else:
+            found.append(f"foreign request: {route.request.url}")
+            route.abort()
+
+    page.route("**/*", only_local)
     page.on("pageerror", lambda error: found.append(f"script error: {error}"))
     page.on(
         "console",
