@@ -26,9 +26,10 @@ PAGES = sorted(
     [name for name in NAMES if name[0] != "_" and name != "index.html"]
     + [name for name in NAMES if name in (f"{SOURCES}grad_cam.html", f"{SOURCES}deeplift.html")]
 )
-VIEWS = [("light", 1366), ("dark", 390)]
-OF_A_VIEW = ["color-contrast", "link-in-text-block", "scrollable-region-focusable"]  # what axe says also of the second
-LOOKS: dict[tuple[str, int], set[str]] = {view: set() for view in VIEWS}
+VIEWS = {  # colour scheme and width, with axe's rules; the second view is that of a reader who turned day into night and desktop into phone
+    ("light", 1366): None,
+    ("dark", 390): ["color-contrast", "link-in-text-block", "scrollable-region-focusable"],
+}
 
 # Runs in the page: faults that a reader would see, one line each. JPEG noise aside, a picture of one colour is blank.
 READER_CHECKS = """async () => {
@@ -52,7 +53,10 @@ READER_CHECKS = """async () => {
     if (!formula.querySelector("mjx-container")) found.push(`formula not rendered: ${formula.textContent}`);
   for (const error of document.querySelectorAll("mjx-merror, [data-mml-node='merror']"))
     found.push(`formula with an error: ${error.parentElement.textContent}`);
-  const root = document.documentElement;
+  return found;
+}"""
+OVERFLOW = """() => {
+  const found = [], root = document.documentElement;
   if (root.scrollWidth > root.clientWidth) {
     const wide = [...document.querySelectorAll("main *, body > *")].filter(
       e => e.getBoundingClientRect().right > root.clientWidth + 1);
@@ -63,12 +67,14 @@ READER_CHECKS = """async () => {
 }"""
 
 
-# The theme lets the keyboard into what scrolls, .3 s after a page has changed.
-FOCUSABLE = "[...document.querySelectorAll('pre')].every(e => e.scrollWidth <= e.clientWidth || e.tabIndex === 0)"
+# The theme lets the keyboard into what scrolls, .3 s after a page or its width has changed.
+FOCUSABLE = """[...document.querySelectorAll('pre, .cell_output > .output, .pst-scrollable-table-container')].every(
+  e => e.tabIndex === 0 || (e.scrollWidth <= e.clientWidth && e.scrollHeight <= e.clientHeight))"""
 
 # axe takes seconds a page for the contrast of every text; of those that look alike, on any page of a view, one is enough.
 NEW_LOOKS = """seen => {
   const known = new Set(seen), looks = new Map(), fresh = [];
+  for (const judged of document.querySelectorAll("[data-look]")) delete judged.dataset.look;
   const look = e => {
     if (!e) return "";
     if (!looks.has(e)) {
@@ -121,18 +127,10 @@ def serve() -> Iterator:
 
 @pytest.fixture(scope="session")
 def reader(browser) -> Iterator:
-    """A function from a colour scheme and a width to a reader with these, who keeps what pages share in the cache."""
-    contexts = []
-
-    @functools.cache
-    def start(scheme: str, width: int):
-        view = {"color_scheme": scheme, "viewport": {"width": width, "height": 844}, "reduced_motion": "reduce"}
-        contexts.append(browser.new_context(**view))
-        return contexts[-1]
-
-    yield start
-    for context in contexts:
-        context.close()
+    """A reader, who keeps what pages share in the cache."""
+    context = browser.new_context(reduced_motion="reduce")
+    yield context
+    context.close()
 
 
 def axe(page, rules: list[str] | None = None) -> list[str]:
@@ -147,12 +145,23 @@ def axe(page, rules: list[str] | None = None) -> list[str]:
     ]
 
 
-def problems(reader, origin: str, page_name: str, looks: set[str], rules: list[str] | None = None) -> list[str]:
-    """What is wrong with a page for a reader (a context of the browser): script, network, reader and axe faults.
+LOOKS: dict[str, set[str]] = {scheme: set() for scheme, _ in VIEWS}  # of texts whose contrast is known
 
-    ``looks`` are the texts' looks whose contrast is known, and gets those of this page; ``rules`` are those of axe, all by
-    default.
-    """
+
+def of_sliders(page) -> list[str]:
+    """The sliders of a page that do not move their pictures; for those of live figures see tests/live."""
+    found = []
+    picture = "s => [...s.closest('figure').querySelectorAll('img')].filter(i => i.offsetHeight).map(i => i.src)"
+    for k, slider in enumerate(page.locator("figure input[type=range]").all()):
+        before = slider.evaluate(picture)
+        slider.press("End" if slider.input_value() != slider.get_attribute("max") else "Home")
+        if len(before) != 1 or slider.evaluate(picture) == before:
+            found.append(f"slider does not move its picture: number {k + 1}")
+    return found
+
+
+def problems(reader, origin: str, page_name: str, looks: dict[str, set[str]]) -> list[str]:
+    """What is wrong with a page in all views for a reader (a context of the browser): script, network, reader and axe faults."""
     found = []
     page = reader.new_page()
 
@@ -170,39 +179,36 @@ def problems(reader, origin: str, page_name: str, looks: set[str], rules: list[s
         lambda m: found.append(f"console {m.type}: {m.text}") if m.type in ("error", "warning") else None,
     )
     page.on("response", lambda r: found.append(f"status {r.status}: {r.url}") if r.status >= 400 else None)
-    page.goto(f"{origin}/{page_name}")
-    if (uncover := page.get_by_role("button", name="Show all results")).count():
-        uncover.first.click()
+    for (scheme, width), rules in VIEWS.items():
+        page.emulate_media(color_scheme=scheme)
+        page.set_viewport_size({"width": width, "height": 844})
+        if page.url == "about:blank":
+            page.goto(f"{origin}/{page_name}")
+            if (uncover := page.get_by_role("button", name="Show all results")).count():
+                uncover.first.click()
+            found += page.evaluate(READER_CHECKS) + of_sliders(page)
         page.wait_for_function(FOCUSABLE)
-    found += page.evaluate(READER_CHECKS)
-    for k, slider in enumerate(page.locator("figure input[type=range]").all()):  # those of live figures: tests/live
-        picture = "s => [...s.closest('figure').querySelectorAll('img')].filter(i => i.offsetHeight).map(i => i.src)"
-        before = slider.evaluate(picture)
-        slider.press("End" if slider.input_value() != slider.get_attribute("max") else "Home")
-        if len(before) != 1 or slider.evaluate(picture) == before:
-            found.append(f"slider does not move its picture: number {k + 1}")
-    looks.update(page.evaluate(NEW_LOOKS, list(looks)))
-    found += axe(page, rules)
+        found += page.evaluate(OVERFLOW)
+        looks[scheme].update(page.evaluate(NEW_LOOKS, list(looks[scheme])))
+        found += axe(page, rules)
     page.wait_for_load_state("networkidle")  # whatever a script fetches late; by now it mostly has been idle
     page.close()
     return found
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(("scheme", "width"), VIEWS)
 @pytest.mark.parametrize("page_name", PAGES or [None])
-def test_page_is_sound(page_name, scheme, width, reader, serve):
+def test_page_is_sound(page_name, reader, serve):
     if page_name is None:
         pytest.skip("no built site: run `make book` (or `python book/build.py`) first")
-    rules = None if (scheme, width) == VIEWS[0] else OF_A_VIEW
-    found = problems(reader(scheme, width), serve(SITE), page_name, LOOKS[scheme, width], rules)
+    found = problems(reader, serve(SITE), page_name, LOOKS)
     assert not found, "\n".join(found)
 
 
 @pytest.mark.browser
 @pytest.mark.skipif(not PAGES, reason="no built site: run `make book` (or `python book/build.py`) first")
 def test_the_site_opens_with_its_first_page(reader, serve):
-    page = reader(*VIEWS[0]).new_page()
+    page = reader.new_page()
     page.goto(serve(SITE))
     page.wait_for_url("**/book/intro.html")
     page.close()
@@ -238,7 +244,7 @@ def test_check_finds_the_fault(fault, reader, serve, tmp_path):
     body = f'<main><h1>Page</h1><img src="{DRAWN}" alt="a quarter of a disc">{FAULTS[fault]}</main>'
     head = '<meta name="viewport" content="width=device-width"><title>Page</title><link rel="icon" href="data:,">'
     (tmp_path / "page.html").write_text(f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>')
-    found = problems(reader("light", 390), serve(tmp_path), "page.html", set())
+    found = problems(reader, serve(tmp_path), "page.html", {scheme: set() for scheme in LOOKS})
     assert any(problem.startswith(fault) for problem in found) if fault else not found, found
 
 
