@@ -26,8 +26,9 @@ help:
 	  echo "The pins need Python 3.11 or newer: make PYTHON=python3.11 ..., or follow 'Without make' in README.md"; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv || { \
 	  echo "No virtual environment could be made: on Debian and Ubuntu, install the package python3-venv"; exit 1; }
-	@$(PIP) install -q -r requirements.txt -e . -e ./grader || { \
+	@$(PIP) install -q --no-compile -r requirements.txt -e . -e ./grader || { \
 	  echo "pip could not install the packages (see above): the set-up needs a package index once; check the network"; exit 1; }
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib 2>/dev/null || true # on all cores, where pip takes one; templates do not compile
 	@touch $@
 
 book: .venv/.installed
