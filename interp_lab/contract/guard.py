@@ -54,7 +54,7 @@ def explaining(model: Model, x: Tensor) -> Iterator[Tensor]:
     """The checked, detached x, inside a block that leaves the model and the global random state as they were.
 
     Every module that runs in the block is in eval mode, also inside a function, with gradients on and in the full
-    precision of its dtype (no autocast, no TF32), whatever the caller has set. At the end of the block a model's first
+    precision of its dtype (no autocast, no TF32, no hooks on saved tensors), whatever the caller has set. At the end of the block a model's first
     row is run again, alone, and where its operations may mix the rows of a batch, so is the last.
 
     Raises:
@@ -68,6 +68,7 @@ def explaining(model: Model, x: Tensor) -> Iterator[Tensor]:
         torch.enable_grad(),
         torch.random.fork_rng(cuda),
         full_precision(x.device.type),
+        exact_saved_tensors(),
         in_eval_mode(model),
     ):
         block = _Block()
@@ -178,6 +179,20 @@ def full_precision(device: str) -> Iterator[None]:
             stack.callback(setattr, torch.backends.cudnn, "allow_tf32", True)
             torch.backends.cudnn.allow_tf32 = False
         yield
+
+
+@contextmanager
+def exact_saved_tensors() -> Iterator[None]:
+    """No hooks of the caller on saved tensors, which may round what a backward pass reads; afterwards they are back."""
+    hooks = []
+    while pair := torch._C._autograd._top_saved_tensors_default_hooks(True):
+        hooks.append(pair)
+        torch._C._autograd._pop_saved_tensors_default_hooks()
+    try:
+        yield
+    finally:
+        for pair in reversed(hooks):
+            torch._C._autograd._push_saved_tensors_default_hooks(*pair)
 
 
 def output_of(model: Model, x: Tensor) -> Tensor:

@@ -942,6 +942,7 @@ CHANGES: dict[str, Change] = {
     "under inference_mode": Change(unchanged, run=inside(torch.inference_mode)),
     "under autocast": Change(single, single, run=inside(partial(torch.autocast, "cpu")), tolerance=1e-6),
     "under autocast and no_grad": Change(single, single, run=inside(torch.no_grad, partial(torch.autocast, "cpu", torch.float16)), tolerance=1e-6),
+    "under hooks on saved tensors": Change(unchanged, run=inside(partial(torch.autograd.graph.saved_tensors_hooks, torch.neg, torch.clone))),
     "under matmul precision medium": Change(single, single, run=inside(matmul_precision), tolerance=1e-6),
     "by definition": Change(unchanged, run_reference=by_definition, functions=lambda name, _: name in DEFINITIONS and name != "grad_cam, layer"),
     "by definition, maps": Change(unchanged, run_reference=by_definition, functions=named("grad_cam, layer"), networks=MAPS_OVER_X),
