@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from interp_lab import UnsupportedModelError, tcav
 from interp_lab.data import PARTS, scenes
 from interp_lab.explain_model.concepts import _split
-from interp_lab.networks import fold_batch_norm, scenes_cnn, train
+from interp_lab.part_networks import trained
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -184,15 +184,12 @@ def test_the_corrected_value_is_the_number_of_concepts_times_the_share_of_random
 @pytest.mark.parametrize("part", PARTS)
 def test_the_part_that_decides_is_the_concept_that_is_found(part, seed, verdict):
     """On scenes with three parts, of which one is the label. The deciding part has the smallest p-value that there can be."""
-    torch.manual_seed(seed)
-    model = scenes_cnn(2)
-    learned = scenes(1024, size=48, seed=50 + seed, evidence=part)
-    train(model, learned, epochs=8, batch_size=32, lr=5e-3, weight_decay=0.05, progress=False, seed=seed)
+    model = trained(scenes(1024, size=48, seed=50 + seed, evidence=part), seed)
     labels = {name: scenes(800, size=48, seed=1000 + seed, evidence=name).labels for name in PARTS}
     pictures = scenes(800, size=48, seed=1000 + seed, evidence="dot").images
     concepts = {name: pictures[:400][of[:400] == 0][:40] for name, of in labels.items()}
     examples = scenes(100, size=48, seed=2000 + seed, evidence="dot").images
-    found = tcav(fold_batch_norm(model), examples, 0, layer="9", concepts=concepts, random=pictures[400:])
+    found = tcav(model, examples, 0, layer="9", concepts=concepts, random=pictures[400:])
     size = found.sensitivities.mean(1)
     for name, value, score, p in zip(PARTS, size, found.scores.mean(1), found.p_values, strict=True):
         if name == part:
