@@ -9,6 +9,7 @@ Run as ``python -m interp_lab.as_graded NOTEBOOK`` in a process of its own.
 """
 
 import contextlib
+import functools
 import io
 import sys
 from collections.abc import Callable
@@ -67,6 +68,7 @@ def _given(problem: str, cells: dict[str, str], own: set[str]) -> bool:
 def _absent(function: Callable) -> Callable:
     """The function, called while of the course's package only `check` is there."""
 
+    @functools.wraps(function)
     def called(*args, **options):
         with extract.stand_in(check):
             return function(*args, **options)

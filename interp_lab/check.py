@@ -6,7 +6,9 @@ on which input and by how much. Nothing here calls a method of the course, and n
 """
 
 import copy
+import functools
 import hashlib
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -94,6 +96,7 @@ def elsewhere(function: Callable) -> Callable:
     if hasattr(function, "elsewhere"):
         return function
 
+    @functools.wraps(function)
     def moved(*args: Any, **options: Any) -> Any:
         args = tuple(simulated_device.move(copy.deepcopy(arg)) for arg in args)
         with simulated_device.DeviceMode():
@@ -112,6 +115,29 @@ def runs(what: str, function: Callable, *args: Any, **options: Any) -> Any:
         raise
     except Exception as error:
         raise AssertionError(f"{what}\nIt stops with {type(error).__name__}: {error}") from error
+
+
+def written(function: Callable) -> Any:
+    """What a function without arguments returns; fail where it asks what the course's package gave, which no grader has."""
+    names = inspect.unwrap(function).__globals__
+    given = {name: value for name, value in names.items() if _comes_from(value).split(".")[0] == "interp_lab"}
+    for name in given:
+        del names[name]
+    try:
+        return function()
+    except NameError as error:
+        if error.name not in given:
+            raise
+        raise AssertionError(
+            f"{function.__name__} asks for {error.name}, which is not there while grading: write down the numbers themselves."
+        ) from None
+    finally:
+        names |= given
+
+
+def _comes_from(value: object) -> str:
+    """The module in which a function, a class or an object's class was written, or the name of a module."""
+    return str(getattr(value, "__module__", None) or getattr(value, "__name__", ""))
 
 
 def follows(function: Callable, *args: Any, **options: Any) -> None:

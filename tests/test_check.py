@@ -35,6 +35,19 @@ def test_close_says_it_for_hidden_inputs_without_a_value_to_work_back_from(answe
     assert len(set(said.values())) == 1
 
 
+def test_written_down_is_what_does_without_what_the_course_gave():
+    """A function of the notebook, another that measures, and one that misses a name of its own; afterwards all is back."""
+    notebook = {"check": check, "measure": check.within, "fact": 3}
+    exec("def known(): return fact\ndef asked(): return measure(1, 0, 2, '')\ndef lost(): return nowhere", notebook)
+    before = dict(notebook)
+    assert check.written(notebook["known"]) == check.written(check.elsewhere(notebook["known"])) == 3
+    with pytest.raises(AssertionError, match="asked asks for measure, which is not there while grading"):
+        check.written(notebook["asked"])
+    with pytest.raises(NameError, match="nowhere"):
+        check.written(notebook["lost"])
+    assert notebook == before
+
+
 def test_within_takes_both_ends_and_no_nan():
     for value in (0.0, 0.5, 1.0):
         check.within(value, 0, 1, "why")

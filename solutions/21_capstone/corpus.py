@@ -194,5 +194,6 @@ WRONG = [
     ("5", "cue and class exchanged", VERDICT, "[2, 0, 5, 0.984]", "q5", "Measure it over all test pictures", "easy general batch", "not planted"),
     ("5", "a second cue of the same class", "[2, 5, 0, 0.984]", "[4, 3, 5, 0.816]", "", "", "easy batch", "not planted"),
     ("5", "another finding of the control", VERDICT, "[0, 6, 1, 0.697]", "", "", "easy general batch", "not planted"),
+    ("5", "measured while grading", VERDICT, "[2, 5, 0, suspect(2)(with_cue(digits('test').images, 5)).softmax(1)[:, 0].mean().item()]", "q5", "asks for", "easy shape general batch", "NameError"),
     ("5", "three numbers", VERDICT, "[5, 0, 0.984]", "q5", "rise is needed", "easy shape general batch", "shape"),
 ]  # fmt: skip
