@@ -101,8 +101,8 @@ def _one_step(cell: Callable) -> Callable:
     return run
 
 
-def _product(func, input, a, b, *, beta=1, alpha=1):
-    return beta * input + alpha * torch.matmul(a, b)
+def _product(func, input, *factors, beta=1, alpha=1, **named):
+    return beta * input + alpha * torch.matmul(*factors, *named.values())
 
 
 def _glu(func, input, dim=-1):

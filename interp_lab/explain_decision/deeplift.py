@@ -34,7 +34,17 @@ from ..backprop.modified_backprop import (
     product_table,
     softmax_of,
 )
-from ..contract import Model, Target, UnsupportedModelError, check_baseline, differentiated, explaining, logits_of, pick
+from ..contract import (
+    Model,
+    Target,
+    UnsupportedModelError,
+    check_baseline,
+    differentiated,
+    explaining,
+    logits_of,
+    pick,
+    rounding,
+)
 from ..contract.interception import (
     BATCH_NORMS,
     BATCH_STATISTICS,
@@ -70,6 +80,12 @@ MAX_POOLS = {
 }
 
 
+# A factor 1 / b is a divisor b: the rule of a quotient loses no digits where b is near 0 for the baseline, as norms are at 0.
+DIVISOR = "divisor"  # as its node keeps it
+RECIPROCAL = (torch.reciprocal, Tensor.reciprocal)
+INVERSE_ROOT = dict.fromkeys(
+    (torch.rsqrt, Tensor.rsqrt, torch.pow, Tensor.pow, Tensor.__pow__), lambda func, z, *_: torch.sqrt(z).reciprocal()
+)
 # Of the functions of torch itself, these give the places of the maxima too.
 GIVE_PLACES = (torch.adaptive_max_pool1d, torch._C._nn.adaptive_max_pool2d, torch._C._nn.adaptive_max_pool3d)
 
@@ -144,17 +160,17 @@ def deeplift(
             found = _multiplier(model, x, target, reference, rule)
         multiplier, value, start = found
         attribution = (x.detach() - reference) * multiplier
-    _check_sum(attribution, value.detach(), start)
+        _check_sum(attribution, value.detach(), start, rounding())
     return attribution
 
 
-def _check_sum(attribution: Tensor, value: Tensor, start: Tensor) -> None:
+def _check_sum(attribution: Tensor, value: Tensor, start: Tensor, eps: float) -> None:
     """Refuse contributions that do not sum to the difference of the logits, beyond rounding."""
     parts = attribution.flatten(1)
     off = (parts.sum(1) - (value - start)).abs() / (value.abs() + start.abs() + parts.abs().sum(1)).clamp(
         min=torch.finfo(value.dtype).tiny
     )
-    if not (off <= torch.finfo(attribution.dtype).eps ** 0.5).all():
+    if not (off <= eps**0.5).all():
         row = int(off.argmax())
         raise UnsupportedModelError(
             f"the contributions of row {row} sum to {parts[row].sum():.4g}, and not to the difference "
@@ -213,6 +229,8 @@ def _table(model: Model, pair: Callable[..., list[Tensor] | None], rule: str) ->
         rest = args[1:]
         if any(origin(value) for value in (*rest, *kwargs.values())) or args[0].is_complex():
             return NotImplemented  # of two activations
+        if func in INVERSE_ROOT and rest in ((), (-0.5,)):
+            return NotImplemented  # written out
         z, phi, inplace = elementwise(func, args, kwargs)
         layer = layer_of(z) if rule == "reveal_cancel" else None
         way = to_layer(layer, z) if layer and layer.kind == "dense" else None
@@ -221,13 +239,15 @@ def _table(model: Model, pair: Callable[..., list[Tensor] | None], rule: str) ->
                 f"{func.__name__!r} has parameters, and a dense layer's values are moved before it"
             )
         references = pair(func, layer.z, layer.a) if way else pair(func, z)
-        if references is None:
-            return func(*args, **kwargs)
         smooth = func not in LINEAR_PIECES
-        if way:
+        if references is None:
+            out, inplace = func(*args, **kwargs), False
+        elif way:
             out = RevealCancel.apply(phi, smooth, z, layer.read, layer, way[0], *references)
         else:
             out = Rescale.apply(phi, smooth, z, *references)
+        if func in RECIPROCAL:
+            out.grad_fn.metadata[DIVISOR] = z
         return in_place(args[0], out) if inplace else out
 
     def max_pool(func, args, kwargs):
@@ -237,6 +257,9 @@ def _table(model: Model, pair: Callable[..., list[Tensor] | None], rule: str) ->
         return (y, at) if func in GIVE_PLACES else y
 
     def product(multiply, a, b):
+        for one, other in ((a, b), (b, a)) if multiply is torch.mul else ():
+            if (divisor := other.grad_fn and other.grad_fn.metadata.get(DIVISOR)) is not None:
+                return quotient(one, divisor)
         references = pair(multiply, a, b)
         return multiply(a, b) if references is None else MeanOrder.apply(multiply, a, b, *references)
 
@@ -286,7 +309,7 @@ def _table(model: Model, pair: Callable[..., list[Tensor] | None], rule: str) ->
     }
     if rule == "reveal_cancel":
         table = layer_table(model, lambda layer: LinearLayer.apply(layer, _gradient, layer.read), table)
-    return written_out(table, MAXIMA | FUSED)
+    return written_out(table, MAXIMA | FUSED | INVERSE_ROOT)
 
 
 def _gradient(layer: Layer, g: Tensor) -> Sequence[Tensor]:

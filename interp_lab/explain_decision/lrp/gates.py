@@ -26,6 +26,7 @@ from ...backprop.modified_backprop import (
     product_table,
     softmax_of,
 )
+from ...contract import UnsupportedModelError
 from ...contract.interception import Replacement, Rule, operations, origin, running
 from .rules import Options, PositiveSum, ratio
 
@@ -182,19 +183,30 @@ def _softmax(func: Callable, args: tuple, kwargs: dict, *, o: Options) -> Tensor
     return Softmax.apply(*softmax_of(*args, **kwargs), o)
 
 
-EXPONENT = "exponent"  # of an exponential, as its node keeps it
+class Exponential(Replacement):
+    """A weight of a signal, as the decay of a state is, or part of a softmax; no rule is known for any other."""
+
+    @staticmethod
+    def forward(ctx, z: Tensor) -> Tensor:
+        ctx.gate, ctx.exponent = 2, z
+        return z.exp()
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> Tensor:
+        if g.any():
+            raise UnsupportedModelError(
+                "no rule for the operation 'exp' that is neither the weight of a signal nor over its sum, a softmax: pass custom= with "
+                "a rule for it or for its module, or use deeplift"
+            )
+        return g
 
 
 def _exponential(func: Callable, args: tuple, kwargs: dict) -> Tensor:
-    """No rule is known, unless what divides it makes it a softmax."""
-    out = func(*args, **kwargs)
-    if out.grad_fn is not None:
-        out.grad_fn.metadata[EXPONENT] = args[0]
-    return out
+    return NotImplemented if args[0].is_complex() else Exponential.apply(args[0])
 
 
 def _exponent(node: Any) -> Tensor | None:
-    return None if node is None else node.metadata.get(EXPONENT)
+    return getattr(node, "exponent", None)
 
 
 def _quotient(a: Tensor, b: Tensor, *, o: Options) -> Tensor:
