@@ -104,6 +104,8 @@ class Guard(TorchFunctionMode):
         out = call(*args, **kwargs)
         if isinstance(out, Tensor):
             self.types.add(out.dtype)
+            if func in BATCH_NORMS and len(out) == 1 and out.requires_grad and out.device.type == "cpu":
+                out.register_hook(Tensor.contiguous)  # of one row torch misreads a gradient that comes from tokens
         if torch.compiler.is_compiling():  # shapes are not known while torch.compile traces
             self.mixes = True
         elif not self.mixes and isinstance(out, Tensor | tuple | list) and not isinstance(out, torch.Size):

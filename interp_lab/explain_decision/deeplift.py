@@ -83,8 +83,12 @@ MAX_POOLS = {
 # A factor 1 / b is a divisor b: the rule of a quotient loses no digits where b is near 0 for the baseline, as norms are at 0.
 DIVISOR = "divisor"  # as its node keeps it
 RECIPROCAL = (torch.reciprocal, Tensor.reciprocal)
-INVERSE_ROOT = dict.fromkeys(
-    (torch.rsqrt, Tensor.rsqrt, torch.pow, Tensor.pow, Tensor.__pow__), lambda func, z, *_: torch.sqrt(z).reciprocal()
+INVERSE_ROOTS = (torch.rsqrt, Tensor.rsqrt)
+INVERSES = (*INVERSE_ROOTS, torch.pow, Tensor.pow, Tensor.__pow__)
+# Of a complex value, along a line of which it has a kink at 0.
+MODULUS = dict.fromkeys(
+    (torch.abs, Tensor.abs, Tensor.__abs__),
+    lambda func, z: torch.view_as_real(z).square().sum(-1).sqrt() if z.is_complex() else NotImplemented,
 )
 # Of the functions of torch itself, these give the places of the maxima too.
 GIVE_PLACES = (torch.adaptive_max_pool1d, torch._C._nn.adaptive_max_pool2d, torch._C._nn.adaptive_max_pool3d)
@@ -229,7 +233,7 @@ def _table(model: Model, pair: Callable[..., list[Tensor] | None], rule: str) ->
         rest = args[1:]
         if any(origin(value) for value in (*rest, *kwargs.values())) or args[0].is_complex():
             return NotImplemented  # of two activations
-        if func in INVERSE_ROOT and rest in ((), (-0.5,)):
+        if func in INVERSES and _is_inverse_root(func, *rest):
             return NotImplemented  # written out
         z, phi, inplace = elementwise(func, args, kwargs)
         layer = layer_of(z) if rule == "reveal_cancel" else None
@@ -309,7 +313,15 @@ def _table(model: Model, pair: Callable[..., list[Tensor] | None], rule: str) ->
     }
     if rule == "reveal_cancel":
         table = layer_table(model, lambda layer: LinearLayer.apply(layer, _gradient, layer.read), table)
-    return written_out(table, MAXIMA | FUSED | INVERSE_ROOT)
+    return written_out(table, MAXIMA | FUSED | dict.fromkeys(INVERSES, _inverse_root) | MODULUS)
+
+
+def _is_inverse_root(func: Callable, exponent: object = None) -> bool:
+    return func in INVERSE_ROOTS or (isinstance(exponent, float) and exponent == -0.5)
+
+
+def _inverse_root(func: Callable, z: Tensor, exponent: object = None) -> Tensor:
+    return torch.sqrt(z).reciprocal() if _is_inverse_root(func, exponent) else NotImplemented
 
 
 def _gradient(layer: Layer, g: Tensor) -> Sequence[Tensor]:
