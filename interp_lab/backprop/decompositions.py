@@ -127,9 +127,9 @@ def _pad(func, input, pad, mode="constant", value=None):
     return input
 
 
-def _norm(func, x, p=2, dim=None, keepdim=False, *, ord=None, dtype=None) -> Tensor:
+def _norm(func, x, p=2, dim=None, keepdim=False, *, ord=None, dtype=None, out=None) -> Tensor:
     p = ord or p
-    if dim is None or x.is_complex() or dtype is not None or p in ("nuc", 0, -math.inf):
+    if dim is None or x.is_complex() or not dtype is out is None or p in ("nuc", 0, -math.inf):
         return NotImplemented
     if p in (2, "fro"):
         return x.square().sum(dim, keepdim).sqrt()
@@ -313,6 +313,7 @@ FUSED: dict[Callable, Callable] = {
     torch.linalg.norm: lambda func, x, ord=None, dim=None, keepdim=False: (
         _norm(func, x, 2 if ord is None else ord, dim, keepdim) if isinstance(dim, int) else NotImplemented
     ),
+    torch.hypot: lambda func, input, other: (input.square() + other.square()).sqrt(),
     torch.cosine_similarity: _cosine,
     F.pairwise_distance: _distance,
     **dict.fromkeys((torch.var, Tensor.var), _variance),

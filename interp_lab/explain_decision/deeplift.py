@@ -164,7 +164,8 @@ def deeplift(
             found = _multiplier(model, x, target, reference, rule)
         multiplier, value, start = found
         attribution = (x.detach() - reference) * multiplier
-        _check_sum(attribution, value.detach(), start, rounding())
+        eps = rounding()
+    _check_sum(attribution, value.detach(), start, eps)
     return attribution
 
 

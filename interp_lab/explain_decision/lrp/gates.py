@@ -37,8 +37,8 @@ PROPORTIONAL = nodes("Relu", "LeakyRelu", "PreluKernel", "Abs")
 NONLINEAR = operations(
     "sigmoid", "tanh", "gelu", "silu", "hardswish", "mish", "elu", "selu", "celu", "softplus", "softsign", "logsigmoid",
     "tanhshrink", "hardshrink", "softshrink", "relu6", "hardtanh", "hardsigmoid", "threshold", "rrelu", "clamp", "clip",
-    "clamp_min", "clamp_max", "pow", "__pow__", "square", "sqrt", "rsqrt", "reciprocal", "sin", "erf", "expm1",
-    "log1p", "atan", "sinh", "asinh",
+    "clamp_min", "clamp_max", "pow", "__pow__", "square", "sqrt", "rsqrt", "reciprocal", "sin", "cos", "erf", "expm1",
+    "log", "log1p", "atan", "sinh", "asinh",
 )  # fmt: skip
 
 
