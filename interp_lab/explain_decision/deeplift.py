@@ -86,7 +86,7 @@ RECIPROCAL = (torch.reciprocal, Tensor.reciprocal)
 INVERSE_ROOTS = (torch.rsqrt, Tensor.rsqrt)
 INVERSES = (*INVERSE_ROOTS, torch.pow, Tensor.pow, Tensor.__pow__)
 # Of a complex value, along a line of which it has a kink at 0.
-MODULUS = dict.fromkeys(
+MODULUS: dict[Callable, Callable] = dict.fromkeys(
     (torch.abs, Tensor.abs, Tensor.__abs__),
     lambda func, z: torch.view_as_real(z).square().sum(-1).sqrt() if z.is_complex() else NotImplemented,
 )
@@ -113,7 +113,7 @@ def deeplift(
     nonlinearity       :math:`m = \Delta y / \Delta z` (as the mean derivative, where the quotient would lose digits)
     product            the mean of its two orders, :math:`\Delta(ab) = \bar b\,\Delta a + \bar a\,\Delta b`; matrix products too
     quotient y = a / b that of a = yb: :math:`\Delta y = (\Delta a - y_0 \Delta b) / b = (\Delta a - y \Delta b) / b_0`, weighted
-                       by :math:`b^2` and :math:`b_0^2`
+                       by :math:`b^2` and :math:`b_0^2`; a times rsqrt or reciprocal too
     maximum            the difference goes to the two places of the maximum; max-pools and minima too
     softmax            :math:`\exp(s - \log\sum\exp s)`, every step by its quotient of differences
     norm               LayerNorm, RMSNorm, GroupNorm, InstanceNorm, vector norms: squares, means, roots and a quotient
@@ -314,7 +314,8 @@ def _table(model: Model, pair: Callable[..., list[Tensor] | None], rule: str) ->
     }
     if rule == "reveal_cancel":
         table = layer_table(model, lambda layer: LinearLayer.apply(layer, _gradient, layer.read), table)
-    return written_out(table, MAXIMA | FUSED | dict.fromkeys(INVERSES, _inverse_root) | MODULUS)
+    more: dict[Callable, Callable] = {**MAXIMA, **FUSED, **dict.fromkeys(INVERSES, _inverse_root), **MODULUS}
+    return written_out(table, more)
 
 
 def _is_inverse_root(func: Callable, exponent: object = None) -> bool:

@@ -187,22 +187,24 @@ class Exponential(Replacement):
     """A weight of a signal, as the decay of a state is, or part of a softmax; no rule is known for any other."""
 
     @staticmethod
-    def forward(ctx, z: Tensor) -> Tensor:
-        ctx.gate, ctx.exponent = 2, z
+    def forward(ctx, z: Tensor, o: Options) -> Tensor:
+        ctx.gate, ctx.exponent, ctx.o = 2, z, o
         return z.exp()
 
     @staticmethod
-    def backward(ctx, g: Tensor) -> Tensor:
+    def backward(ctx, g: Tensor) -> tuple[Tensor, None]:
         if g.any():
+            with torch.enable_grad():
+                where = ctx.o.where("ExpBackward")
             raise UnsupportedModelError(
-                "no rule for the operation 'exp' that is neither the weight of a signal nor over its sum, a softmax: pass custom= with "
+                f"no rule for the operation 'exp'{where} that is neither the weight of a signal nor over its sum, a softmax: pass custom= with "
                 "a rule for it or for its module, or use deeplift"
             )
-        return g
+        return g, None
 
 
-def _exponential(func: Callable, args: tuple, kwargs: dict) -> Tensor:
-    return NotImplemented if args[0].is_complex() else Exponential.apply(args[0])
+def _exponential(func: Callable, args: tuple, kwargs: dict, *, o: Options) -> Tensor:
+    return NotImplemented if args[0].is_complex() else Exponential.apply(args[0], o)
 
 
 def _exponent(node: Any) -> Tensor | None:
@@ -225,7 +227,7 @@ def product_rules(o: Options, attention: bool) -> dict[Callable, Rule]:
     table = product_table(_product, *PRODUCT)
     if attention:
         table |= product_table(partial(_quotient, o=o), *QUOTIENT)
-        table |= dict.fromkeys((torch.exp, Tensor.exp), _exponential)
+        table |= dict.fromkeys((torch.exp, Tensor.exp), partial(_exponential, o=o))
         for func in operations(*MATRIX_PRODUCT):
             table |= dict.fromkeys([func], product_table(partial(_sum_of_products, func, o=o), func.__name__)[func])
         table[torch.einsum] = partial(_einsum, o=o)
