@@ -129,7 +129,7 @@ def _pad(func, input, pad, mode="constant", value=None):
 
 def _norm(func, x, p=2, dim=None, keepdim=False, *, ord=None, dtype=None, out=None) -> Tensor:
     p = ord or p
-    if dim is None or x.is_complex() or not dtype is out is None or p in ("nuc", 0, -math.inf):
+    if dim is None or x.is_complex() or dtype is not None or out is not None or p in ("nuc", 0, -math.inf):
         return NotImplemented
     if p in (2, "fro"):
         return x.square().sum(dim, keepdim).sqrt()
