@@ -101,8 +101,8 @@ def _one_step(cell: Callable) -> Callable:
     return run
 
 
-def _product(func, input, a, b, *, beta=1, alpha=1):
-    return beta * input + alpha * torch.matmul(a, b)
+def _product(func, input, *factors, beta=1, alpha=1, **named):
+    return beta * input + alpha * torch.matmul(*factors, *named.values())
 
 
 def _glu(func, input, dim=-1):
@@ -127,9 +127,9 @@ def _pad(func, input, pad, mode="constant", value=None):
     return input
 
 
-def _norm(func, x, p=2, dim=None, keepdim=False, *, ord=None, dtype=None) -> Tensor:
+def _norm(func, x, p=2, dim=None, keepdim=False, *, ord=None, dtype=None, out=None) -> Tensor:
     p = ord or p
-    if dim is None or x.is_complex() or dtype is not None or p in ("nuc", 0, -math.inf):
+    if dim is None or x.is_complex() or dtype is not None or out is not None or p in ("nuc", 0, -math.inf):
         return NotImplemented
     if p in (2, "fro"):
         return x.square().sum(dim, keepdim).sqrt()
@@ -149,6 +149,24 @@ def _variance(func, x, dim=None, unbiased=True, keepdim=False, *, correction=Non
 def _deviation(func, *args, **kwargs) -> Tensor:
     variance = _variance(func, *args, **kwargs)
     return variance if variance is NotImplemented else variance.sqrt()
+
+
+def _with_mean(spread: Callable) -> Callable:
+    def run(func, x, dim=None, *args, **kwargs):
+        value = spread(func, x, dim, *args, **kwargs)
+        keepdim = args[1] if len(args) > 1 else kwargs.get("keepdim", False)
+        return NotImplemented if value is NotImplemented else (value, x.mean(dim, keepdim))
+
+    return run
+
+
+def _cosine(func, x1, x2, dim=1, eps=1e-8) -> Tensor:
+    lengths = [x.square().sum(dim).sqrt().clamp(min=eps) for x in (x1, x2)]
+    return (x1 * x2).sum(dim) / (lengths[0] * lengths[1])
+
+
+def _distance(func, x1, x2, p=2.0, eps=1e-6, keepdim=False) -> Tensor:
+    return _norm(func, x1 - x2 + eps, p, -1, keepdim)
 
 
 def _lp_pool(pool: Callable, dims: int) -> Callable:
@@ -272,6 +290,7 @@ DECOMPOSED: dict[Callable, Callable] = {
         lambda func, input, tensor1, tensor2, *, value=1: input + value * tensor1 / tensor2,
     ),
     **dict.fromkeys((torch.addmm, Tensor.addmm, torch.addmv, Tensor.addmv, torch.baddbmm, Tensor.baddbmm), _product),
+    **dict.fromkeys((torch.lerp, Tensor.lerp), lambda func, input, end, weight: input + weight * (end - input)),
     **dict.fromkeys(operations("glu"), _glu),
     **dict.fromkeys((Tensor.__rdiv__, Tensor.__rtruediv__), lambda func, x, other: other * torch.reciprocal(x)),
     F.pad: _pad,
@@ -291,8 +310,16 @@ FUSED: dict[Callable, Callable] = {
     torch.group_norm: _group_norm,
     torch.instance_norm: _instance_norm,
     **dict.fromkeys((torch.norm, Tensor.norm, torch.linalg.vector_norm), _norm),
+    torch.linalg.norm: lambda func, x, ord=None, dim=None, keepdim=False: (
+        _norm(func, x, 2 if ord is None else ord, dim, keepdim) if isinstance(dim, int) else NotImplemented
+    ),
+    torch.hypot: lambda func, input, other: (input.square() + other.square()).sqrt(),
+    torch.cosine_similarity: _cosine,
+    F.pairwise_distance: _distance,
     **dict.fromkeys((torch.var, Tensor.var), _variance),
     **dict.fromkeys((torch.std, Tensor.std), _deviation),
+    torch.var_mean: _with_mean(_variance),
+    torch.std_mean: _with_mean(_deviation),
     F.lp_pool1d: _lp_pool(F.avg_pool1d, 1),
     F.lp_pool2d: _lp_pool(F.avg_pool2d, 2),
     F.lp_pool3d: _lp_pool(F.avg_pool3d, 3),

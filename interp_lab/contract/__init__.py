@@ -5,7 +5,7 @@ explains the logit :math:`f_c(x)` of the target class in eval mode and leaves th
 """
 
 from .gradients import check_functions, chosen_logit, differentiated, gradient
-from .guard import explaining, full_precision, in_eval_mode, output_of, refuse_cuts
+from .guard import explaining, full_precision, in_eval_mode, output_of, refuse_cuts, rounding
 from .inputs import Model, Target, check_baseline, check_batch_size, check_input, check_target, inputs_of, is_finite
 from .interception import UnsupportedModelError
 from .logits import decisions, logits_of, pick, probabilities, resolve
@@ -39,6 +39,7 @@ __all__ = [
     "probabilities",
     "refuse_cuts",
     "resolve",
+    "rounding",
     "rows_per_pass",
     "scores_of_replaced",
     "with_rows_that_fit",

@@ -41,6 +41,7 @@ class _Block:
     # Of every model, as above, that normalises something by statistics of its own: a pass of it, and what that was.
     normalised: dict[int, tuple[Model, Tensor, list[Tensor]]] = field(default_factory=dict)
     checks: list[Callable[[], None]] = field(default_factory=list)  # further ones, which run models
+    eps: float = 0.0  # the rounding of the narrowest type that a model computed in
 
 
 _block: ContextVar[_Block | None] = ContextVar("block", default=None)
@@ -82,7 +83,7 @@ def explaining(model: Model, x: Tensor) -> Iterator[Tensor]:
         for pass_ in block.normalised.values():
             _check_constant(*pass_)
         for first in block.passes.values():
-            _check_rows(first, (0, 1) if first.mixes else (0,))
+            _check_rows(first, (0, 1) if first.mixes else (0,), block.eps)
 
 
 @contextmanager
@@ -218,6 +219,8 @@ def output_of(model: Model, x: Tensor) -> Tensor:
         )
     block = _block.get()
     if block is not None:
+        types = {x.dtype, *guard.types}
+        block.eps = max(block.eps, *(torch.finfo(each).eps for each in types if each.is_floating_point))
         if guard.normalised:
             block.normalised.setdefault(id(model), (model, x.detach(), guard.normalised))
         mixes = len(x) > 1 and (guard.mixes or bool(block.scripts))
@@ -245,6 +248,12 @@ def _check_constant(model: Model, x: Tensor, normalised: Sequence[Tensor]) -> No
         model(x / 2 + torch.linspace(0.1, 1, x.numel(), dtype=x.dtype, device=x.device).view_as(x))
     if len(other.normalised) != len(normalised) or not all(map(torch.equal, normalised, other.normalised)):
         raise UnsupportedModelError(BATCH_STATISTICS)
+
+
+def rounding() -> float:
+    """That of the narrowest type that the models have computed in within the surrounding block of :func:`explaining`."""
+    block = _block.get()
+    return block.eps if block else 0.0
 
 
 def at_end(check: Callable[[], None]) -> None:
@@ -284,7 +293,7 @@ def _random_states(device: torch.device) -> tuple:
     return random.getstate(), keys.tobytes(), position, *(state.numpy().tobytes() for state in torch_states)
 
 
-def _check_rows(first: _Pass, rows: Sequence[int]) -> None:
+def _check_rows(first: _Pass, rows: Sequence[int], eps: float) -> None:
     """Refuse a model whose output for these rows changes when they are run again, without the others or in their place.
 
     Raises:
@@ -301,7 +310,7 @@ def _check_rows(first: _Pass, rows: Sequence[int]) -> None:
                 again = _ends(model(x[row][None].repeat(count, *[1] * (x.dim() - 1))), count)
         for was, now in zip(outputs, again, strict=False):
             change = torch.where(now[row] == was[row], 0, now[row] - was[row]).abs().max()  # equal infinities are equal
-            size, eps = was.nan_to_num(0, 0, 0).abs().max(), torch.finfo(was.dtype).eps
+            size = was.nan_to_num(0, 0, 0).abs().max()
             if not change <= eps**0.5 * size + 100 * eps * x.abs().max().clamp(min=1):
                 raise UnsupportedModelError(
                     f"the output for a row changes from call to call, or depends on the other rows of its batch (by {change:.2g} in "

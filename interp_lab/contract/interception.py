@@ -82,12 +82,14 @@ class Guard(TorchFunctionMode):
     Attributes:
         mixes: whether an operation was called that may make a row's result depend on other rows.
         normalised: what BatchNorm without statistics of its own was given: right of weights, which are constants.
+        types: those of the values that were computed.
     """
 
     def __init__(self, rows: int) -> None:
         super().__init__()
         self.rows, self.mixes = rows, False
         self.normalised: list[Tensor] = []
+        self.types: set[torch.dtype] = set()
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs, call, func = kwargs or {}, func, torch_function(func)
@@ -100,6 +102,10 @@ class Guard(TorchFunctionMode):
         elif kwargs.get("generator") is not None:
             raise UnsupportedModelError(f"{name_of(func)!r} draws random numbers in eval mode, so the model is random")
         out = call(*args, **kwargs)
+        if isinstance(out, Tensor):
+            self.types.add(out.dtype)
+            if func in BATCH_NORMS and len(out) == 1 and out.requires_grad and out.device.type == "cpu":
+                out.register_hook(Tensor.contiguous)  # of one row torch misreads a gradient that comes from tokens
         if torch.compiler.is_compiling():  # shapes are not known while torch.compile traces
             self.mixes = True
         elif not self.mixes and isinstance(out, Tensor | tuple | list) and not isinstance(out, torch.Size):

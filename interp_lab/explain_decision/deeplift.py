@@ -34,7 +34,17 @@ from ..backprop.modified_backprop import (
     product_table,
     softmax_of,
 )
-from ..contract import Model, Target, UnsupportedModelError, check_baseline, differentiated, explaining, logits_of, pick
+from ..contract import (
+    Model,
+    Target,
+    UnsupportedModelError,
+    check_baseline,
+    differentiated,
+    explaining,
+    logits_of,
+    pick,
+    rounding,
+)
 from ..contract.interception import (
     BATCH_NORMS,
     BATCH_STATISTICS,
@@ -70,6 +80,16 @@ MAX_POOLS = {
 }
 
 
+# A factor 1 / b is a divisor b: the rule of a quotient loses no digits where b is near 0 for the baseline, as norms are at 0.
+DIVISOR = "divisor"  # as its node keeps it
+RECIPROCAL = (torch.reciprocal, Tensor.reciprocal)
+INVERSE_ROOTS = (torch.rsqrt, Tensor.rsqrt)
+INVERSES = (*INVERSE_ROOTS, torch.pow, Tensor.pow, Tensor.__pow__)
+# Of a complex value, along a line of which it has a kink at 0.
+MODULUS: dict[Callable, Callable] = dict.fromkeys(
+    (torch.abs, Tensor.abs, Tensor.__abs__),
+    lambda func, z: torch.view_as_real(z).square().sum(-1).sqrt() if z.is_complex() else NotImplemented,
+)
 # Of the functions of torch itself, these give the places of the maxima too.
 GIVE_PLACES = (torch.adaptive_max_pool1d, torch._C._nn.adaptive_max_pool2d, torch._C._nn.adaptive_max_pool3d)
 
@@ -93,7 +113,7 @@ def deeplift(
     nonlinearity       :math:`m = \Delta y / \Delta z` (as the mean derivative, where the quotient would lose digits)
     product            the mean of its two orders, :math:`\Delta(ab) = \bar b\,\Delta a + \bar a\,\Delta b`; matrix products too
     quotient y = a / b that of a = yb: :math:`\Delta y = (\Delta a - y_0 \Delta b) / b = (\Delta a - y \Delta b) / b_0`, weighted
-                       by :math:`b^2` and :math:`b_0^2`
+                       by :math:`b^2` and :math:`b_0^2`; a times rsqrt or reciprocal too
     maximum            the difference goes to the two places of the maximum; max-pools and minima too
     softmax            :math:`\exp(s - \log\sum\exp s)`, every step by its quotient of differences
     norm               LayerNorm, RMSNorm, GroupNorm, InstanceNorm, vector norms: squares, means, roots and a quotient
@@ -144,17 +164,18 @@ def deeplift(
             found = _multiplier(model, x, target, reference, rule)
         multiplier, value, start = found
         attribution = (x.detach() - reference) * multiplier
-    _check_sum(attribution, value.detach(), start)
+        eps = rounding()
+    _check_sum(attribution, value.detach(), start, eps)
     return attribution
 
 
-def _check_sum(attribution: Tensor, value: Tensor, start: Tensor) -> None:
+def _check_sum(attribution: Tensor, value: Tensor, start: Tensor, eps: float) -> None:
     """Refuse contributions that do not sum to the difference of the logits, beyond rounding."""
     parts = attribution.flatten(1)
     off = (parts.sum(1) - (value - start)).abs() / (value.abs() + start.abs() + parts.abs().sum(1)).clamp(
         min=torch.finfo(value.dtype).tiny
     )
-    if not (off <= torch.finfo(attribution.dtype).eps ** 0.5).all():
+    if not (off <= eps**0.5).all():
         row = int(off.argmax())
         raise UnsupportedModelError(
             f"the contributions of row {row} sum to {parts[row].sum():.4g}, and not to the difference "
@@ -213,6 +234,8 @@ def _table(model: Model, pair: Callable[..., list[Tensor] | None], rule: str) ->
         rest = args[1:]
         if any(origin(value) for value in (*rest, *kwargs.values())) or args[0].is_complex():
             return NotImplemented  # of two activations
+        if func in INVERSES and _is_inverse_root(func, *rest):
+            return NotImplemented  # written out
         z, phi, inplace = elementwise(func, args, kwargs)
         layer = layer_of(z) if rule == "reveal_cancel" else None
         way = to_layer(layer, z) if layer and layer.kind == "dense" else None
@@ -221,13 +244,15 @@ def _table(model: Model, pair: Callable[..., list[Tensor] | None], rule: str) ->
                 f"{func.__name__!r} has parameters, and a dense layer's values are moved before it"
             )
         references = pair(func, layer.z, layer.a) if way else pair(func, z)
-        if references is None:
-            return func(*args, **kwargs)
         smooth = func not in LINEAR_PIECES
-        if way:
+        if references is None:
+            out, inplace = func(*args, **kwargs), False
+        elif way:
             out = RevealCancel.apply(phi, smooth, z, layer.read, layer, way[0], *references)
         else:
             out = Rescale.apply(phi, smooth, z, *references)
+        if func in RECIPROCAL:
+            out.grad_fn.metadata[DIVISOR] = z
         return in_place(args[0], out) if inplace else out
 
     def max_pool(func, args, kwargs):
@@ -237,6 +262,9 @@ def _table(model: Model, pair: Callable[..., list[Tensor] | None], rule: str) ->
         return (y, at) if func in GIVE_PLACES else y
 
     def product(multiply, a, b):
+        for one, other in ((a, b), (b, a)) if multiply is torch.mul else ():
+            if (divisor := other.grad_fn and other.grad_fn.metadata.get(DIVISOR)) is not None:
+                return quotient(one, divisor)
         references = pair(multiply, a, b)
         return multiply(a, b) if references is None else MeanOrder.apply(multiply, a, b, *references)
 
@@ -286,7 +314,16 @@ def _table(model: Model, pair: Callable[..., list[Tensor] | None], rule: str) ->
     }
     if rule == "reveal_cancel":
         table = layer_table(model, lambda layer: LinearLayer.apply(layer, _gradient, layer.read), table)
-    return written_out(table, MAXIMA | FUSED)
+    more: dict[Callable, Callable] = {**MAXIMA, **FUSED, **dict.fromkeys(INVERSES, _inverse_root), **MODULUS}
+    return written_out(table, more)
+
+
+def _is_inverse_root(func: Callable, exponent: object = None) -> bool:
+    return func in INVERSE_ROOTS or (isinstance(exponent, float) and exponent == -0.5)
+
+
+def _inverse_root(func: Callable, z: Tensor, exponent: object = None) -> Tensor:
+    return torch.sqrt(z).reciprocal() if _is_inverse_root(func, exponent) else NotImplemented
 
 
 def _gradient(layer: Layer, g: Tensor) -> Sequence[Tensor]:

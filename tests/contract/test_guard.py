@@ -254,6 +254,31 @@ def test_a_row_of_its_own_is_no_reason_to_refuse_what_may_mix(method):
     assert_close(method(model, X, 0), torch.cat([method(model, row[None], 0) for row in X]))
 
 
+@pytest.mark.parametrize("method", [il.saliency, il.gradient_x_input, il.deeplift])
+def test_a_row_alone_has_the_gradient_that_it_has_in_a_batch(method):
+    """torch misreads the gradient of one row at a BatchNorm that tokens come from."""
+    torch.manual_seed(0)
+    convolution, norm = nn.Conv2d(1, 8, 2), nn.BatchNorm2d(8).eval()
+    norm.running_var.uniform_(0.5, 2)
+
+    def model(x: Tensor) -> Tensor:
+        tokens = norm(convolution(x)).flatten(2).transpose(1, 2)
+        return (F.layer_norm(tokens, (8,)) ** 3).sum(1)
+
+    assert_close(method(model, X[:1], 0), method(model, X, 0)[:1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_that_computes_in_a_narrower_type_is_held_to_that_type():
+    x, weight = X.double().flatten(1), torch.linspace(-1, 1, 48).view(16, 3)
+
+    def model(x: Tensor) -> Tensor:
+        h = (x.float() @ weight + 1) ** 3
+        return (h * torch.rsqrt(h.square().mean(1, keepdim=True) + 1e-6)).double()
+
+    difference = (model(x) - model(torch.zeros_like(x)))[:, 0]
+    assert_close(il.deeplift(model, x, 0).sum(1), difference, rtol=1e-4, atol=0)
+
+
 def test_a_second_input_held_by_a_function_is_no_reason_to_refuse():
     second, head = torch.rand(4, 16), nn.Linear(32, 3)
     model = lambda x: head(torch.cat([x.flatten(1).softmax(1), second], 1))  # noqa: E731

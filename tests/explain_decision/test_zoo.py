@@ -228,6 +228,43 @@ def ode(m: Build, x: Tensor) -> Tensor:
     return x
 
 
+def state_space(m: Build, x: Tensor) -> Tensor:
+    """A state whose decay and input depend on x (Mamba)."""
+    step = F.softplus(m.linear("step", x))
+    decay = torch.exp(step[..., None] * -torch.arange(1.0, 4))
+    enter = (step * x)[..., None] * m.linear("b", x, 3)[:, :, None]
+    state, out = torch.zeros(len(x), D, 3), []
+    for t in range(T):
+        state = decay[:, t] * state + enter[:, t]
+        out.append((state @ m.linear("c", x, 3)[:, t, :, None])[..., 0])
+    return torch.stack(out, 1)
+
+
+def attention_with_slopes(m: Build, x: Tensor) -> Tensor:
+    """Positions added to the scores in the same call (ALiBi)."""
+    q, k, v = qkv(m, x)
+    return A.expand(len(x), -1, -1).baddbmm(batch1=q, batch2=k.mT, beta=1.0, alpha=0.3).softmax(-1) @ v
+
+
+def likeness(m: Build, x: Tensor) -> Tensor:
+    a, b = m.linear("a", x), m.linear("b", x.flip(1))
+    return torch.cat([F.cosine_similarity(a, b, -1), F.pairwise_distance(a, b), torch.linalg.norm(a, dim=-1)], -1)
+
+
+def moments(m: Build, x: Tensor) -> Tensor:
+    return torch.cat([*torch.var_mean(m.linear("a", x), 1), *torch.std_mean(x, dim=2, unbiased=False)], 1)
+
+
+def spectrum(m: Build, x: Tensor) -> Tensor:
+    return torch.log1p(torch.fft.rfft(m.linear("a", x), dim=1).abs())
+
+
+def response_norm(m: Build, z: Tensor) -> Tensor:
+    h = F.gelu(m.conv("c", z)).permute(0, 2, 3, 1)
+    size = torch.norm(h, p=2, dim=(1, 2), keepdim=True)
+    return h + h * size / (size.mean(-1, keepdim=True) + 1e-6)
+
+
 # Sequences of vectors, x (N, T, D).
 SEQUENCES: dict[str, Callable[[Build, Tensor], Tensor]] = {
     "encoder": lambda m, x: m("net", lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(D, 2, 12, batch_first=True), 2), x),
@@ -244,6 +281,7 @@ SEQUENCES: dict[str, Callable[[Build, Tensor], Tensor]] = {
     "positions that decay": lambda m, x: (
         (lambda q, k, v: (q @ k.mT / 3 - (torch.arange(T)[:, None] - torch.arange(T)).abs()).softmax(-1) @ v)(*qkv(m, x))
     ),
+    "attention with slopes": attention_with_slopes,
     "linear attention": linear_attention,
     "attention pooling": lambda m, x: (m.linear("s", x, 1).softmax(1) * x).sum(1),
     "Fourier mixing": lambda m, x: m.norm("n", x + torch.fft.fft2(x).real),
@@ -251,6 +289,7 @@ SEQUENCES: dict[str, Callable[[Build, Tensor], Tensor]] = {
     "GRU": lambda m, x: m("net", lambda: nn.GRU(D, 5, batch_first=True), x)[0].mean(1),
     "RNN": lambda m, x: m("net", lambda: nn.RNN(D, 5, batch_first=True, nonlinearity="relu"), x)[1][-1],
     "GRU with attention": reader,
+    "state space": state_space,
     "TextCNN": text_cnn,
     "causal convolutions": wave,
     "mixer": mixer,
@@ -270,6 +309,11 @@ SEQUENCES: dict[str, Callable[[Build, Tensor], Tensor]] = {
     "capsules": capsules,
     "NetVLAD": vlad,
     "statistics pooling": statistics,
+    "moments": moments,
+    "likeness": likeness,
+    "spectrum": spectrum,
+    "moving average": lambda m, x: torch.lerp(m.linear("a", x), x, torch.sigmoid(m.linear("g", x))),
+    "Fourier features": lambda m, x: torch.cat([torch.cos(m.linear("a", x)), torch.log(1 + x.square())], -1),
     "factorisation machine": factorisation,
     "cross network": cross,
     "hypernetwork": hypernetwork,
@@ -287,6 +331,8 @@ SEQUENCES: dict[str, Callable[[Build, Tensor], Tensor]] = {
 PICTURES: dict[str, Callable[[Build, Tensor], Tensor]] = {
     "group norm": lambda m, z: F.relu(m("n", lambda: nn.GroupNorm(2, D), m.conv("c", z))),
     "instance norm": lambda m, z: F.leaky_relu(m("n", lambda: nn.InstanceNorm2d(D, affine=True), m.conv("c", z))),
+    "global response norm": response_norm,
+    "complex cells": lambda m, z: torch.hypot(m.conv("a", z), m.conv("b", z)),
     "local response norm": lambda m, z: F.local_response_norm(F.relu(m.conv("c", z)), 3),
     "ConvNeXt block": lambda m, z: (
         z + m.linear("b", F.gelu(m.linear("a", m.norm("n", m.conv("c", z, kernel=7, groups=D).permute(0, 2, 3, 1)), 16))).permute(0, 3, 1, 2)
@@ -420,3 +466,44 @@ def test_a_convolution_with_kernels_from_x_is_a_matrix_product(options):
     x = picture()
     ours, expected = (lrp(network(block, x), x, 1, **options) for block in (conditional, unfolded))
     assert_close(ours, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_norm_by_hand_has_the_contributions_of_the_norm_where_the_baseline_is_zero():
+    """A factor 1 / b, b = 0.001 for the baseline: of two factors the contributions would cancel, 500 to 1 in every layer."""
+    x = sequence()
+
+    def stack(norm: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        torch.manual_seed(0)
+        weights = [torch.randn(D, D) for _ in range(6)]
+
+        def model(x: Tensor) -> Tensor:
+            for weight in weights:
+                x = norm(x @ weight)
+            return x.mean(1)
+
+        return model
+
+    def squares(x: Tensor) -> Tensor:
+        return x.pow(2).mean(-1, keepdim=True) + 1e-6
+
+    expected = deeplift(stack(lambda x: F.rms_norm(x, (D,), eps=1e-6)), x, 1)
+    for by_hand in (
+        lambda x: x * torch.rsqrt(squares(x)),
+        lambda x: torch.pow(squares(x), -0.5) * x,
+        lambda x: x * squares(x).sqrt().reciprocal(),
+    ):
+        assert_close(deeplift(stack(by_hand), x, 1), expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "weigh", [lambda w, s: w * s, lambda w, s: s * (w + torch.sigmoid(w)), lambda w, s: w * s / w.sum(1)[:, None]]
+)
+def test_what_an_exponential_weights_takes_all_by_lrp(weigh):
+    def block(m: Build, x: Tensor, hold: Callable[[Tensor], Tensor] = lambda w: w) -> Tensor:
+        return weigh(hold(torch.exp(-F.softplus(m.linear("a", x)))), m.linear("b", x))
+
+    x = sequence()
+    constant = network(lambda m, x: block(m, x, Tensor.detach), x)
+    leaf = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(constant(leaf)[:, 1].sum(), leaf)
+    assert_close(lrp(network(block, x), x, 1, rule="epsilon", epsilon=1e-14), x * gradient, rtol=1e-9, atol=1e-12)

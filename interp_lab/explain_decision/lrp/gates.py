@@ -26,6 +26,7 @@ from ...backprop.modified_backprop import (
     product_table,
     softmax_of,
 )
+from ...contract import UnsupportedModelError
 from ...contract.interception import Replacement, Rule, operations, origin, running
 from .rules import Options, PositiveSum, ratio
 
@@ -36,8 +37,8 @@ PROPORTIONAL = nodes("Relu", "LeakyRelu", "PreluKernel", "Abs")
 NONLINEAR = operations(
     "sigmoid", "tanh", "gelu", "silu", "hardswish", "mish", "elu", "selu", "celu", "softplus", "softsign", "logsigmoid",
     "tanhshrink", "hardshrink", "softshrink", "relu6", "hardtanh", "hardsigmoid", "threshold", "rrelu", "clamp", "clip",
-    "clamp_min", "clamp_max", "pow", "__pow__", "square", "sqrt", "rsqrt", "reciprocal", "sin", "erf", "expm1",
-    "log1p", "atan", "sinh", "asinh",
+    "clamp_min", "clamp_max", "pow", "__pow__", "square", "sqrt", "rsqrt", "reciprocal", "sin", "cos", "erf", "expm1",
+    "log", "log1p", "atan", "sinh", "asinh",
 )  # fmt: skip
 
 
@@ -182,19 +183,32 @@ def _softmax(func: Callable, args: tuple, kwargs: dict, *, o: Options) -> Tensor
     return Softmax.apply(*softmax_of(*args, **kwargs), o)
 
 
-EXPONENT = "exponent"  # of an exponential, as its node keeps it
+class Exponential(Replacement):
+    """A weight of a signal, as the decay of a state is, or part of a softmax; no rule is known for any other."""
+
+    @staticmethod
+    def forward(ctx, z: Tensor, o: Options) -> Tensor:
+        ctx.gate, ctx.exponent, ctx.o = 2, z, o
+        return z.exp()
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> tuple[Tensor, None]:
+        if g.any():
+            with torch.enable_grad():
+                where = ctx.o.where("ExpBackward")
+            raise UnsupportedModelError(
+                f"no rule for the operation 'exp'{where} that is neither the weight of a signal nor over its sum, a softmax: pass custom= with "
+                "a rule for it or for its module, or use deeplift"
+            )
+        return g, None
 
 
-def _exponential(func: Callable, args: tuple, kwargs: dict) -> Tensor:
-    """No rule is known, unless what divides it makes it a softmax."""
-    out = func(*args, **kwargs)
-    if out.grad_fn is not None:
-        out.grad_fn.metadata[EXPONENT] = args[0]
-    return out
+def _exponential(func: Callable, args: tuple, kwargs: dict, *, o: Options) -> Tensor:
+    return NotImplemented if args[0].is_complex() else Exponential.apply(args[0], o)
 
 
 def _exponent(node: Any) -> Tensor | None:
-    return None if node is None else node.metadata.get(EXPONENT)
+    return getattr(node, "exponent", None)
 
 
 def _quotient(a: Tensor, b: Tensor, *, o: Options) -> Tensor:
@@ -213,7 +227,7 @@ def product_rules(o: Options, attention: bool) -> dict[Callable, Rule]:
     table = product_table(_product, *PRODUCT)
     if attention:
         table |= product_table(partial(_quotient, o=o), *QUOTIENT)
-        table |= dict.fromkeys((torch.exp, Tensor.exp), _exponential)
+        table |= dict.fromkeys((torch.exp, Tensor.exp), partial(_exponential, o=o))
         for func in operations(*MATRIX_PRODUCT):
             table |= dict.fromkeys([func], product_table(partial(_sum_of_products, func, o=o), func.__name__)[func])
         table[torch.einsum] = partial(_einsum, o=o)

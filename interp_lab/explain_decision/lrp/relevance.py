@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ...backprop.decompositions import FUSED, written_out
 from ...backprop.layers import Layer, LayerRule, LinearLayer, layer_table
-from ...backprop.modified_backprop import BATCH_NORM, CHOICES, MAX_POOLS, PASSED, modified_gradient, nodes
+from ...backprop.modified_backprop import BATCH_NORM, CHOICES, MAX_POOLS, PASSED, locate, modified_gradient, nodes
 from ...contract import Model, Target, UnsupportedModelError, explaining, logits_of, pick, resolve
 from ...contract.interception import Rule
 from .bounds import bounds_of
@@ -78,7 +78,7 @@ def lrp(
     uses ``"z_b"`` in the input layer. What scales and shifts a layer's values by constants, as BatchNorm does, is part
     of the layer, where the values are no more than moved between, and concatenated side by side (not pooled, upsampled,
     padded or added). A nonlinearity passes its relevance unchanged. Of a product of two activations the signal takes
-    all and the gate is its weight: a gate is what sigmoid, hardsigmoid, softmax, 1 / z or rsqrt gives (then ReLU6 or a clamp to
+    all and the gate is its weight: a gate is what sigmoid, hardsigmoid, softmax, exp, 1 / z or rsqrt gives (then ReLU6 or a clamp to
     :math:`[\ge 0, h]`), a function of it, or a sum, concatenation or product of gates, all scaled and moved at will; else the
     factor that is broadcast; where neither tells, each gets half.
 
@@ -118,7 +118,8 @@ def lrp(
     Raises:
         ValueError: x, target, the logits or an option are not as above, or a custom rule does not conserve or is for
             what never runs on x.
-        UnsupportedModelError: an operation without a rule, by name: an exponential that is no softmax, sort and topk, compiled
+        UnsupportedModelError: an operation without a rule, by name: an exponential that is neither the weight of a signal nor part
+            of a softmax, sort and topk, compiled
             code, a user's ``autograd.Function``, what has no gradient (a mask or an index from x); a softmax as the last operation.
 
     >>> model = lambda x: x @ torch.tensor([[1.0], [-2.0]])
@@ -168,7 +169,7 @@ def relevance_of(
             return LinearLayer.apply(layer, rule, layer.read, *at_layer)
 
         others: dict[Callable, Rule] = dict.fromkeys(NONLINEAR, partial(proportional, o=o))
-        others |= sum_rules(o, positive)
+        others |= sum_rules(dataclasses.replace(o, where=partial(locate, model, x)), positive)
         ran: set[str] = set()
         own = custom_functions(functions, ran)
         allowed = PASSED | BATCH_NORM | PROPORTIONAL | MAX_POOLS | CHOICES | nodes("Mul", "Div")

@@ -20,6 +20,7 @@ class Options:
     attention: str = "attn_lrp"
     lost: list[Tensor] | None = None
     softmax: list[Tensor] | None = None
+    where: Callable[[str], str] = lambda operation: ""  # names the module of an operation
 
 
 # The rules: signal above -> signal below (and at the bounds). Surrogates stand for z, each with a signal of its own.
