@@ -1,6 +1,5 @@
 """The conclusions beside and after the lecture: sanity checks, fragility, transformers, concepts, counterfactuals, text."""
 
-import copy
 from functools import cache, partial
 
 import torch
@@ -22,6 +21,7 @@ from interp_lab import (
     counterfactual,
     impute,
     lrp,
+    part_networks,
     relevance_mass,
     saliency,
     sentence_networks,
@@ -35,7 +35,7 @@ from interp_lab.antehoc import ConceptBottleneck
 from interp_lab.data import PARTS, Sentences, digits, scenes, sentences
 from interp_lab.evaluate.roar import rank_pixels
 from interp_lab.explain_model.concepts import ConceptTest
-from interp_lab.networks import fast_gradient_sign, fold_batch_norm, scenes_cnn, train
+from interp_lab.networks import fast_gradient_sign, scenes_cnn, train
 
 from . import claim
 from .scenes import (
@@ -386,23 +386,12 @@ def the_gradient_estimates_patching(pair: tuple[int, int], cut: int, chosen_on: 
 
 
 @cache
-def _decided_by(part: str, training: int) -> nn.Module:
-    """A network for scenes of two classes, which are the states of this part."""
-    with torch.random.fork_rng([]):
-        torch.manual_seed(training)
-        model = scenes_cnn(2)
-    learned = scenes(1024, size=48, seed=50 + training, evidence=part)
-    train(model, learned, epochs=8, batch_size=32, lr=5e-3, weight_decay=0.05, seed=training, progress=False)
-    return fold_batch_norm(model)
-
-
-@cache
 def _concepts(part: str, training: int, layer: str, seed: int) -> ConceptTest:
     """The test of all three parts as concepts: the first state of each, against pictures with both."""
     told = {name: scenes(800, size=48, seed=1000 + seed, evidence=name) for name in PARTS}
     concepts = {name: data[:400].images[data.labels[:400] == 0][:40] for name, data in told.items()}
     random, examples = told[part].images[400:], scenes(100, size=48, seed=2000 + seed, evidence=part).images
-    return tcav(_decided_by(part, training), examples, 0, layer=layer, concepts=concepts, random=random)
+    return tcav(part_networks.load(part, training), examples, 0, layer=layer, concepts=concepts, random=random)
 
 
 CONCEPTS = {"part": tuple(PARTS), "training": (1, 2, 3), "seed": (7, 17)}
@@ -446,7 +435,7 @@ class Readers(nn.Module):
 
     def __init__(self, training: int) -> None:
         super().__init__()
-        self.readers = nn.ModuleList(_decided_by(part, training) for part in PARTS)
+        self.readers = nn.ModuleList(part_networks.load(part, training) for part in PARTS)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([reader(x).diff(dim=1) for reader in self.readers], 1)
@@ -465,7 +454,7 @@ def _right(model: ConceptBottleneck, x: Tensor, states: Tensor, told: list[int],
         return (model(x, known).argmax(1) == states[:, answer]).float().mean().item()
 
 
-@claim("since/concepts", above=0.3, part=tuple(PARTS), training=(1, 2), seed=(7, 17))
+@claim("since/concepts", above=0.3, **CONCEPTS)
 def a_correction_helps_only_at_the_deciding_part(part: str, training: int, seed: int) -> float:
     """On scenes in which the deciding part is not drawn, a concept bottleneck that is told its state is right more often than one
     that is told any other part's (by .3 at least).
@@ -508,7 +497,7 @@ def a_joint_bottleneck_leaks(joint: float, training: int) -> float:
 @cache
 def _hardened(training: int) -> nn.Module:
     """The network of the dot, trained further on adversarial examples."""
-    model = copy.deepcopy(_decided_by("dot", training))
+    model = part_networks.load("dot", training)
     learned = scenes(1024, size=48, seed=50 + training, evidence="dot")
     options = {"batch_size": 32, "lr": 2e-3, "weight_decay": 0.05, "seed": training, "progress": False}
     train(model, learned, epochs=6, perturb=fast_gradient_sign, **options)
@@ -519,7 +508,7 @@ def _hardened(training: int) -> nn.Module:
 def _changes(training: int, seed: int, robust: bool) -> tuple[Tensor, Tensor, Tensor]:
     """From scenes to their closest counterfactuals, and to those that show the other dot; and the masks of the dots."""
     data = scenes(32, size=48, seed=seed, evidence="dot")
-    x, model = data.images, _hardened(training) if robust else _decided_by("dot", training)
+    x, model = data.images, _hardened(training) if robust else part_networks.load("dot", training)
     other = torch.where(data.masks["dot"][:, None], x.flip(1), x)  # red for blue
     found = counterfactual(model, x, 1 - model(x).argmax(1))
     there = found.distance < torch.inf
