@@ -303,6 +303,8 @@ function liveEngine() {
 
   // ---- A network with its methods, and what it computes for one input and class.
   const half = h => { const e = (h >> 10) & 31, f = h & 1023, sign = h >> 15 ? -1 : 1; return e === 0 ? sign * f * 2 ** -24 : e === 31 ? (f ? NaN : sign * Infinity) : sign * (1 + f / 1024) * 2 ** (e - 15); };
+  const halves = Float32Array.from({ length: 65536 }, (_, h) => half(h));  // looked up, since a network has millions
+  const fromHalves = from => { const out = new Float32Array(from.length); for (let i = 0; i < out.length; i++) out[i] = halves[from[i]]; return out; };
   const refsIn = a => Array.isArray(a) ? a.flatMap(refsIn) : typeof a === "string" && a[0] === "#" ? [+a.slice(1)] : [];
   class Outside extends Error {}
 
@@ -312,7 +314,7 @@ function liveEngine() {
       const bytes = typeof weights === "string" ? Uint8Array.from(atob(weights), c => c.charCodeAt(0)).buffer : weights;
       this.refs = steps.map(([op, args]) => op === "weight" ? [] : refsIn(args));
       this.live = []; steps.forEach(([op], i) => { this.live[i] = op === "input" || this.refs[i].some(r => this.live[r]); });
-      this.constants = steps.map(([op, args, s]) => op !== "weight" ? undefined : tensor(s, args[0] === "h" ? Float32Array.from(new Uint16Array(bytes, args[1], size(s)), half) : new Float32Array(bytes, args[1], size(s))));
+      this.constants = steps.map(([op, args, s]) => op !== "weight" ? undefined : tensor(s, args[0] === "h" ? fromHalves(new Uint16Array(bytes, args[1], size(s))) : new Float32Array(bytes, args[1], size(s))));
       this.plans = {};
     }
     plan(name) {  // the steps that a map and its guards rest on, in order
