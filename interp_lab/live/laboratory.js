@@ -9,9 +9,13 @@ function liveLaboratory(root) {
     .map(c => [0, 2, 4].map(i => parseInt(c.slice(i, i + 2), 16)));  // RdBu, as in the book's pictures
   const LINES = ["#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#9A6A00"];  // as there, yellow darkened
   const workers = [...root.querySelectorAll('[data-part="network"]')].map((packed, n) => {
+    const begun = to => { to.postMessage({ packed: packed.textContent.trim() }); to.onmessage = ({ data }) => { if (data.run === run) receive(n, data); }; return to; };
     const worker = new Worker(URL.createObjectURL(new Blob([`"use strict";(${liveEngine})().serve(self)`], { type: "text/javascript" })));
-    worker.postMessage({ packed: packed.textContent.trim() }); worker.onmessage = ({ data }) => { if (data.run === run) receive(n, data); };
-    return worker;
+    worker.onerror = () => {  // where the server of the page forbids such a Worker, the page computes by itself
+      const { port1, port2 } = new MessageChannel(); engine.serve(port1);
+      workers[n] = begun(port2); if (run) ask();
+    };
+    return begun(worker);
   });
 
   const element = (tag, properties = {}, ...children) => { const e = Object.assign(document.createElement(tag), properties); e.append(...children); return e; };
@@ -80,9 +84,10 @@ function liveLaboratory(root) {
     for (let k = 1; k <= n; k++) dab(from[0] + (to[0] - from[0]) * k / n, from[1] + (to[1] - from[1]) * k / n);
     last = to;
   }
-  pad.addEventListener("pointerdown", e => { pad.setPointerCapture(e.pointerId); last = null; stroke(place(e)); });
-  pad.addEventListener("pointermove", e => { if (last) stroke(place(e)); });
-  for (const end of ["pointerup", "pointercancel"]) pad.addEventListener(end, () => { last = null; });
+  let finger = null;  // the first on the pad draws
+  pad.addEventListener("pointerdown", e => { if (finger !== null) return; finger = e.pointerId; pad.setPointerCapture(finger); stroke(place(e)); });
+  pad.addEventListener("pointermove", e => { if (e.pointerId === finger) stroke(place(e)); });
+  for (const end of ["pointerup", "pointercancel"]) pad.addEventListener(end, e => { if (e.pointerId === finger) finger = last = null; });
   const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
   pad.addEventListener("keydown", e => {
     const by = ARROWS[e.key], step = removal?.patch ?? Math.max(1, Math.round(width / 28));
@@ -441,7 +446,14 @@ function liveLaboratory(root) {
     if (switches) await makeSwitches();
     radios()[0].checked = true; choose(0);
   }
-  begin();
+  return begin();
+}
+async function liveStart(root) {
+  try { await liveLaboratory(root); }
+  catch {
+    const told = "This figure cannot come alive here: the site that serves the page forbids what it needs. A copy of the page, saved and opened as a file, can.";
+    root.append(Object.assign(document.createElement("p"), { role: "status", textContent: told }));
+  }
 }
 // A large network waits until the reader asks for it, in the page or in a script beside it.
 function liveOnRequest(root, load) {
@@ -452,16 +464,16 @@ function liveOnRequest(root, load) {
     if (packed.dataset.source) {
       const script = Object.assign(document.createElement("script"), { src: packed.dataset.source });
       const loaded = await new Promise(end => { script.onload = () => end(true); script.onerror = () => end(false); document.head.append(script); });
-      if (!loaded) { button.disabled = false; told.textContent = "The file of the network could not be read. Is it there, and are you online?"; return; }
+      if (!loaded || typeof liveNetwork === "undefined") { button.disabled = false; told.textContent = "The file of the network could not be read. Is it there, and are you online?"; return; }
       packed.textContent = liveNetwork;
     }
-    liveLaboratory(root);
+    liveStart(root);
   });
 }
 document.addEventListener("DOMContentLoaded", () => {
   if (typeof Worker === "undefined" || typeof DecompressionStream === "undefined") return;  // the still pictures stay
   for (const root of document.querySelectorAll(".live")) {
     const load = root.querySelector('[data-part="load"]');
-    if (load) liveOnRequest(root, load); else liveLaboratory(root);
+    if (load) liveOnRequest(root, load); else liveStart(root);
   }
 });

@@ -10,16 +10,18 @@ const { network, targets, kept, numbers, random } = JSON.parse(fs.readFileSync(`
 const input = i => inputs.slice(i * numbers, (i + 1) * numbers);
 const wants = Object.fromEntries(Object.keys(kept).map(name => [name, floats(`${name}.bin`)]));
 
-function errors(net, name, most = Infinity) {  // largest difference in units of the largest value; or why the graph was refused
-  return kept[name].slice(0, most).map((i, row) => {
-    const want = wants[name].subarray(row * (wants[name].length / kept[name].length), (row + 1) * (wants[name].length / kept[name].length));
-    let map; try { map = net.at(input(i), targets[i]).map(name); } catch (error) { return error.message; }
-    let error = 0, top = 0; want.forEach((w, k) => { error = Math.max(error, Math.abs(w - map[k])); top = Math.max(top, Math.abs(w)); });
-    return error / (top || 1);
-  });
+function errorOf(name, row, maps) {  // largest difference in units of the largest value; or why the graph was refused
+  const n = wants[name].length / kept[name].length, want = wants[name].subarray(row * n, (row + 1) * n);
+  let map; try { map = maps.map(name); } catch (error) { return error.message; }
+  let error = 0, top = 0; want.forEach((w, k) => { error = Math.max(error, Math.abs(w - map[k])); top = Math.max(top, Math.abs(w)); });
+  return error / (top || 1);
 }
 const made = () => random ? new live.Network(network).randomised(...random) : new live.Network(network);
-const net = made(), found = Object.fromEntries(Object.keys(kept).map(name => [name, errors(net, name)]));
+const net = made(), found = Object.fromEntries(Object.keys(kept).map(name => [name, []]));
+targets.forEach((target, i) => {  // as in the page, the maps of an input share what they have in common
+  const maps = net.at(input(i), target);
+  for (const name in kept) { const row = kept[name].indexOf(i); if (row >= 0) found[name][row] = errorOf(name, row, maps); }
+});
 
 // Negative controls: an operation that is a little wrong must be noticed; one that only checks read, when it gives NaN.
 const slightly = t => ({ s: t.s, d: t.d.every(v => v === 0 || v === 1) ? t.d.map(v => 1 - v) : t.d.map(v => v * 1.001 + 0.001) });
@@ -28,7 +30,7 @@ function noticed(op, wrong) {
   const right = live.OPS[op];
   live.OPS[op] = (...args) => { const out = right(...args); return Array.isArray(out) ? out.map(wrong) : wrong(out); };
   const mutant = made(), names = Object.keys(kept).filter(name => mutant.plan(name).some(i => mutant.steps[i][0].split(".")[0] === op));
-  const seen = names.some(name => errors(mutant, name, 3).some(e => !(e <= 1e-5)));
+  const seen = names.some(name => kept[name].slice(0, 3).some((i, row) => !(errorOf(name, row, mutant.at(input(i), targets[i])) <= 1e-5)));
   live.OPS[op] = right;
   return seen;
 }
@@ -36,7 +38,7 @@ const used = [...new Set(net.steps.map(([op]) => op.split(".")[0]))].filter(op =
 const unnoticed = mode ? [] : used.filter(op => !noticed(op, slightly) && !noticed(op, nan));
 // Processor time of all maps of one input, the least of five.
 const input0 = input(0), times = [];
-for (let k = 0; k < 8 && !withoutWasm; k++) {
+for (let k = 0; k < 8 && !mode; k++) {
   const start = process.cpuUsage(), values = net.at(input0, targets[0]);
   for (const name of Object.keys(kept)) try { values.map(name); } catch { /* refused */ }
   const { user, system } = process.cpuUsage(start); times.push((user + system) / 1000);

@@ -135,7 +135,7 @@ def pixels_of(tab, part: str) -> torch.Tensor:
     """The red channel of a canvas."""
     read = """c => { const copy = new OffscreenCanvas(c.width, c.height).getContext("2d", { willReadFrequently: true });
       copy.drawImage(c, 0, 0); return [...copy.getImageData(0, 0, c.width, c.height).data].filter((_, i) => i % 4 === 0); }"""
-    return torch.tensor(tab.locator(f"[data-part={part}]").evaluate(read), dtype=torch.float32)
+    return torch.tensor(tab.locator(f"[data-part={part}]").first.evaluate(read), dtype=torch.float32)
 
 
 SEVEN = [(8, 6), (20, 6), (13, 22)]
