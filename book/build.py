@@ -165,7 +165,7 @@ def run_pages(
     failed = 0
     with Kernels() as kernels, ThreadPoolExecutor(min(MAX_WORKERS, os.cpu_count() or 1)) as pool:
         manager = kernels.manager
-        futures = {pool.submit(run, path): path for path in pending}
+        futures = {pool.submit(run, path): path for path in reversed(pending)}  # the last takes long, the first little
         for done, future in enumerate(as_completed(futures), 1):
             name = futures[future].relative_to(root).as_posix()
             if error := future.exception():
