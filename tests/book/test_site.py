@@ -179,14 +179,13 @@ def problems(reader, origin: str, page_name: str, looks: dict[str, set[str]]) ->
         lambda m: found.append(f"console {m.type}: {m.text}") if m.type in ("error", "warning") else None,
     )
     page.on("response", lambda r: found.append(f"status {r.status}: {r.url}") if r.status >= 400 else None)
+    page.goto(f"{origin}/{page_name}")
+    if (uncover := page.get_by_role("button", name="Show all results")).count():
+        uncover.first.click()
+    found += page.evaluate(READER_CHECKS) + of_sliders(page)
     for (scheme, width), rules in VIEWS.items():
         page.emulate_media(color_scheme=scheme)
         page.set_viewport_size({"width": width, "height": 844})
-        if page.url == "about:blank":
-            page.goto(f"{origin}/{page_name}")
-            if (uncover := page.get_by_role("button", name="Show all results")).count():
-                uncover.first.click()
-            found += page.evaluate(READER_CHECKS) + of_sliders(page)
         page.wait_for_function(FOCUSABLE)
         found += page.evaluate(OVERFLOW)
         looks[scheme].update(page.evaluate(NEW_LOOKS, list(looks[scheme])))
