@@ -245,9 +245,12 @@ class Interception(TorchFunctionMode):
             return None
         if any(tensor is leaf for leaf in self.leaves):
             return "input"
-        root = tensor.grad_fn
-        if root is None:  # another leaf, or a view that was taken without gradients
+        if tensor.grad_fn is None:  # another leaf, or a view that was taken without gradients
             return self.origin(tensor._base)
+        return self.origin_of(tensor.grad_fn)
+
+    def origin_of(self, root: Node) -> str | None:
+        """As :func:`origin`, of the values at a node of the graph."""
         stack = [] if root in self.known else [(root, False)]
         while stack:
             node, finished = stack.pop()

@@ -10,6 +10,7 @@ baseline.
 import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,8 @@ from ..backprop.modified_backprop import (
     elementwise,
     in_place,
     modified_gradient,
+    nodes,
+    operation_of,
     passes_between,
     product_table,
     softmax_of,
@@ -55,6 +58,7 @@ from ..contract.interception import (
     name_of,
     operations,
     origin,
+    running,
     without_statistics,
     works_in_place,
 )
@@ -80,11 +84,9 @@ MAX_POOLS = {
 }
 
 
-# A factor 1 / b is a divisor b: the rule of a quotient loses no digits where b is near 0 for the baseline, as norms are at 0.
-DIVISOR = "divisor"  # as its node keeps it
-RECIPROCAL = (torch.reciprocal, Tensor.reciprocal)
-INVERSE_ROOTS = (torch.rsqrt, Tensor.rsqrt)
-INVERSES = (*INVERSE_ROOTS, torch.pow, Tensor.pow, Tensor.__pow__)
+# Times 1 / b is over b: the rule of a quotient loses no digits where b is near 0 for the baseline, as norms are at 0.
+INVERSE = "inverse"  # marks the node of a reciprocal
+RECIPROCAL, POWERS = operations("reciprocal"), operations("rsqrt", "pow", "__pow__")
 # Of a complex value, along a line of which it has a kink at 0.
 MODULUS: dict[Callable, Callable] = dict.fromkeys(
     (torch.abs, Tensor.abs, Tensor.__abs__),
@@ -113,7 +115,7 @@ def deeplift(
     nonlinearity       :math:`m = \Delta y / \Delta z` (as the mean derivative, where the quotient would lose digits)
     product            the mean of its two orders, :math:`\Delta(ab) = \bar b\,\Delta a + \bar a\,\Delta b`; matrix products too
     quotient y = a / b that of a = yb: :math:`\Delta y = (\Delta a - y_0 \Delta b) / b = (\Delta a - y \Delta b) / b_0`, weighted
-                       by :math:`b^2` and :math:`b_0^2`; a times rsqrt or reciprocal too
+                       by :math:`b^2` and :math:`b_0^2`; a times an inverse of b, as 1 / b or rsqrt, too
     maximum            the difference goes to the two places of the maximum; max-pools and minima too
     softmax            :math:`\exp(s - \log\sum\exp s)`, every step by its quotient of differences
     norm               LayerNorm, RMSNorm, GroupNorm, InstanceNorm, vector norms: squares, means, roots and a quotient
@@ -234,8 +236,8 @@ def _table(model: Model, pair: Callable[..., list[Tensor] | None], rule: str) ->
         rest = args[1:]
         if any(origin(value) for value in (*rest, *kwargs.values())) or args[0].is_complex():
             return NotImplemented  # of two activations
-        if func in INVERSES and _is_inverse_root(func, *rest):
-            return NotImplemented  # written out
+        if func in POWERS and _exponent(func, *args[1:], **kwargs) is not None:
+            return NotImplemented  # written as a reciprocal
         z, phi, inplace = elementwise(func, args, kwargs)
         layer = layer_of(z) if rule == "reveal_cancel" else None
         way = to_layer(layer, z) if layer and layer.kind == "dense" else None
@@ -252,7 +254,7 @@ def _table(model: Model, pair: Callable[..., list[Tensor] | None], rule: str) ->
         else:
             out = Rescale.apply(phi, smooth, z, *references)
         if func in RECIPROCAL:
-            out.grad_fn.metadata[DIVISOR] = z
+            out.grad_fn.metadata[INVERSE] = True
         return in_place(args[0], out) if inplace else out
 
     def max_pool(func, args, kwargs):
@@ -262,11 +264,13 @@ def _table(model: Model, pair: Callable[..., list[Tensor] | None], rule: str) ->
         return (y, at) if func in GIVE_PLACES else y
 
     def product(multiply, a, b):
-        for one, other in ((a, b), (b, a)) if multiply is torch.mul else ():
-            if (divisor := other.grad_fn and other.grad_fn.metadata.get(DIVISOR)) is not None:
-                return quotient(one, divisor)
         references = pair(multiply, a, b)
-        return multiply(a, b) if references is None else MeanOrder.apply(multiply, a, b, *references)
+        if references is None:
+            return multiply(a, b)
+        a0, b0 = references
+        if multiply is torch.mul and _is_inverse(a) != _is_inverse(b):
+            return InverseFactor.apply(b, a, b0, a0) if _is_inverse(a) else InverseFactor.apply(a, b, a0, b0)
+        return MeanOrder.apply(multiply, a, b, a0, b0)
 
     def quotient(a, b):
         references = pair(torch.div, a, b)
@@ -314,16 +318,40 @@ def _table(model: Model, pair: Callable[..., list[Tensor] | None], rule: str) ->
     }
     if rule == "reveal_cancel":
         table = layer_table(model, lambda layer: LinearLayer.apply(layer, _gradient, layer.read), table)
-    more: dict[Callable, Callable] = {**MAXIMA, **FUSED, **dict.fromkeys(INVERSES, _inverse_root), **MODULUS}
+    more: dict[Callable, Callable] = {**MAXIMA, **FUSED, **dict.fromkeys(POWERS, _reciprocal), **MODULUS}
     return written_out(table, more)
 
 
-def _is_inverse_root(func: Callable, exponent: object = None) -> bool:
-    return func in INVERSE_ROOTS or (isinstance(exponent, float) and exponent == -0.5)
+def _exponent(func: Callable, exponent: object = -0.5) -> float | None:
+    """The power of the reciprocal as which a negative power is written, and None for any other exponent."""
+    return -exponent if isinstance(exponent, int | float) and exponent < 0 else None
 
 
-def _inverse_root(func: Callable, z: Tensor, exponent: object = None) -> Tensor:
-    return torch.sqrt(z).reciprocal() if _is_inverse_root(func, exponent) else NotImplemented
+def _reciprocal(func: Callable, z: Tensor, *exponent: object, **named: object) -> Tensor:
+    power, inplace = _exponent(func, *exponent, **named), works_in_place(func, (z,), {})
+    if power is None:
+        return NotImplemented
+    base = z.clone() if inplace else z
+    value = (torch.sqrt(base) if power == 0.5 else base if power == 1 else base**power).reciprocal()
+    return in_place(z, value) if inplace else value
+
+
+MOVED = nodes(
+    "Clone", "ToCopy", "Alias", "View", "UnsafeView", "ReshapeAlias", "AsStrided", "T", "Transpose", "Permute", "Expand",
+    "Repeat", "Squeeze", "Unsqueeze", "Select", "Slice", "Narrow", "Index", "IndexSelect", "Gather", "Flip", "Movedim",
+) | {"CopyBackwards"}  # fmt: skip
+SCALED = nodes("Mul", "Div", "Neg")
+
+
+def _is_inverse(factor: Tensor) -> bool:
+    """Whether the values are reciprocals, moved and times constants."""
+    node: Any = factor.grad_fn
+    while node and INVERSE not in node.metadata:
+        parents = [parent for parent, _ in node.next_functions if parent and running().origin_of(parent)]
+        if operation_of(node) == "CopyBackwards":
+            parents = parents[-1:]  # the source
+        node = parents[0] if operation_of(node) in MOVED | SCALED and len(parents) == 1 else None
+    return node is not None
 
 
 def _gradient(layer: Layer, g: Tensor) -> Sequence[Tensor]:
@@ -454,14 +482,25 @@ class MeanQuotient(Replacement):
     @staticmethod
     def forward(ctx, a: Tensor, b: Tensor, a0: Tensor, b0: Tensor) -> Tensor:
         y, squares = a / b, b.square() + b0.square()
-        ctx.save_for_backward((b + b0) / squares, (b * (a0 / b0) + b0 * y) / squares)
+        ctx.save_for_backward((b + b0) / squares, -(b * (a0 / b0) + b0 * y) / squares)
         ctx.shapes = a.shape, b.shape
         return y
 
     @staticmethod
     def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
         of_a, of_b = ctx.saved_tensors
-        return (g * of_a).sum_to_size(ctx.shapes[0]), (-g * of_b).sum_to_size(ctx.shapes[1]), None, None
+        return (g * of_a).sum_to_size(ctx.shapes[0]), (g * of_b).sum_to_size(ctx.shapes[1]), None, None
+
+
+class InverseFactor(MeanQuotient):
+    r"""y = a v, where v is an inverse: the same rule, whose weights :math:`b^2` and :math:`b_0^2` are those of 1 / v."""
+
+    @staticmethod
+    def forward(ctx, a: Tensor, v: Tensor, a0: Tensor, v0: Tensor) -> Tensor:
+        first, last = 1 / (1 + (v / v0).square()), 1 / (1 + (v0 / v).square())
+        ctx.save_for_backward(first * v + last * v0, first * a0 + last * a)
+        ctx.shapes = a.shape, v.shape
+        return a * v
 
 
 class LogSoftmax(Replacement):

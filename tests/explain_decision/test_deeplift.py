@@ -401,14 +401,14 @@ def test_a_norm_is_the_centred_values_over_their_deviation():
     assert_close(ours, (w @ multipliers) * (x - x0), rtol=1e-12, atol=1e-13)
 
 
-def test_a_norm_by_hand_as_a_product_has_the_multipliers_of_its_product():
+def test_a_norm_as_a_product_that_is_no_quotient_has_the_multipliers_of_its_product():
     # The closed form of tangermeme's LayerNorm: gamma [(v + v0)/2 (d_ij - 1/D) - v^2 v0^2/(v + v0) (a + a0)(a + a0)/(2 D)].
     torch.manual_seed(0)
     x, x0, w, d, eps = torch.randn(1, 6), torch.randn(1, 6), torch.randn(6), 6, 1e-5
 
     def model(x: Tensor) -> Tensor:
         a = x - x.mean(1, keepdim=True)
-        return (a * (1 / torch.sqrt(a.square().mean(1, keepdim=True) + eps)) * w).sum(1, keepdim=True)
+        return (a * torch.exp(-0.5 * torch.log(a.square().mean(1, keepdim=True) + eps)) * w).sum(1, keepdim=True)
 
     a, a0 = (v[0] - v[0].mean() for v in (x, x0))
     v, v0 = ((each.square().mean() + eps).rsqrt() for each in (a, a0))
@@ -416,6 +416,43 @@ def test_a_norm_by_hand_as_a_product_has_the_multipliers_of_its_product():
         2 * d
     )
     assert_close(deeplift(model, x, 0, baseline=x0), (w @ multipliers) * (x - x0), rtol=1e-12, atol=1e-13)
+
+
+DIVIDED = {
+    "times 1 over": lambda a, s: a * (1 / s),
+    "times a constant over": lambda a, s: a * (-2 / s) / -2,
+    "times reciprocal": lambda a, s: torch.mul(s.reciprocal(), a),
+    "times reciprocal_": lambda a, s: a * s.clone().reciprocal_(),
+    "in place": lambda a, s: a.clone().mul_(1 / s),
+    "power -1": lambda a, s: a * s**-1,
+    "power -1/2": lambda a, s: a * s.square().pow(-0.5),
+    "power -1/2, in place": lambda a, s: a * s.square().pow_(exponent=-0.5),
+    "power -2": lambda a, s: a * s.sqrt() ** -2,
+    "rsqrt": lambda a, s: a * torch.rsqrt(s.square()),
+    "rsqrt_": lambda a, s: a * s.square().rsqrt_(),
+    "moved": lambda a, s: a * (1 / s.squeeze(1))[:, None].expand_as(a).clone(),
+}
+
+
+@pytest.mark.parametrize("divide", DIVIDED.values(), ids=DIVIDED.keys())
+def test_every_spelling_of_a_quotient_is_one(divide):
+    torch.manual_seed(0)
+    x, x0 = torch.randn(3, 6), torch.randn(3, 6)
+
+    def model(x: Tensor, divide=divide) -> Tensor:
+        return divide(x, 3 + x[:, 2:].sum(1, keepdim=True).tanh())
+
+    for baseline in (x0, 0.0):
+        expected = deeplift(lambda x: model(x, torch.div), x, 1, baseline=baseline)
+        assert_close(deeplift(model, x, 1, baseline=baseline), expected, rtol=1e-12, atol=1e-13)
+
+
+def test_times_an_inverse_near_zero_loses_no_digits():
+    def quotient(x: Tensor) -> Tensor:
+        return x[:, :1] * (1 / x[:, 1:])
+
+    assert_close(contributions(quotient, [6.0, 2.0], [1.0, -2.0]), torch.tensor([0.0, 3.5]))
+    assert_close(contributions(quotient, [6.0, 2.0], [0.0, 1e-9]), torch.tensor([3.0, 0.0]), rtol=1e-8, atol=1e-8)
 
 
 def test_where_the_baseline_has_no_deviation_a_norm_stays_of_its_size():
@@ -428,7 +465,7 @@ def test_where_the_baseline_has_no_deviation_a_norm_stays_of_its_size():
 
     def as_product(x: Tensor) -> Tensor:
         a = x - x.mean(1, keepdim=True)
-        return a * (1 / torch.sqrt(a.square().mean(1, keepdim=True) + 1e-5))
+        return a * torch.exp(-0.5 * torch.log(a.square().mean(1, keepdim=True) + 1e-5))
 
     assert deeplift(as_product, x, 0).abs().sum(1).mean() > 100
 

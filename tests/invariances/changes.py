@@ -477,6 +477,27 @@ def gates_as(form: Callable[[Callable], Callable[[Tensor], Tensor]]) -> Edit:
     return change
 
 
+class Norm(nn.LayerNorm):
+    """LayerNorm written out, which divides by the deviation in the way given."""
+
+    divide: Callable[[Tensor, Tensor], Tensor]
+
+    def forward(self, t: Tensor) -> Tensor:
+        centred = t - t.mean(-1, keepdim=True)
+        deviation = (centred.square().mean(-1, keepdim=True) + self.eps).sqrt()
+        return self.divide(centred, deviation) * self.weight + self.bias
+
+
+def norms_as(divide: Callable[[Tensor, Tensor], Tensor]) -> Edit:
+    def change(case: Case) -> Case | None:
+        found = [module for module in case.model.modules() if isinstance(module, nn.LayerNorm)]
+        for module in found:
+            module.__class__, module.divide = Norm, divide
+        return case if found else None
+
+    return change
+
+
 class Product(nn.Linear):
     """A dense layer, written as a product with its matrix."""
 
@@ -898,6 +919,11 @@ CHANGES: dict[str, Change] = {
     "gates clamped": Change(gates_as(lambda gate: lambda h: gate(h).clamp(min=1e-9)), functions=RELEVANCE),
     "gates as their product with themselves": Change(gates_as(lambda gate: lambda h: gate(h).sqrt() * gate(h).sqrt()), functions=RELEVANCE),
     "gates as a mean": Change(gates_as(lambda gate: lambda h: (gate(h) + gate(h)) / 2), functions=RELEVANCE),
+    "norms by hand": Change(norms_as(torch.div)),
+    "norms by hand, times 1 over": Change(norms_as(lambda t, deviation: t * (1 / deviation))),
+    "norms by hand, times a constant over": Change(norms_as(lambda t, deviation: 2 * t * (0.5 / deviation))),
+    "norms by hand, power": Change(norms_as(lambda t, deviation: t * deviation**-1)),
+    "norms by hand, rsqrt": Change(norms_as(lambda t, deviation: t * deviation.square().rsqrt())),
     "nn.LSTM": Change(unchanged, written_out, functions=excluding(of_parameters, PATTERNS), networks=("LSTM",)),
     "channels last inside": Change(partial(grid, move=lambda h: h.permute(0, 2, 3, 1)), grid, functions=excluding(COMPOSITE, of_parameters, PATTERNS, named("deeplift reveal_cancel")), may_refuse=either(of_maps, of_layers, named("guided_grad_cam")), networks=("functional ReLU", "in-place ReLU")),
     "tokens inside": Change(partial(grid, move=lambda h: h.flatten(2).transpose(1, 2)), grid, functions=excluding(COMPOSITE, of_parameters, PATTERNS, named("deeplift reveal_cancel", "surrogate_graph, every ReLU")), may_refuse=either(of_maps, of_layers, named("guided_grad_cam")), networks=("functional ReLU", "in-place ReLU")),
