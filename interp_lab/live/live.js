@@ -19,7 +19,7 @@ function liveEngine() {
     const add = 0x6a, sub = 0x6b, mul = 0x6c, shl = 0x74, less = 0x48;
     const loop = (...body) => [0x03, 0x40, ...body.flat(), 0x0d, 0, 0x0b];  // again while the last value is not 0
     const raise = (x, y) => [...get(x), ...get(y), add, ...set(x)];
-    const load = at => [0xfd, 0x00, 4, at], store = at => [0xfd, 0x0b, 4, at], splat = [0xfd, 0x09, 2, 0];
+    const load = at => [0xfd, 0x00, 4, at], store = at => [0xfd, 0x0b, 4, at], splat = [0xfd, 0x09, 2, 0], zero = [0xfd, 0x0c, ...Array(16).fill(0)];
     const multiply = [0xfd, 0xe6, 1], plus = [0xfd, 0xe4, 1];
     const columns = [0, 1, 2, 3], all = [0, 1, 2, 3, 4, 5, 6, 7];
     const place = q => q < 4 ? get(c) : [...get(c), ...get(row), add];
@@ -27,13 +27,13 @@ function liveEngine() {
       get(n), constant(2), shl, set(row),
       loop(constant(0), set(j),
         loop(get(C), get(i), get(row), mul, add, get(j), constant(2), shl, add, set(c),
-          ...all.map(q => [...place(q), ...load(16 * (q & 3)), ...set(sum + q)]),
+          ...all.map(q => [...zero, ...set(sum + q)]),
           get(A), get(i), get(ra), mul, add, set(a), get(B), get(j), constant(2), shl, add, set(b), get(k), set(p),
           loop(get(a), splat, set(u), get(a), get(ra), add, splat, set(v),
             ...columns.map(q => [...get(b), ...load(16 * q), ...set(w),
               ...[[u, q], [v, q + 4]].flatMap(([x, r]) => [...get(x), ...get(w), ...multiply, ...get(sum + r), ...plus, ...set(sum + r)])]),
             raise(a, ca), raise(b, row), get(p), constant(1), sub, set(p), get(p)),
-          ...all.map(q => [...place(q), ...get(sum + q), ...store(16 * (q & 3))]),
+          ...all.map(q => [...place(q), ...place(q), ...load(16 * (q & 3)), ...get(sum + q), ...plus, ...store(16 * (q & 3))]),
           get(j), constant(16), add, set(j), get(j), get(n), less),
         get(i), constant(2), add, set(i), get(i), get(m), less),
     ].flat();
@@ -73,7 +73,8 @@ function liveEngine() {
     const copy = (count, from, start, to) => { for (let r = 0; r < count; r++) M.set(from.subarray(start + r * n, start + (r + 1) * n), to + r * wide); };
     if (wide === n) { M.set(B.subarray(b0, b0 + k * n), b); M.set(C.subarray(c0, c0 + m * n), c); }
     else { copy(k, B, b0, b); copy(m, C, c0, c); }
-    wasm.product(m, wide, k, 0, 4 * ra, 4 * ca, 4 * b, 4 * c);
+    for (let p = 0; p < k; p += 64)  // a sum of sums loses fewer digits
+      wasm.product(m, wide, Math.min(64, k - p), 4 * p * ca, 4 * ra, 4 * ca, 4 * (b + p * wide), 4 * c);
     for (let r = 0; r < m; r++) C.set(M.subarray(c + r * wide, c + r * wide + n), c0 + r * n);
   }
 

@@ -10,10 +10,13 @@ const { network, targets, kept, numbers, random } = JSON.parse(fs.readFileSync(`
 const input = i => inputs.slice(i * numbers, (i + 1) * numbers);
 const wants = Object.fromEntries(Object.keys(kept).map(name => [name, floats(`${name}.bin`)]));
 
+const shares = {};  // of each map, by the sum of all differences
 function errorOf(name, row, maps) {  // largest difference in units of the largest value; or why the graph was refused
   const n = wants[name].length / kept[name].length, want = wants[name].subarray(row * n, (row + 1) * n);
   let map; try { map = maps.map(name); } catch (error) { return error.message; }
-  let error = 0, top = 0; want.forEach((w, k) => { error = Math.max(error, Math.abs(w - map[k])); top = Math.max(top, Math.abs(w)); });
+  let error = 0, top = 0, off = 0, mass = 0;
+  want.forEach((w, k) => { const d = Math.abs(w - map[k]), a = Math.abs(w); error = Math.max(error, d); top = Math.max(top, a); off += d; mass += a; });
+  (shares[name] ??= [])[row] = off / (mass || 1);
   return error / (top || 1);
 }
 const made = () => random ? new live.Network(network).randomised(...random) : new live.Network(network);
@@ -43,4 +46,4 @@ for (let k = 0; k < 8 && !mode; k++) {
   for (const name of Object.keys(kept)) try { values.map(name); } catch { /* refused */ }
   const { user, system } = process.cpuUsage(start); times.push((user + system) / 1000);
 }
-console.log(JSON.stringify({ milliseconds: Math.min(...times.slice(3)), found, unnoticed, operations: Object.keys(live.OPS), wasm: live.hasWasm }));
+console.log(JSON.stringify({ milliseconds: Math.min(...times.slice(3)), found, shares, unnoticed, operations: Object.keys(live.OPS), wasm: live.hasWasm }));

@@ -60,15 +60,15 @@ def test_every_graph_of_the_page_gives_the_maps_of_the_package_on_twenty_inputs(
     exact = in_node(tmp_path, live, images.double(), targets, {n: [*enumerate(m)] for n, m in maps.items()}, "double")
     assert exact["found"].keys() == maps.keys()
     assert not {name: e for name, e in exact["found"].items() if len(e) != 20 or not all(v <= 1e-9 for v in e)}
-    # In single precision, which the page has, a unit on the edge of its ReLU may fall on either side, and a gradient jumps; of
-    # the many at 224 pixels some do in every photograph, there as in torch (its own saliency is then 4e-3 off that in double).
-    few = {
-        name: [*enumerate(maps[name][:4].float())]
-        for name in maps
-        if size == 56 or name in ("logits", "lrp", "grad_cam")
-    }
-    single = in_node(tmp_path, live, images[:4], targets[:4], few, "unbroken")
-    assert not {name: errors for name, errors in single["found"].items() if not sorted(errors)[2] <= TOLERANCE}
+    # In single precision, which the page has, a unit on the edge of its ReLU may fall on either side, and a gradient jumps
+    # below it, by up to 9 % of the map's largest value, there as in torch; of the whole map this is a thousandth.
+    few = {name: [*enumerate(map_[:8].float())] for name, map_ in maps.items()}
+    single = in_node(tmp_path, live, images[:8], targets[:8], few, "unbroken")
+    for name, method in methods.items():
+        own = torch.cat([method(model, images[k : k + 1], targets[k : k + 1]) for k in range(8)]).flatten(1)
+        exact = maps[name][:8].flatten(1)
+        of_torch = (own - exact).abs().sum(1) / exact.abs().sum(1).clamp(min=1e-30)
+        assert max(*single["shares"][name], *of_torch) <= 5e-3, (name, single["shares"][name], of_torch)
     assert max(single["found"]["logits"] + single["found"]["grad_cam"]) <= TOLERANCE
 
 
