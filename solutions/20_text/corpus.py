@@ -12,7 +12,7 @@ EMPTY = {
 SENTENCES_PLACES = """
 def my_sentences():
     # of Alan Turing: the places of the words that decide
-    places = {79: [0, 1], 15: [6, 8, 9], 29: [9], 104: [1], 4: []}
+    places = {79: [0, 1], 15: [6, 8, 9], 29: [9], 104: [1], 16: [2]}
     return [[number] + [int(place in found) for place in range(10)] for number, found in places.items()]
 """
 SENTENCES_RULE = """
@@ -22,7 +22,7 @@ TEXTS = {
     42: "sound scene light not boring but scene actor poor cast",
     20: "cast light story not poor not but sound music good",
     102: "plot not clever music plot script film not great story",
-    59: "music lovely plot sound not not boring film music camera",
+    116: "cast film good film scene ending camera awful scene light",
 }
 
 def label(words):
@@ -180,6 +180,7 @@ WRONG = [
      "general", "Wrong: sentence 72"),
     ("1a", "the first of two", "[57, 0, 0, 0, 0, 0,", "[57, 0, 0, 0, 0, 1,", "q1a",
      "Sentence 57 is bad by the rule, and it stays", "general", "Wrong: sentence 57"),
+    ("1a", "a row left as it is printed", "[57,", "[116,", "q1a", "some other one does as well", "general", "Wrong: sentence 116"),
     ("1a", "a sentence of another row", "[22, 0, 0, 0, 0, 0, 0, 0, 0, 1,", "[42, 0, 0, 0, 0, 0, 1, 0, 0, 1,", "q1a",
      "Here stands one of the sentences", "general", "Row 3 is of no sentence"),
     ("1b", "not says nothing", "[2, 1, 3, 1, 2]", "[0, 1, 1, 1, 0]", "q1b", "Without not:", "easy general", "Wrong:"),
