@@ -3,7 +3,13 @@
 import itertools
 import json
 import random
+import subprocess
+import sys
+import tempfile
 from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +18,11 @@ from benchmarks import verdicts
 from ..sweep import rows, sweep
 from . import RESULTS, ROOT, Claim, all_claims
 
-# In the order in which they are measured: the first judges what a change of code changes, as it gives every processor the
-# same digits, and what was measured on another processor is kept.
+# In the order in which they are measured: the first judges what a change of code changes.
 KERNELS = {name: verdicts.KERNELS[name] for name in ("default", "native")}
 JUDGE = "default"
-Row = tuple[str, str, str, float]  # claim, fingerprint, setting, value
+Task = tuple[str, str, dict[str, Any]]  # claim, fingerprint, setting
+Row = tuple[str, str, str, float]  # the same, the setting as JSON, and the value
 
 
 def journal(kernel: str) -> Path:
@@ -24,18 +30,21 @@ def journal(kernel: str) -> Path:
     return ROOT / "_build" / "claims" / f"{kernel}.jsonl"
 
 
-def known(kernel: str) -> dict[tuple[str, str, str], float]:
-    """All values by claim, fingerprint and setting: those of the results, and those measured since."""
-    stored = json.loads(RESULTS.read_text(encoding="utf-8"))
-    values = {
+def stored(kernel: str) -> dict[tuple[str, str, str], float]:
+    """The values of the results by claim, fingerprint and setting."""
+    return {
         (name, result["fingerprint"], json.dumps(dict(zip(result["options"], setting, strict=True)))): value
-        for name, result in stored.items()
+        for name, result in json.loads(RESULTS.read_text(encoding="utf-8")).items()
         for setting, value in zip(itertools.product(*result["options"].values()), result["values"][kernel], strict=True)
     }
-    return values | {(name, fingerprint, setting): value for name, fingerprint, setting, value in rows(journal(kernel))}
 
 
-def measure(tasks: list[tuple[str, str, dict[str, Any]]]) -> list[Row]:
+def known(kernel: str) -> dict[tuple[str, str, str], float]:
+    """Those, and the values measured since."""
+    return stored(kernel) | {tuple(task): value for *task, value in rows(journal(kernel))}
+
+
+def measure(tasks: list[Task]) -> list[Row]:
     """The values of some claims at some settings, which share what takes long."""
     claims = all_claims()
     return [
@@ -46,21 +55,21 @@ def measure(tasks: list[tuple[str, str, dict[str, Any]]]) -> list[Row]:
 
 def measure_missing(kernel: str, names: list[str], executor: str) -> None:
     """Add to the journal what it lacks; first the samples of claims whose code has changed, which may be all that it takes."""
-    claims = [(name, all_claims()[name]) for name in names]
-    stored = json.loads(RESULTS.read_text(encoding="utf-8"))
-    stale = [
-        (name, claim, stored[name]["fingerprint"])
-        for name, claim in claims
-        if name in stored
-        and claim.fingerprint != stored[name]["fingerprint"]
-        and json.loads(json.dumps(claim.options)) == stored[name]["options"]
-    ]
+    claims, results = all_claims(), json.loads(RESULTS.read_text(encoding="utf-8"))
+    stale = {
+        name: results[name]["fingerprint"]
+        for name in names
+        if name in results
+        and claims[name].fingerprint != results[name]["fingerprint"]
+        and json.loads(json.dumps(claims[name].options)) == results[name]["options"]
+    }
     if kernel == JUDGE:
-        samples = [(name, claim.fingerprint, setting) for name, claim, _ in stale for setting in sample(claim)]
-        _sweep(kernel, samples, executor, f"samples of changed claims, {kernel} kernels")
-    _carry_over(kernel, stale)
-    settings = [(name, claim.fingerprint, setting) for name, claim in claims for setting in claim.settings()]
-    _sweep(kernel, settings, executor, f"claims, {kernel} kernels")
+        samples = [(name, claims[name].fingerprint, setting) for name in stale for setting in sample(claims[name])]
+        _sweep(kernel, _missing(kernel, samples), executor, "samples of changed claims")
+        _measure_before(kernel, {name: before for name, before in stale.items() if not _stays(name, before)}, executor)
+    _carry_over(kernel, {name: before for name, before in stale.items() if _stays(name, before)})
+    settings = [(name, claims[name].fingerprint, setting) for name in names for setting in claims[name].settings()]
+    _sweep(kernel, _missing(kernel, settings), executor, f"claims, {kernel} kernels")
 
 
 def sample(claim: Claim) -> list[dict[str, Any]]:
@@ -72,31 +81,88 @@ def sample(claim: Claim) -> list[dict[str, Any]]:
     return list({json.dumps(setting): setting for setting in turns}.values())
 
 
-def _carry_over(kernel: str, stale: list[tuple[str, Claim, str]]) -> None:
-    """Where the whole sample has the values of before, to the digits of the results, so have the other settings."""
-    judged, there = known(JUDGE), known(kernel)
+def _stays(name: str, before: str) -> bool:
+    """Whether the whole sample has the values of the results, or those of the code before, to the digits of the results."""
+    values, claim = known(JUDGE), all_claims()[name]
+    sampled = [json.dumps(setting) for setting in sample(claim)]
+    return any(
+        all(_rounded(there[name, before, s]) == _rounded(values[name, claim.fingerprint, s]) for s in sampled)
+        for there in (stored(JUDGE), values)
+    )
+
+
+def _carry_over(kernel: str, stale: dict[str, str]) -> None:
+    """Keep the values of these claims, of which the results have all."""
+    there = stored(kernel)
     with journal(kernel).open("a", encoding="utf-8") as file:
-        for name, claim, before in stale:
-            settings = [json.dumps(setting) for setting in claim.settings()]
-            old, new = ({s: there.get((name, code, s)) for s in settings} for code in (before, claim.fingerprint))
-            pairs = [[judged[name, code, json.dumps(s)] for code in (before, claim.fingerprint)] for s in sample(claim)]
-            if None not in old.values() and all(_rounded(was) == _rounded(now) for was, now in pairs):
-                kept = [setting for setting in settings if new[setting] is None]
-                file.writelines(json.dumps([name, claim.fingerprint, s, old[s]]) + "\n" for s in kept)
+        for name, before in stale.items():
+            claim = all_claims()[name]
+            settings = map(json.dumps, claim.settings())
+            file.writelines(json.dumps([name, claim.fingerprint, s, there[name, before, s]]) + "\n" for s in settings)
 
 
-def _sweep(kernel: str, tasks: list[tuple[str, str, dict[str, Any]]], executor: str, desc: str) -> None:
-    """Measure those that are not known, in units of one network and one seed, or of one training."""
-    there, claims, units = known(kernel), all_claims(), defaultdict(list)
-    for name, fingerprint, setting in tasks:
-        if (name, fingerprint, json.dumps(setting)) not in there:
-            module = claims[name].measure.__module__
-            if "training" in setting:  # takes minutes, so that one process does all that share it
-                units[module, setting["training"]].append((name, fingerprint, setting))
-            else:
-                units[module, setting.get("network"), setting.get("seed")].append((name, fingerprint, setting))
+def _measure_before(kernel: str, changed: dict[str, str], executor: str) -> None:
+    """The samples of these claims by the code of the results, as another processor trains other networks than theirs."""
+    there = {tuple(task) for *task, _ in rows(journal(kernel))}
+    tasks = [(name, before, setting) for name, before in changed.items() for setting in sample(all_claims()[name])]
+    if left := [task for task in tasks if (*task[:2], json.dumps(task[2])) not in there]:
+        with code_of_the_results() as folder:
+            _sweep(kernel, left, executor, "the same by the code before", partial(measure_in, folder))
+
+
+@contextmanager
+def code_of_the_results() -> Iterator[Path | None]:
+    """A folder with the commit that wrote the results; None outside of git."""
+    git = partial(subprocess.run, cwd=ROOT, capture_output=True, text=True)
+    commit = git(["git", "log", "-1", "--format=%H", "--", str(RESULTS)]).stdout.strip()
+    if not commit:
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        git(["git", "worktree", "add", "--detach", "--force", folder, commit], check=True)
+        try:
+            yield Path(folder)
+        finally:
+            git(["git", "worktree", "remove", "--force", folder], check=True)
+
+
+BEFORE = """
+import json, sys
+from book.claims import all_claims
+from book.claims.sweep import measure
+tasks, claims = json.load(sys.stdin), all_claims()
+print(json.dumps(measure([task for task in tasks if task[0] in claims and claims[task[0]].fingerprint == task[1]])))
+"""
+
+
+def measure_in(folder: Path | None, tasks: list[Task]) -> list[Row]:
+    """As :func:`measure`, by the code in this folder; those of another code, or without a folder, have no value."""
+    if folder is None:
+        return []
+    run = partial(subprocess.run, cwd=folder, check=True, stdout=subprocess.PIPE, text=True)
+    found = run([sys.executable, "-W", "ignore", "-c", BEFORE], input=json.dumps(tasks))
+    return json.loads(found.stdout.splitlines()[-1])
+
+
+def _missing(kernel: str, tasks: list[Task]) -> list[Task]:
+    there = known(kernel)
+    return [task for task in tasks if (*task[:2], json.dumps(task[2])) not in there]
+
+
+def _sweep(
+    kernel: str, tasks: list[Task], executor: str, desc: str, measure: Callable[[list[Task]], list[Row]] = measure
+) -> None:
+    """Measure them in units of one network and one seed, or of one training."""
+    units: dict[tuple, list[Task]] = defaultdict(list)
+    for task in tasks:
+        name, _, setting = task
+        module = all_claims()[name].measure.__module__
+        if "training" in setting:  # takes minutes, so that one process does all that share it
+            units[module, setting["training"]].append(task)
+        else:
+            units[module, setting.get("network"), setting.get("seed")].append(task)
     work = sorted(units.values(), key=lambda tasks: "training" in tasks[0][2])  # trainings last
-    sweep(journal(kernel), measure, work, executor, total=sum(map(len, work)), desc=desc, unit="setting")
+    sweep(journal(kernel), measure, work, executor, total=len(tasks), desc=desc, unit="setting")
 
 
 def _rounded(value: float) -> float:

@@ -86,3 +86,35 @@ def test_a_claim_whose_sample_has_not_changed_keeps_its_other_values(small):
         count, moved = small(f"c{id(other)}", other)
         assert count == 2 * 18, "all are measured anew"
         assert moved["values"] != first["values"]
+
+
+def test_on_another_processor_the_code_before_is_asked_first(small, monkeypatch, tmp_path):
+    """Whatever a processor gives, the values stay where both codes give the same on it."""
+    from book.claims import sweep as claims_sweep
+
+    def by_the_code_before(folder, tasks):
+        asked.extend(tasks)
+        return [[name, code, json.dumps(s), s["side"] / s["size"] + 0.01] for name, code, s in tasks]
+
+    monkeypatch.setattr(claims_sweep, "measure_in", by_the_code_before)
+    asked, first = [], small("a", lambda side, size: side / size)[1]
+    for journal in tmp_path.glob("*.jsonl"):
+        journal.unlink()  # the results alone come from another processor
+    count, same = small("b", lambda side, size: side / size + 0.01)
+    assert count == len(asked) <= 12, "the sample alone, by both codes"
+    assert same == first | {"fingerprint": "b"}
+    count, moved = small("c", lambda side, size: side / size + 0.02)
+    assert count == 2 * 18
+    assert moved["values"]["native"] == pytest.approx([v + 0.02 for v in first["values"]["native"]], rel=1e-3)
+
+
+def test_the_code_of_the_results_is_that_of_the_commit_that_wrote_them():
+    from book.claims import RESULTS
+    from book.claims.sweep import code_of_the_results, measure_in
+
+    if not (RESULTS.parents[2] / ".git").exists():
+        pytest.skip("needs the history of git")
+    with code_of_the_results() as folder:
+        assert (folder / "book" / "claims" / "sweep.py").is_file()
+        assert not measure_in(folder, [["no_claim", "no code", {}]])
+    assert not folder.exists()
