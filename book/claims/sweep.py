@@ -66,8 +66,9 @@ def measure_missing(kernel: str, names: list[str], executor: str) -> None:
     if kernel == JUDGE:
         samples = [(name, claims[name].fingerprint, setting) for name in stale for setting in sample(claims[name])]
         _sweep(kernel, _missing(kernel, samples), executor, "samples of changed claims")
-        _measure_before(kernel, {name: before for name, before in stale.items() if not _stays(name, before)}, executor)
-    _carry_over(kernel, {name: before for name, before in stale.items() if _stays(name, before)})
+        same = _unchanged(stale)
+        _measure_before(kernel, {name: before for name, before in stale.items() if name not in same}, executor)
+    _carry_over(kernel, _unchanged(stale))
     settings = [(name, claims[name].fingerprint, setting) for name in names for setting in claims[name].settings()]
     _sweep(kernel, _missing(kernel, settings), executor, f"claims, {kernel} kernels")
 
@@ -81,14 +82,20 @@ def sample(claim: Claim) -> list[dict[str, Any]]:
     return list({json.dumps(setting): setting for setting in turns}.values())
 
 
-def _stays(name: str, before: str) -> bool:
-    """Whether the whole sample has the values of the results, or those of the code before, to the digits of the results."""
-    values, claim = known(JUDGE), all_claims()[name]
-    sampled = [json.dumps(setting) for setting in sample(claim)]
-    return any(
-        all(_rounded(there[name, before, s]) == _rounded(values[name, claim.fingerprint, s]) for s in sampled)
-        for there in (stored(JUDGE), values)
-    )
+def _unchanged(stale: dict[str, str]) -> dict[str, str]:
+    """Those whose whole sample has the values of the results, or of the code before, to the digits of the results."""
+    values, results, claims = known(JUDGE), stored(JUDGE), all_claims()
+
+    def stays(name: str, before: str) -> bool:
+        sampled = [json.dumps(setting) for setting in sample(claims[name])]
+        return any(
+            all(
+                _rounded(there[name, before, s]) == _rounded(values[name, claims[name].fingerprint, s]) for s in sampled
+            )
+            for there in (results, values)
+        )
+
+    return {name: before for name, before in stale.items() if stays(name, before)}
 
 
 def _carry_over(kernel: str, stale: dict[str, str]) -> None:

@@ -62,13 +62,15 @@ def test_every_graph_of_the_page_gives_the_maps_of_the_package_on_twenty_inputs(
     assert not {name: e for name, e in exact["found"].items() if len(e) != 20 or not all(v <= 1e-9 for v in e)}
     # In single precision, which the page has, a unit on the edge of its ReLU may fall on either side, and a gradient jumps
     # below it, by up to 9 % of the map's largest value, there as in torch; of the whole map this is a thousandth.
-    few = {name: [*enumerate(map_[:8].float())] for name, map_ in maps.items()}
-    single = in_node(tmp_path, live, images[:8], targets[:8], few, "unbroken")
+    eight = {name: [*enumerate(map_[:8].float())] for name, map_ in maps.items()}
+    single = in_node(tmp_path, live, images[:8], targets[:8], eight, "unbroken")
     for name, method in methods.items():
         own = torch.cat([method(model, images[k : k + 1], targets[k : k + 1]) for k in range(8)]).flatten(1)
         exact = maps[name][:8].flatten(1)
         of_torch = (own - exact).abs().sum(1) / exact.abs().sum(1).clamp(min=1e-30)
         assert max(*single["shares"][name], *of_torch) <= 5e-3, (name, single["shares"][name], of_torch)
+    few = {name: e[:4] for name, e in single["found"].items() if size == 56 or name in ("logits", "lrp", "grad_cam")}
+    assert not {name: errors for name, errors in few.items() if not sorted(errors)[2] <= TOLERANCE}
     assert max(single["found"]["logits"] + single["found"]["grad_cam"]) <= TOLERANCE
 
 
