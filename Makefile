@@ -26,12 +26,14 @@ help:
 	  echo "The pins need Python 3.11 or newer: make PYTHON=python3.11 ..., or follow 'Without make' in README.md"; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv || { \
 	  echo "No virtual environment could be made: on Debian and Ubuntu, install the package python3-venv"; exit 1; }
-	@# a pip uses one core, and the pins need no resolver: two of them, torch first; the last adds what the pins leave to it
-	@grep -v '^#' requirements.txt | sort -r | tr '\n' '\0' | \
-	  xargs -0 -P 2 -n 40 $(PIP) install -q --no-compile --no-deps && \
-	  $(PIP) install -q --no-compile -r requirements.txt -e . -e ./grader || { \
+	@# Two pips, since one uses one core, and torch first; the pins need no resolver. The last asks what this system needs
+	@# beside them, while the others' modules are compiled.
+	@{ grep -v '^#' requirements.txt | sort -r | tr '\n' '\0' | \
+	    xargs -0 -P 2 -n 40 $(PIP) install -q --no-compile --no-deps && { \
+	    $(BIN)/python -m compileall -qq -j 0 -x '/tests?/' .venv/lib 2>/dev/null & \
+	    $(PIP) install -q --no-compile --no-build-isolation -r requirements.txt -e . -e ./grader; \
+	    installed=$$?; wait; test $$installed = 0; }; } || { \
 	  echo "pip could not install the packages (see above): the set-up needs a package index once; check the network"; exit 1; }
-	@$(BIN)/python -m compileall -qq -j 0 -x '/tests?/' .venv/lib 2>/dev/null || true # on all cores, where pip takes one
 	@touch $@
 
 book: .venv/.installed

@@ -89,11 +89,11 @@ class Kernels:
 def serve() -> None:
     """Fork a kernel for every line of the input, which has its arguments and its folder; answer with its number."""
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")  # as a kernel does; read at import
-    from ipykernel import kernelapp
     import networkx  # noqa: F401
     import pandas  # noqa: F401
-    import sklearn.datasets  # noqa: F401
+    import sklearn.datasets
     import sklearn.tree  # noqa: F401
+    from ipykernel import kernelapp
     from matplotlib import pyplot  # noqa: F401
 
     from interp_lab import _torchvision, data, networks, plot  # noqa: F401

@@ -1,10 +1,13 @@
 """Starting in one click: VS Code's and Codespaces' container, and Binder, install what the README says."""
 
+import importlib.metadata
 import json
 import re
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -40,3 +43,22 @@ def test_binder_installs_the_same_but_for_the_teachers_side():
 def test_python_is_the_one_that_the_pins_were_tested_on(said):
     (version,) = re.findall(r"Tested on Python (\d+\.\d+)\.", (ROOT / "requirements.txt").read_text())
     assert re.search(r"python[:-](.*)$", said)[1] == version
+
+
+def test_the_pins_are_all_that_the_pins_need():
+    """Make installs them without a resolver; what torch brings beside itself depends on the machine's index."""
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    pinned = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    versions = {}
+    for pin in pinned:
+        if pin.marker is None or pin.marker.evaluate():
+            (versions[canonicalize_name(pin.name)],) = (specifier.version for specifier in pin.specifier)
+    installed = {canonicalize_name(d.name): d.version.split("+")[0] for d in importlib.metadata.distributions()}
+    if {name: installed.get(name) for name in versions} != versions:
+        pytest.skip("this environment is not that of the pins")
+    for name in versions:
+        for need in map(Requirement, importlib.metadata.requires(name) or ()):
+            if name != "torch" and (need.marker is None or need.marker.evaluate({"extra": ""})):
+                found = versions.get(canonicalize_name(need.name))
+                assert found is not None, f"{name} needs {need}"
+                assert need.specifier.contains(found, prereleases=True), f"{name} needs {need}"

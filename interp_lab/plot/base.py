@@ -10,6 +10,9 @@ import matplotlib.figure
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 Array = Tensor | np.ndarray
@@ -27,10 +30,24 @@ class Figure(matplotlib.figure.Figure):
 
     alt = ""
 
+    def levels(self) -> np.ndarray:
+        """The picture as it is shown, red, green and blue in bytes ``(H, W, 3)``; ``savefig`` would draw it twice."""
+        own = {"dpi": self.get_dpi(), "facecolor": self.get_facecolor()}
+        self.set(dpi=DPI, facecolor="white")
+        canvas = FigureCanvasAgg(self)
+        canvas.draw()
+        self.set(**own)
+        return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
-        png = io.BytesIO()
-        self.savefig(png, format="png", dpi=DPI, facecolor="white", metadata={"Description": self.alt})
-        return {"image/png": png.getvalue(), "text/plain": self.alt}, {"image/png": {"alt": self.alt}}
+        return {"image/png": as_png(self.levels(), self.alt), "text/plain": self.alt}, {"image/png": {"alt": self.alt}}
+
+
+def as_png(levels: np.ndarray, alt: str) -> bytes:
+    png, described = io.BytesIO(), PngInfo()
+    described.add_text("Description", alt)
+    Image.fromarray(levels).save(png, format="PNG", dpi=(DPI, DPI), pnginfo=described)
+    return png.getvalue()
 
 
 def grid(rows: int, columns: int, size: float, text: float = 0.6) -> tuple[Figure, list[list[Axes]]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from .base import Figure
+from .base import Figure, as_png
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ def slider(
         raise ValueError(
             f"slider needs two frames or more, and start among them; got {list(pictures)}, start {start!r}"
         )
-    pngs = {value: figure._repr_mimebundle_()[0]["image/png"] for value, figure in pictures.items()}
-    sizes = {Image.open(io.BytesIO(png)).size for png in pngs.values()}
+    levels = {value: figure.levels() for value, figure in pictures.items()}
+    sizes = {(picture.shape[1], picture.shape[0]) for picture in levels.values()}
     if len(sizes) > 1:
         raise ValueError(f"all frames must have one size in pixels, got {sorted(sizes)}")
     places = list(pictures)
@@ -99,7 +99,7 @@ def slider(
     (width, height), now = sizes.pop(), html.escape(f"{label} = {first}")
     shown = "".join(
         f'<div class="frame" data-value="{html.escape(f"{label} = {value}")}"{" hidden" * (value != first)}>'
-        f'<img src="data:image/webp;base64,{_webp(pngs[value])}" alt="{html.escape(figure.alt)}" '
+        f'<img src="data:image/webp;base64,{_webp(levels[value])}" alt="{html.escape(figure.alt)}" '
         f'width="{width}" height="{height}"></div>'
         for value, figure in pictures.items()
     )
@@ -114,12 +114,12 @@ def slider(
         raise ValueError(
             f"{len(places)} frames take {len(text):,} bytes, more than {MAX_BYTES:,}: draw fewer or smaller ones"
         )
-    return Slider(text, pngs[first], alt)
+    return Slider(text, as_png(levels[first], pictures[first].alt), alt)
 
 
-def _webp(png: bytes) -> str:
+def _webp(levels: np.ndarray) -> str:
     """The picture in base64, half of its PNG: no colour is off by more than one level of 255."""
     small = io.BytesIO()
-    levels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), np.uint16)
-    Image.fromarray(((levels + 1) // 3 * 3).astype(np.uint8)).save(small, format="WEBP", lossless=True)
+    coarse = ((levels.astype(np.uint16) + 1) // 3 * 3).astype(np.uint8)
+    Image.fromarray(coarse).save(small, format="WEBP", lossless=True, method=1)  # little larger, in half the time
     return base64.b64encode(small.getvalue()).decode()

@@ -231,3 +231,13 @@ def test_every_figure_shows_itself_as_a_png_with_alt_text(figure):
 def test_what_cannot_be_drawn_is_refused_by_name(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_figure_is_shown_as_savefig_draws_it_and_stays_as_it_was():
+    pictures, saved = torch.rand(6, 3, 8, 8), io.BytesIO()
+    figure = plot.images(pictures, list("abcdef"), columns=3)
+    figure.set(dpi=72, facecolor="#eeeeee")
+    shown = np.asarray(Image.open(io.BytesIO(png(figure))))
+    plot.images(pictures, list("abcdef"), columns=3).savefig(saved, dpi=plot.DPI, facecolor="white")
+    np.testing.assert_array_equal(shown, np.asarray(Image.open(saved).convert("RGB")))
+    assert (figure.get_dpi(), figure.get_facecolor()[0]) == (72, 0xEE / 255)
