@@ -90,7 +90,7 @@ def serve() -> None:
     """Fork a kernel for every line of the input, which has its arguments and its folder; answer with its number."""
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")  # as a kernel does; read at import
     import networkx  # noqa: F401
-    import pandas  # noqa: F401
+    import pandas
     import sklearn.datasets
     import sklearn.tree  # noqa: F401
     from ipykernel import kernelapp
@@ -99,6 +99,7 @@ def serve() -> None:
     from interp_lab import _torchvision, data, networks, plot  # noqa: F401
     from interp_lab.live import page  # noqa: F401
 
+    pandas.set_option("display.max_columns", 20)  # as in a kernel, of which pandas asks at its import
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a kernel
     for line in sys.stdin:
         arguments, folder = json.loads(line)
