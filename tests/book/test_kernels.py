@@ -9,14 +9,13 @@ import nbformat
 import pytest
 
 kernels = pytest.importorskip("book.kernels", reason="needs the extra `book`")
+NotebookClient = pytest.importorskip("nbclient", reason="needs the extra `book`").NotebookClient
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere kernels are not forked")
 
 
 @pytest.fixture(scope="module")
 def run():
     """A function that runs cells in a new kernel, in a folder, and gives their outputs."""
-    from nbclient import NotebookClient
-
     with kernels.Kernels() as warm:
 
         def outputs(folder, *cells):
@@ -38,6 +37,14 @@ def test_a_kernel_is_warm_and_begins_with_no_name_in_its_own_folder(run, tmp_pat
 def test_figures_of_a_kernel_are_shown_as_in_any_other(run, tmp_path):
     (shown,) = run(tmp_path, "from matplotlib import pyplot as plt\nplt.plot([1, 2])\nplt.show()")
     assert [{*output.data} for output in shown] == [{"image/png", "text/plain"}]
+
+
+def test_a_kernel_shows_a_wide_table_as_any_other(run, tmp_path):
+    cell = "import pandas\npandas.DataFrame([[0.5] * 22], columns=[f'the name of column {k}' for k in range(22)])"
+    ordinary = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
+    NotebookClient(ordinary, extra_arguments=["--log-level=ERROR"]).execute()
+    ((shown,),) = run(tmp_path, cell)
+    assert shown.data == ordinary.cells[0].outputs[0].data
 
 
 def test_the_end_of_a_kernel_is_noticed_and_those_that_follow_run(run, tmp_path):
